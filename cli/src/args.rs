@@ -1,0 +1,126 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// From an interaction log, titles and pictures to ranked recommendations for every user.
+#[derive(Debug, Parser)]
+#[command(name = "mllm4rec", version, about, max_term_width = 100)]
+pub(crate) struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a job on this machine, or what is left of it.
+    Run(Run),
+    /// Run the whole pipeline on a made-up shop: no data, no network, no GPU.
+    Demo(Demo),
+    /// Check a job file and report everything that is wrong with it.
+    Validate(Validate),
+    /// List the tables and models of a job: folder, rows, bytes.
+    Outputs(Outputs),
+    /// Show one user: history, candidates, rank before and after.
+    Show(Show),
+    /// Work for a coordinator (`run` starts these by itself).
+    Worker(Worker),
+}
+
+/// `mllm4rec run`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// The job file.
+    pub(crate) config: PathBuf,
+    /// Override a key of the job file; may be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Workers to start on this machine; `cluster.workers` by default.
+    #[arg(long)]
+    pub(crate) workers: Option<u32>,
+    /// Where tables, models and control objects go; `output.root` by default.
+    #[arg(long, value_name = "URL")]
+    pub(crate) root: Option<String>,
+    /// Print the result as JSON on standard output, progress on standard error.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `mllm4rec demo`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// Where everything goes.
+    #[arg(long, value_name = "URL", default_value = "file://./runs/demo")]
+    pub(crate) root: String,
+    /// Workers to start.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers: u32,
+    /// The seed of the shop and of every random choice.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+    /// Print the result as JSON on standard output, progress on standard error.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `mllm4rec validate`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Validate {
+    /// The job file.
+    pub(crate) config: PathBuf,
+    /// Override a key of the job file; may be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+/// `mllm4rec outputs`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Outputs {
+    /// The job's id; without one, the jobs under the root are listed.
+    pub(crate) job: Option<String>,
+    /// Where the job ran.
+    #[arg(long, value_name = "URL", default_value = "file://./runs")]
+    pub(crate) root: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `mllm4rec show`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// The job's id.
+    pub(crate) job: String,
+    /// The user's id.
+    #[arg(long)]
+    pub(crate) user: String,
+    /// Which held-out item: test, validation or all.
+    #[arg(long)]
+    pub(crate) split: Option<String>,
+    /// Where the job ran.
+    #[arg(long, value_name = "URL", default_value = "file://./runs")]
+    pub(crate) root: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `mllm4rec worker`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Worker {
+    /// The coordinator, `http://host:port`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) coordinator: String,
+    /// A name for people.
+    #[arg(long, default_value = "worker")]
+    pub(crate) name: String,
+    /// Compute threads; all cores by default.
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Leave when standard input is closed, that is when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}

@@ -1,0 +1,50 @@
+//! One file per command.
+
+pub(crate) mod demo;
+pub(crate) mod outputs;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod validate;
+pub(crate) mod worker;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use data::job::{Job, Stage};
+use data::store::Store;
+use serde_json::Value;
+
+/// Reads a job file with its overrides and the prompt template that it names.
+pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Result<Job> {
+    let text = std::fs::read_to_string(config).with_context(|| format!("cannot read the job file {}", config.display()))?;
+    let mut sets = sets.to_vec();
+    sets.extend(root.map(|root| format!("output.root={}", toml::Value::String(root.to_owned()))));
+    let mut job = Job::parse(&config.display().to_string(), &text, &sets)?;
+    if job.runs(Stage::TrainRanker) {
+        let template = template(&job.ranker.template, config)?;
+        job.inline_template(template);
+    }
+    Ok(job)
+}
+
+/// The text of the prompt template: of a file, relative to where the command runs or to the job file.
+fn template(name: &str, config: &Path) -> Result<String> {
+    if name.is_empty() {
+        return Ok(model::ranker::DEFAULT_TEMPLATE.to_owned());
+    }
+    if name.contains('\n') {
+        return Ok(name.to_owned());
+    }
+    let beside = config.parent().map(|folder| folder.join(name));
+    let found = [Some(Path::new(name).to_owned()), beside].into_iter().flatten().find(|path| path.is_file());
+    let path = found.with_context(|| {
+        format!("ranker.template: there is no file {name}, neither here nor beside {}", config.display())
+    })?;
+    std::fs::read_to_string(&path).with_context(|| format!("ranker.template: cannot read {}", path.display()))
+}
+
+/// The report of a finished job.
+pub(crate) async fn report(store: &Store, job: &str) -> Result<Value> {
+    let bytes = store.get(&coordinator::report::path(job)).await.context("the job has not finished: it has no report")?;
+    serde_json::from_slice(&bytes).context("the job's metrics.json is damaged")
+}

@@ -1,0 +1,84 @@
+//! `mllm4rec outputs`: where the tables and models of a job lie.
+
+use anyhow::Result;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use coordinator::records;
+use data::artifact::{Done, done_records};
+use data::store::Store;
+use serde_json::{Value, json};
+
+use crate::args::Outputs;
+use crate::exit;
+use crate::progress::grouped;
+
+/// A folder of a job.
+struct Folder {
+    name: String,
+    split: String,
+    path: String,
+    rows: Option<u64>,
+    bytes: u64,
+}
+
+/// Lists the outputs of a job, or the jobs.
+pub(crate) async fn run(args: Outputs) -> Result<u8> {
+    let store = Store::open(&args.root)?;
+    let Some(job) = &args.job else { return list_jobs(&store, args.json).await };
+    let folders = folders(&store, job).await?;
+    if args.json {
+        let rows: Vec<Value> = folders
+            .iter()
+            .map(|f| json!({"table": f.name, "split": f.split, "folder": f.path, "rows": f.rows, "bytes": f.bytes}))
+            .collect();
+        println!("{:#}", Value::Array(rows));
+        return Ok(exit::DONE);
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["table", "split", "rows", "bytes", "folder"]);
+    for f in folders {
+        let rows = f.rows.map(grouped).unwrap_or_default();
+        table.add_row([f.name, f.split, rows, grouped(f.bytes), f.path]);
+    }
+    println!("{table}");
+    Ok(exit::DONE)
+}
+
+async fn list_jobs(store: &Store, json: bool) -> Result<u8> {
+    let jobs = records::list(store).await?;
+    if json {
+        println!("{:#}", json!(jobs));
+    } else if jobs.is_empty() {
+        println!("no job has run under {}", store.url());
+    } else {
+        println!("{}", jobs.join("\n"));
+    }
+    Ok(exit::DONE)
+}
+
+async fn folders(store: &Store, job: &str) -> Result<Vec<Folder>> {
+    let mut folders: Vec<Folder> = Vec::new();
+    for stage in records::stages(store, job).await? {
+        let split = stage.split.map(|s| s.to_string()).unwrap_or_default();
+        for done in done_records(store, &stage.artifact()).await? {
+            add(store, &mut folders, &split, &done, stage.stage.as_str());
+        }
+    }
+    Ok(folders)
+}
+
+/// Adds up the parts of every folder.
+fn add(store: &Store, folders: &mut Vec<Folder>, split: &str, done: &Done, stage: &str) {
+    let parts = done.parts.iter().map(|p| (p.table.name().to_owned(), &p.path, Some(p.rows), p.bytes));
+    let files = done.files.iter().map(|f| (format!("{stage} (model)"), &f.path, None, f.bytes));
+    for (name, path, rows, bytes) in parts.chain(files) {
+        let folder = store.name(path.rsplit_once('/').map_or(path.as_str(), |(folder, _)| folder));
+        match folders.iter_mut().find(|f| f.path == folder) {
+            Some(known) => {
+                known.bytes += bytes;
+                known.rows = known.rows.zip(rows).map(|(a, b)| a + b);
+            }
+            None => folders.push(Folder { name, split: split.to_owned(), path: folder, rows, bytes }),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `mllm4rec run`: a whole job on this machine.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use data::job::Job;
+use data::store::Store;
+use futures::StreamExt;
+use proto::pb::jobs_client::JobsClient;
+use proto::{JobState, JobStatus, pb};
+use serde_json::json;
+
+use crate::args::Run;
+use crate::cluster::Cluster;
+use crate::commands::{read_job, report};
+use crate::progress::{Printer, Progress, clock};
+use crate::{exit, tables};
+
+/// How a job on this machine ended.
+pub(crate) enum End {
+    /// All stages are done.
+    Done(Finished),
+    /// The user interrupted it.
+    Interrupted,
+}
+
+/// A job that is done.
+pub(crate) struct Finished {
+    /// The job's id.
+    pub(crate) job: String,
+    /// Whether nothing had to be done.
+    pub(crate) nothing_to_do: bool,
+    /// How many stages had been done before, and how many there are.
+    pub(crate) reused: (usize, usize),
+}
+
+/// Runs a job and shows what came out.
+pub(crate) async fn run(args: Run) -> Result<u8> {
+    let started = Instant::now();
+    let job = read_job(&args.config, &args.sets, args.root.as_deref())?;
+    let store = Store::open(&job.output.root)?;
+    let workers = args.workers.unwrap_or(job.cluster.workers);
+    let printer = Printer::new();
+    let End::Done(finished) = run_job(&job, &store, workers, &printer).await? else {
+        return Ok(exit::INTERRUPTED);
+    };
+    let report = report(&store, &finished.job).await?;
+    if args.json {
+        println!("{:#}", json!({"job": finished.job, "root": store.url(), "nothing_to_do": finished.nothing_to_do, "report": report}));
+        return Ok(exit::DONE);
+    }
+    if finished.nothing_to_do {
+        println!("everything is done: all {} stages of {} were finished before\n", finished.reused.1, finished.job);
+    }
+    print!("{}", tables::render(&report));
+    println!("{} in {}; see `mllm4rec outputs {} --root {}`", finished.job, clock(started.elapsed()), finished.job, store.url());
+    Ok(exit::DONE)
+}
+
+/// Runs a job with a coordinator and workers on this machine.
+pub(crate) async fn run_job(job: &Job, store: &Store, workers: u32, printer: &Printer) -> Result<End> {
+    let mut cluster = Cluster::start(store.clone()).await?;
+    let outcome = drive(job, workers, printer, &mut cluster).await;
+    let stopped = cluster.stop().await;
+    let end = outcome?;
+    stopped?;
+    Ok(end)
+}
+
+async fn drive(job: &Job, workers: u32, printer: &Printer, cluster: &mut Cluster) -> Result<End> {
+    let mut client = JobsClient::connect(cluster.url()).await.context("cannot reach the coordinator just started")?;
+    let submitted = client.submit(pb::SubmitRequest { job_toml: job.to_toml() }).await.map_err(said)?.into_inner();
+    if !submitted.complete {
+        cluster.add_workers(workers, printer)?;
+    }
+    let request = pb::WatchRequest { job_id: submitted.job_id.clone() };
+    let mut statuses = client.watch(request).await.map_err(said)?.into_inner();
+    let mut progress = Progress::new(printer.clone());
+    let mut patrol = tokio::time::interval(std::time::Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            status = statuses.next() => {
+                let status = status.context("the coordinator ended before the job")?.map_err(said)?;
+                let status = JobStatus::try_from(status)?;
+                progress.update(&status);
+                if status.state.ended() {
+                    progress.finish();
+                    return ended(&status, submitted.complete);
+                }
+            }
+            _ = patrol.tick() => if cluster.deserted() {
+                bail!("all workers ended; what they said stands above. The same command resumes the job");
+            },
+            _ = tokio::signal::ctrl_c() => {
+                progress.finish();
+                printer.line("interrupted: saving what is done; the same command resumes");
+                return Ok(End::Interrupted);
+            }
+        }
+    }
+}
+
+fn ended(status: &JobStatus, nothing_to_do: bool) -> Result<End> {
+    match status.state {
+        JobState::Succeeded => {
+            let reused = status.stages.iter().filter(|s| s.reused).count();
+            let job = status.job.0.clone();
+            Ok(End::Done(Finished { job, nothing_to_do, reused: (reused, status.stages.len()) }))
+        }
+        JobState::Cancelled => bail!("job {} was cancelled: {}", status.job, status.reason),
+        JobState::Failed | JobState::Running => Err(anyhow::Error::new(exit::JobFailed {
+            job: status.job.0.clone(),
+            reason: status.reason.clone(),
+        })),
+    }
+}
+
+/// What the coordinator said, without the wrapping of the wire.
+fn said(status: tonic::Status) -> anyhow::Error {
+    if status.code() == tonic::Code::InvalidArgument {
+        return anyhow::Error::new(exit::BadJob(status.message().to_owned()));
+    }
+    anyhow::anyhow!("{}", status.message())
+}

@@ -1,0 +1,56 @@
+//! Exit codes: what a script or a scheduler may conclude.
+
+/// Everything is done.
+pub(crate) const DONE: u8 = 0;
+/// The job file is wrong; the same call will fail again.
+pub(crate) const BAD_CONFIG: u8 = 64;
+/// The data are wrong; the same call will fail again.
+pub(crate) const BAD_DATA: u8 = 65;
+/// Something outside failed; the same call may succeed.
+pub(crate) const RETRY: u8 = 75;
+/// Interrupted from the keyboard; the same call resumes.
+pub(crate) const INTERRUPTED: u8 = 130;
+/// Told to leave, and left in order.
+pub(crate) const DRAINED: u8 = 143;
+
+/// The code for an error, from the kind of its cause.
+pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(e) = cause.downcast_ref::<data::Error>() {
+            return of_data(e);
+        }
+        if let Some(coordinator::Error::Data(e)) = cause.downcast_ref() {
+            return of_data(e);
+        }
+        if matches!(cause.downcast_ref(), Some(coordinator::Error::NoJob { .. })) || cause.is::<BadJob>() {
+            return BAD_CONFIG;
+        }
+        if cause.is::<JobFailed>() {
+            return BAD_DATA;
+        }
+    }
+    RETRY
+}
+
+fn of_data(error: &data::Error) -> u8 {
+    match (error, error.class()) {
+        (data::Error::Job(_), _) => BAD_CONFIG,
+        (_, data::Class::Retry) => RETRY,
+        (_, data::Class::Fatal) => BAD_DATA,
+    }
+}
+
+/// A stage of the job failed for good.
+#[derive(Debug, thiserror::Error)]
+#[error("job {job} failed in {reason}")]
+pub(crate) struct JobFailed {
+    /// The job.
+    pub(crate) job: String,
+    /// The stage and what it said.
+    pub(crate) reason: String,
+}
+
+/// The coordinator does not take the job as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadJob(pub(crate) String);

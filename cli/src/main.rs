@@ -1,0 +1,50 @@
+//! The `mllm4rec` binary: every role and every command.
+
+mod args;
+mod cluster;
+mod commands;
+mod exit;
+mod progress;
+mod tables;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> std::process::ExitCode {
+    let args = Args::parse();
+    start_logging(&args);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start the async runtime: {e}");
+            return exit::RETRY.into();
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match args.command {
+            Command::Run(run) => commands::run::run(run).await,
+            Command::Demo(demo) => commands::demo::run(demo).await,
+            Command::Validate(validate) => commands::validate::run(&validate),
+            Command::Outputs(outputs) => commands::outputs::run(outputs).await,
+            Command::Show(show) => commands::show::run(show).await,
+            Command::Worker(worker) => commands::worker::run(worker).await,
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(code) => code.into(),
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            exit::code_of(&e).into()
+        }
+    }
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses, warnings by default.
+fn start_logging(args: &Args) {
+    let default = if matches!(args.command, Command::Worker(_)) { "warn,mllm4rec=info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,172 @@
+//! Live progress: bars on a terminal, plain lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use proto::{JobStatus, StageState, StageStatus};
+
+/// Plain lines about a running stage come at most so often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Writes to standard error without tearing the bars.
+#[derive(Clone)]
+pub(crate) struct Printer {
+    bars: Option<MultiProgress>,
+}
+
+impl Printer {
+    /// Bars if standard error is a terminal, lines if not.
+    pub(crate) fn new() -> Self {
+        Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new) }
+    }
+
+    /// Prints a line above the bars.
+    pub(crate) fn line(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+/// The progress of one job.
+pub(crate) struct Progress {
+    printer: Printer,
+    stages: BTreeMap<(String, Option<String>), Shown>,
+    started: Instant,
+}
+
+/// What was last shown of a stage.
+struct Shown {
+    state: StageState,
+    bar: Option<ProgressBar>,
+    began: Instant,
+    /// Units that were done when this run began to look.
+    first: u64,
+    last_line: Instant,
+}
+
+impl Progress {
+    /// Nothing shown yet.
+    pub(crate) fn new(printer: Printer) -> Self {
+        Self { printer, stages: BTreeMap::new(), started: Instant::now() }
+    }
+
+    /// Shows a status.
+    pub(crate) fn update(&mut self, status: &JobStatus) {
+        for stage in &status.stages {
+            if stage.reused || stage.state == StageState::Waiting {
+                continue;
+            }
+            let key = (stage.stage.clone(), stage.split.clone());
+            if !self.stages.contains_key(&key) {
+                let shown = self.begin(stage);
+                self.stages.insert(key.clone(), shown);
+            }
+            if let Some(shown) = self.stages.get_mut(&key) {
+                Self::show(&self.printer, self.started, shown, stage);
+            }
+        }
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn finish(&self) {
+        for bar in self.stages.values().filter_map(|s| s.bar.as_ref()) {
+            if !bar.is_finished() {
+                bar.abandon();
+            }
+        }
+    }
+
+    fn begin(&self, stage: &StageStatus) -> Shown {
+        let bar = self.printer.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new(0).with_style(style()).with_prefix(name(stage)));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        if bar.is_none() {
+            self.printer.line(&format!("[{}] {} begins", clock(self.started.elapsed()), name(stage)));
+        }
+        let now = Instant::now();
+        Shown { state: StageState::Running, bar, began: now, first: stage.progress.done, last_line: now }
+    }
+
+    fn show(printer: &Printer, started: Instant, shown: &mut Shown, stage: &StageStatus) {
+        let ended = stage.state != StageState::Running && shown.state == StageState::Running;
+        let text = describe(shown, stage);
+        if let Some(bar) = &shown.bar {
+            bar.set_length(stage.progress.total.max(1));
+            bar.set_position(if stage.state == StageState::Done { stage.progress.total.max(1) } else { stage.progress.done });
+            bar.set_message(text);
+            if ended {
+                bar.abandon();
+            }
+        } else if ended {
+            let verb = if stage.state == StageState::Done { "done" } else { "failed" };
+            let took = shown.began.elapsed().as_secs_f64();
+            printer.line(&format!("[{}] {} {verb} in {took:.1} s  {text}", clock(started.elapsed()), name(stage)));
+        } else if shown.last_line.elapsed() >= LINE_EVERY && shown.state == StageState::Running {
+            shown.last_line = Instant::now();
+            printer.line(&format!("[{}] {} {text}", clock(started.elapsed()), name(stage)));
+        }
+        shown.state = stage.state;
+    }
+}
+
+/// `512/610 users  1,203/s  ETA 0:01  loss 4.2`
+fn describe(shown: &Shown, stage: &StageStatus) -> String {
+    let p = &stage.progress;
+    let mut parts = Vec::new();
+    if p.total > 0 {
+        parts.push(format!("{}/{} {}", grouped(p.done), grouped(p.total), p.unit));
+    } else if p.done > 0 {
+        parts.push(format!("{} {}", grouped(p.done), p.unit));
+    }
+    let seconds = shown.began.elapsed().as_secs_f64();
+    let new = p.done.saturating_sub(shown.first);
+    if new > 0 && seconds > 0.2 {
+        let rate = new as f64 / seconds;
+        parts.push(if rate >= 10.0 { format!("{}/s", grouped(rate as u64)) } else { format!("{rate:.1}/s") });
+        if stage.state == StageState::Running && p.total > p.done {
+            parts.push(format!("ETA {}", clock(Duration::from_secs_f64((p.total - p.done) as f64 / rate))));
+        }
+    }
+    if !p.note.is_empty() {
+        parts.push(p.note.clone());
+    }
+    if stage.retries > 0 {
+        parts.push(format!("{} lease(s) given out again", stage.retries));
+    }
+    parts.join("  ")
+}
+
+fn name(stage: &StageStatus) -> String {
+    stage.split.as_ref().map_or_else(|| stage.stage.clone(), |split| format!("{}:{split}", stage.stage))
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix:22} {bar:24.cyan/dim} {elapsed:>4}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━━─")
+}
+
+/// `1:05` or `1:02:03`.
+pub(crate) fn clock(time: Duration) -> String {
+    let s = time.as_secs();
+    if s >= 3600 { format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60) } else { format!("{}:{:02}", s / 60, s % 60) }
+}
+
+/// `1,234,567`
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}

@@ -1,0 +1,18 @@
+//! Plans jobs, cuts them into shards, leases work to workers and tracks progress.
+//!
+//! Decisions are in [`core`], which does no I/O; the shell around it reads and writes the object store and speaks gRPC.
+//! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
+
+pub mod core;
+mod error;
+mod inputs;
+mod leadership;
+pub mod plan;
+pub mod records;
+pub mod report;
+mod rpc;
+mod shell;
+
+pub use error::{Error, Result};
+pub use inputs::InputFiles;
+pub use shell::{Coordinator, Options};

@@ -1,0 +1,181 @@
+//! From a job to its stages, each named by the digest of all that can change its result.
+//!
+//! The digest of a stage covers its name and format version, the keys of the job file that it reads and the digests of
+//! its inputs. Nothing has to run for a plan: two jobs that share a prefix of work share the digests.
+
+use std::collections::BTreeMap;
+
+use data::artifact::{ArtifactId, Digest, Spec, role};
+use data::job::{Job, Negatives, Split, Stage};
+use proto::JobId;
+use serde_json::{Value, json};
+
+use crate::inputs::InputFiles;
+
+/// A job as stages in the order in which they run.
+#[derive(Clone, Debug)]
+pub struct JobPlan {
+    /// `<name>-<12 hex>` of the stage digests.
+    pub id: JobId,
+    /// The stages.
+    pub stages: Vec<PlannedStage>,
+}
+
+/// One stage of a job, resolved.
+#[derive(Clone, Debug)]
+pub struct PlannedStage {
+    /// What it makes.
+    pub artifact: ArtifactId,
+    /// The split, where it has one.
+    pub split: Option<Split>,
+    /// Everything that can change the result.
+    pub spec: Spec,
+    /// The artifacts that it reads.
+    pub needs: Vec<ArtifactId>,
+}
+
+/// Raised when the meaning of a stage's output changes.
+fn format_version(stage: Stage) -> u32 {
+    match stage {
+        Stage::Prepare
+        | Stage::Caption
+        | Stage::TrainRetriever
+        | Stage::Retrieve
+        | Stage::TrainRanker
+        | Stage::Rank
+        | Stage::Evaluate => 1,
+    }
+}
+
+/// Plans a job over the files that it reads.
+#[must_use]
+pub fn plan(job: &Job, files: &InputFiles) -> JobPlan {
+    let mut planner = Planner { job, stages: Vec::new() };
+    planner.prepare(files);
+    planner.caption(files);
+    planner.train_retriever();
+    for split in retrieve_splits(job) {
+        planner.retrieve(split);
+    }
+    planner.train_ranker(files);
+    for split in &job.splits {
+        planner.rank(*split);
+    }
+    planner.evaluate();
+    let digests: Vec<&str> = planner.stages.iter().map(|s| s.artifact.digest.as_str()).collect();
+    let id = JobId(format!("{}-{}", job.name, Digest::of_json(&json!(digests)).short()));
+    JobPlan { id, stages: planner.stages }
+}
+
+/// The splits that need candidates: those asked for, and those that the ranker's training reads.
+fn retrieve_splits(job: &Job) -> Vec<Split> {
+    let mut splits = job.splits.clone();
+    if job.runs(Stage::TrainRanker) {
+        splits.push(Split::Validation);
+        if job.ranker.negatives != Negatives::Random {
+            splits.push(Split::Train);
+        }
+    }
+    splits.sort_unstable();
+    splits.dedup();
+    splits
+}
+
+struct Planner<'a> {
+    job: &'a Job,
+    stages: Vec<PlannedStage>,
+}
+
+/// The inputs of a stage: role → digest, and which of them are artifacts of this job.
+#[derive(Default)]
+struct Inputs {
+    digests: BTreeMap<String, Digest>,
+    needs: Vec<ArtifactId>,
+}
+
+impl Planner<'_> {
+    fn prepare(&mut self, files: &InputFiles) {
+        let inputs = Inputs { digests: files.dataset.clone(), needs: Vec::new() };
+        self.add(Stage::Prepare, None, json!(self.job.dataset), inputs);
+    }
+
+    fn caption(&mut self, files: &InputFiles) {
+        let mut inputs = self.inputs(&[(Stage::Prepare, None)]);
+        inputs.digests.extend(files.captions.clone());
+        self.add(Stage::Caption, None, json!(self.job.captions), inputs);
+    }
+
+    fn train_retriever(&mut self) {
+        let inputs = self.inputs(&[(Stage::Prepare, None)]);
+        self.add(Stage::TrainRetriever, None, json!({"seed": self.job.seed, "retriever": self.job.retriever}), inputs);
+    }
+
+    fn retrieve(&mut self, split: Split) {
+        let inputs = self.inputs(&[(Stage::Prepare, None), (Stage::TrainRetriever, None)]);
+        let mut config = json!({"candidates": self.job.retriever.candidates});
+        if split == Split::Train {
+            config["examples"] = self.example_order();
+        }
+        self.add(Stage::Retrieve, Some(split), config, inputs);
+    }
+
+    fn train_ranker(&mut self, files: &InputFiles) {
+        let mut from = vec![(Stage::Prepare, None), (Stage::Caption, None), (Stage::Retrieve, Some(Split::Validation))];
+        if self.job.ranker.negatives != Negatives::Random {
+            from.push((Stage::Retrieve, Some(Split::Train)));
+        }
+        let mut inputs = self.inputs(&from);
+        inputs.digests.extend(files.base.clone());
+        let config = json!({"seed": self.job.seed, "candidates": self.job.retriever.candidates, "ranker": self.job.ranker});
+        self.add(Stage::TrainRanker, None, config, inputs);
+    }
+
+    fn rank(&mut self, split: Split) {
+        let from = [(Stage::Prepare, None), (Stage::Caption, None), (Stage::TrainRanker, None), (Stage::Retrieve, Some(split))];
+        let inputs = self.inputs(&from);
+        self.add(Stage::Rank, Some(split), json!({}), inputs);
+    }
+
+    fn evaluate(&mut self) {
+        let targets: Vec<Split> = self.job.splits.iter().copied().filter(|s| s.has_target()).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let mut from = vec![(Stage::Prepare, None)];
+        for split in targets {
+            from.push((Stage::Retrieve, Some(split)));
+            from.push((Stage::Rank, Some(split)));
+        }
+        let inputs = self.inputs(&from);
+        self.add(Stage::Evaluate, None, json!({"seed": self.job.seed}), inputs);
+    }
+
+    /// Which training prefixes the ranker will see, and in which order.
+    fn example_order(&self) -> Value {
+        let r = &self.job.ranker;
+        json!({"seed": self.job.seed, "batch_size": r.batch_size, "max_epochs": r.max_epochs, "max_steps": r.max_steps})
+    }
+
+    /// The outputs of earlier stages, as far as this job runs them.
+    fn inputs(&self, from: &[(Stage, Option<Split>)]) -> Inputs {
+        let mut inputs = Inputs::default();
+        for (stage, split) in from {
+            let made = self.stages.iter().find(|s| s.artifact.stage == *stage && s.split == *split);
+            if let Some(made) = made {
+                inputs.digests.insert(role(*stage, *split), made.artifact.digest.clone());
+                inputs.needs.push(made.artifact.clone());
+            }
+        }
+        inputs
+    }
+
+    fn add(&mut self, stage: Stage, split: Option<Split>, config: Value, inputs: Inputs) {
+        if !self.job.runs(stage) {
+            return;
+        }
+        let spec = Spec { stage, split, format_version: format_version(stage), config, inputs: inputs.digests };
+        let artifact = ArtifactId { stage, digest: spec.digest() };
+        self.stages.push(PlannedStage { artifact, split, spec, needs: inputs.needs });
+    }
+}
+

@@ -1,0 +1,75 @@
+//! Captions that a user brings along: a CSV or Parquet with `item_id` and `caption`.
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use crate::dataset::Catalogue;
+use crate::job::Limits;
+use crate::prepare::{InputFile, Rejects, one_line};
+use crate::tables::{CaptionRow, CaptionStatus, RejectedRow};
+use crate::tabular::{NamedColumn, read_columns};
+use crate::{Error, Result};
+
+/// The captions of a catalogue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Captions {
+    /// One row per item, in the order of the catalogue; items without a caption have an empty one.
+    pub rows: Vec<CaptionRow>,
+    /// Rows for items that the catalogue does not have, for example those that the k-core dropped.
+    pub unknown: u64,
+    /// Rows that could not be used.
+    pub rejected: Vec<RejectedRow>,
+}
+
+/// Reads the captions of a catalogue from a file.
+///
+/// # Errors
+/// [`Error::Read`] and [`Error::MissingColumn`] for a file that is not as it should be, [`Error::DuplicateCaption`] for an item
+/// that occurs twice, [`Error::TooManyRejected`] past `limits.max_rejected`.
+pub fn read_captions(path: &str, catalogue: &Catalogue, limits: &Limits) -> Result<Captions> {
+    const COLUMNS: [NamedColumn<'_>; 2] = [
+        NamedColumn { name: "item_id", key: "captions.table" },
+        NamedColumn { name: "caption", key: "captions.table" },
+    ];
+    let path = Path::new(path.strip_prefix("file://").unwrap_or(path));
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = InputFile { path: path.to_path_buf(), name };
+    let mut captions: Vec<Option<String>> = vec![None; catalogue.items().len()];
+    let mut rejects = Rejects::new(limits.max_rejected);
+    let mut unknown = 0;
+    read_columns(&file, &COLUMNS, &mut |row, cells| {
+        rejects.count_row();
+        let cells = match cells {
+            Ok(cells) => cells,
+            Err(reason) => return rejects.reject(&file.name, Some(row), reason),
+        };
+        let Some(id) = cells[0].text() else { return rejects.reject(&file.name, Some(row), "empty item id") };
+        let Some(index) = catalogue.index(&id) else {
+            unknown += 1;
+            return Ok(());
+        };
+        let slot = &mut captions[index as usize - 1];
+        if slot.is_some() {
+            return Err(Error::DuplicateCaption { file: file.path.display().to_string(), item: id.into_owned(), row });
+        }
+        *slot = Some(one_line(&cells[1].text().unwrap_or_default()).into_owned());
+        Ok(())
+    })?;
+    rejects.check()?;
+    let rows = captions.into_iter().zip(catalogue.items()).map(|(caption, item)| row(&item.item_id, caption)).collect();
+    Ok(Captions { rows, unknown, rejected: rejects.into_rows() })
+}
+
+/// The captions of a job without any: every item's is missing.
+#[must_use]
+pub fn no_captions(catalogue: &Catalogue) -> Vec<CaptionRow> {
+    catalogue.items().iter().map(|item| row(&item.item_id, None)).collect()
+}
+
+fn row(item_id: &str, caption: Option<String>) -> CaptionRow {
+    let caption = caption.unwrap_or_default();
+    let status = if caption.is_empty() { CaptionStatus::Missing } else { CaptionStatus::Ok };
+    CaptionRow { item_id: item_id.to_owned(), caption, status, image_sha256: None, model: None }
+}

@@ -1,0 +1,177 @@
+//! The job file: TOML as people write it, checked once and as a whole.
+//!
+//! [`Job::parse`] reports every problem of a file together, each with file, line, key and what is allowed. Nothing behind
+//! this module sees an unchecked value.
+
+mod literals;
+mod problem;
+mod reader;
+mod sections;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+pub use literals::{MaxRejected, parse_bytes};
+pub use problem::{Problem, nearest};
+pub use sections::{
+    Captions, CaptionsFrom, Cluster, Columns, Dataset, Format, Labels, Limits, Lora, MicroBatch, Negatives, Output,
+    Quantize, Ranker, Retriever, Trainable,
+};
+pub use stage::{Split, Stage, UnknownName};
+
+use reader::Source;
+
+use crate::{Error, Result};
+
+/// The only version of the job file so far.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A checked job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// The name; with the digests of its stages it makes the job id.
+    pub name: String,
+    /// The seed of every random choice.
+    pub seed: u64,
+    /// The stages to run, in order.
+    pub stages: Vec<Stage>,
+    /// The splits to retrieve, rank and evaluate.
+    pub splits: Vec<Split>,
+    /// `[output]`
+    pub output: Output,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[dataset]`
+    pub dataset: Dataset,
+    /// `[captions]`
+    pub captions: Captions,
+    /// `[retriever]`
+    pub retriever: Retriever,
+    /// `[ranker]`
+    pub ranker: Ranker,
+    /// `[cluster]`
+    pub cluster: Cluster,
+    merged: toml::Table,
+}
+
+impl Job {
+    /// Parses the text of a job file, with overrides of the form `a.b=c` on top.
+    ///
+    /// # Errors
+    /// [`Error::Job`] with every problem that was found.
+    pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Self> {
+        let source = Source::parse(file, text, overrides);
+        let job = Self::read(&source);
+        let merged = source.table().clone();
+        let problems = source.into_problems();
+        if problems.is_empty() { Ok(Self { merged, ..job }) } else { Err(Error::Job(problems)) }
+    }
+
+    /// The job as TOML, overrides included: parsing it again gives the same job.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        self.merged.to_string()
+    }
+
+    /// Whether a stage is to run.
+    #[must_use]
+    pub fn runs(&self, stage: Stage) -> bool {
+        self.stages.contains(&stage)
+    }
+
+    /// Puts the text of the prompt template in the place of its path, so that the job needs no file beside it.
+    pub fn inline_template(&mut self, text: String) {
+        if let Some(toml::Value::Table(ranker)) = self.merged.get_mut("ranker") {
+            ranker.insert("template".to_owned(), toml::Value::String(text.clone()));
+        }
+        self.ranker.template = text;
+    }
+
+    fn read(source: &Source) -> Self {
+        let mut root = source.root();
+        let version = root.get("schema_version", 0_u32);
+        if version != SCHEMA_VERSION {
+            root.report("schema_version", format!("is {version}, this build reads {SCHEMA_VERSION}"));
+        }
+        let name: String = root.required("name", "a short name for the job, for example name = \"movielens\"");
+        if !name.is_empty() && !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            root.report("name", format!("is `{name}`, allowed are letters, digits, `-`, `_` and `.`"));
+        }
+        let stages: Vec<(&str, Stage)> = Stage::ALL.iter().map(|s| (s.as_str(), *s)).collect();
+        let splits: Vec<(&str, Split)> = Split::ALL.iter().filter(|s| **s != Split::Train).map(|s| (s.as_str(), *s)).collect();
+        let mut chosen = root.choices("stages", &Stage::ALL, &stages);
+        chosen.sort_unstable();
+        chosen.dedup();
+        let mut held = root.choices("splits", &[Split::Validation, Split::Test], &splits);
+        held.sort_unstable();
+        held.dedup();
+        let job = Self {
+            name,
+            seed: root.number("seed", 42, 0..=i64::MAX as u64),
+            stages: chosen,
+            splits: held,
+            output: Output::read(root.section("output")),
+            limits: Limits::read(root.section("limits")),
+            dataset: Dataset::read(root.section("dataset")),
+            captions: Captions::read(root.section("captions")),
+            retriever: Retriever::read(root.section("retriever")),
+            ranker: Ranker::read(root.section("ranker")),
+            cluster: Cluster::read(root.section("cluster")),
+            merged: toml::Table::new(),
+        };
+        if root.optional::<toml::Table>("sweep").is_some() {
+            root.report("sweep", "grids are not run yet: submit one job for each setting, with --set");
+        }
+        job.check_stages(source);
+        root.finish();
+        job
+    }
+
+    fn check_stages(&self, source: &Source) {
+        if self.stages.is_empty() {
+            source.report("stages", "is empty, name at least one stage");
+        }
+        if self.splits.is_empty() {
+            source.report("splits", "is empty, allowed are validation, test and all");
+        }
+        for stage in &self.stages {
+            for needed in needs(*stage) {
+                if !self.runs(*needed) {
+                    source.report("stages", format!("`{stage}` needs `{needed}`, which is not in the list"));
+                }
+            }
+        }
+        if self.runs(Stage::TrainRanker) && self.ranker.base.is_empty() {
+            source.report("ranker.base", "is missing: the folder of a Llama checkpoint in HF layout, or leave train_ranker and rank out of `stages`");
+        }
+        if self.retriever.candidates > self.ranker.labels.max_candidates() && self.runs(Stage::TrainRanker) {
+            source.report(
+                "retriever.candidates",
+                format!(
+                    "is {}, but ranker.labels = \"{}\" has labels for {}: lower it or set ranker.labels = \"numbers\"",
+                    self.retriever.candidates,
+                    self.ranker.labels.as_str(),
+                    self.ranker.labels.max_candidates()
+                ),
+            );
+        }
+    }
+}
+
+/// The stages whose output a stage reads, as far as they cannot come from elsewhere.
+fn needs(stage: Stage) -> &'static [Stage] {
+    match stage {
+        Stage::Prepare => &[],
+        Stage::Caption | Stage::TrainRetriever => &[Stage::Prepare],
+        Stage::Retrieve => &[Stage::Prepare, Stage::TrainRetriever],
+        Stage::TrainRanker => &[Stage::Prepare, Stage::Caption, Stage::Retrieve],
+        Stage::Rank => &[Stage::TrainRanker],
+        Stage::Evaluate => &[Stage::Retrieve],
+    }
+}
+
+impl reader::FromToml for toml::Table {
+    fn from_toml(value: &toml::Value) -> Result<Self, String> {
+        value.as_table().cloned().ok_or_else(|| "expected a section".to_owned())
+    }
+}

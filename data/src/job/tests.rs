@@ -1,0 +1,85 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const MINIMAL: &str = r#"
+schema_version = 1
+name = "shop"
+[dataset]
+format = "table"
+path = "/data"
+[ranker]
+base = "/models/base"
+"#;
+
+fn problems(text: &str, sets: &[&str]) -> Vec<String> {
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+    match Job::parse("job.toml", text, &sets) {
+        Ok(job) => panic!("no problem found in {job:?}"),
+        Err(Error::Job(problems)) => problems.iter().map(ToString::to_string).collect(),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_paper() {
+    let job = Job::parse("job.toml", MINIMAL, &[]).unwrap();
+    assert_eq!(job.retriever.hidden, 64);
+    assert_eq!(job.retriever.candidates, 20);
+    assert_eq!(job.ranker.lora.targets, ["q_proj", "v_proj"]);
+    assert_eq!(job.stages, Stage::ALL);
+    assert_eq!(job.limits.max_rejected, MaxRejected::Share(0.01));
+    assert_eq!(job.limits.memory_bytes, 4 << 30);
+    assert_eq!(job.ranker.micro_batch, MicroBatch::Auto);
+}
+
+#[test]
+fn overrides_win_and_survive_the_round_trip() {
+    let sets = ["retriever.dropout=0.4".to_owned(), "dataset.path=/other data/x".to_owned()];
+    let job = Job::parse("job.toml", MINIMAL, &sets).unwrap();
+    assert!((job.retriever.dropout - 0.4).abs() < 1e-12);
+    assert_eq!(job.dataset.path, "/other data/x");
+    assert_eq!(Job::parse("again", &job.to_toml(), &[]).unwrap(), job);
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_line_and_hint() {
+    let text = MINIMAL.replace("[ranker]", "[retriever]\nhiden = 32\ndropout = 1.5\n[ranker]\nnegatives = \"randm\"");
+    let found = problems(&text, &["retriever.layers=many"]);
+    assert_eq!(
+        found,
+        [
+            "--set: retriever.layers: is the string \"many\", expected a whole number",
+            "job.toml:8: retriever.hiden: unknown key; did you mean `hidden`?",
+            "job.toml:9: retriever.dropout: is 1.5, allowed are 0 to 0.95",
+            "job.toml:11: ranker.negatives: `randm` is not one of random, retrieved, mixed; did you mean `random`?",
+        ]
+    );
+}
+
+#[test]
+fn missing_keys_and_bad_syntax_name_themselves() {
+    let found = problems("schema_version = 1\nname = \"x\"", &[]);
+    assert!(found.iter().any(|p| p.contains("dataset.path: is missing")), "{found:?}");
+    let found = problems("schema_version = ", &[]);
+    assert!(found[0].starts_with("job.toml:1"), "{found:?}");
+}
+
+#[test]
+fn stages_need_what_they_read() {
+    let found = problems(&MINIMAL.replace("name", "stages = [\"rank\", \"prepare\"]\nname"), &[]);
+    assert!(found.iter().any(|p| p.contains("`rank` needs `train_ranker`")), "{found:?}");
+}
+
+#[test]
+fn more_candidates_than_letters_is_refused() {
+    let found = problems(MINIMAL, &["retriever.candidates=40"]);
+    assert!(found[0].contains("ranker.labels"), "{found:?}");
+}
+
+#[test]
+fn sizes_are_read() {
+    assert_eq!(parse_bytes("1.5GiB"), Some(3 << 29));
+    assert_eq!(parse_bytes("10"), Some(10));
+    assert_eq!(parse_bytes("ten"), None);
+}

@@ -1,0 +1,266 @@
+//! Objects behind one root: a folder on a laptop, a bucket on a cluster.
+//!
+//! The one primitive that local disks, S3, GCS and Azure share is *create unless it exists*, so everything durable is
+//! written with it ([`Store::create`]). "It exists already" is never believed before the object is read back: after a
+//! lost response it may be our own write, and after a conflict of two requests there may be nothing at all.
+
+mod failure;
+#[cfg(test)]
+pub(crate) mod faults;
+mod local;
+mod location;
+mod retry;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+pub(crate) use location::Location;
+pub use retry::Retry;
+
+use crate::{Class, Error, Result};
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Path below the root of the store.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// How [`Store::create`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The object holds our bytes.
+    New,
+    /// Somebody else's object was there first and stays.
+    Exists,
+}
+
+/// What a store knows about an object without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Size in bytes.
+    pub size: u64,
+    /// ETag where the store has one, otherwise the time of the last change.
+    pub stamp: String,
+}
+
+/// A store: objects by path below one root. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    /// The folder of a local store, whose writes go through [`local`].
+    folder: Option<PathBuf>,
+    url: String,
+    retry: Retry,
+}
+
+impl Store {
+    /// Opens `file://`, `s3://`, `gs://` or `az://`; a plain path and `file://./runs` are folders too. A local folder
+    /// is made if it is not there. Identity and endpoint of a cloud store come from the environment variables that
+    /// its own tools use (`AWS_…`, `GOOGLE_…`, `AZURE_…`).
+    ///
+    /// # Errors
+    /// [`Error::StoreUrl`] if the URL is none of these, or the folder cannot be made.
+    pub fn open(url: &str) -> Result<Self> {
+        location::open(url)
+    }
+
+    /// A store over any implementation of objects, with `url` as its name in messages.
+    #[must_use]
+    pub fn over(objects: Arc<dyn ObjectStore>, url: &str) -> Self {
+        Self {
+            objects,
+            prefix: Path::default(),
+            folder: None,
+            url: url.trim_end_matches('/').into(),
+            retry: Retry::default(),
+        }
+    }
+
+    /// The same store with another patience.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The root as the user wrote it, without a trailing slash.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The name of an object in messages.
+    #[must_use]
+    pub fn name(&self, path: &str) -> String {
+        if path.is_empty() { self.url.clone() } else { format!("{}/{path}", self.url) }
+    }
+
+    /// The whole object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none; the store's own failures otherwise.
+    pub async fn get(&self, path: &str) -> Result<Bytes> {
+        self.retrying("read", path, || async { self.objects.get(&self.at(path)?).await?.bytes().await }).await
+    }
+
+    /// The whole object, or nothing where there is none.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    pub async fn try_get(&self, path: &str) -> Result<Option<Bytes>> {
+        found(self.get(path).await)
+    }
+
+    /// Size and stamp of an object, or nothing where there is none.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    pub async fn stat(&self, path: &str) -> Result<Option<Stat>> {
+        let meta = self.retrying("look at", path, || async { self.objects.head(&self.at(path)?).await }).await;
+        let meta = found(meta)?;
+        Ok(meta.map(|m| Stat { size: m.size, stamp: m.e_tag.unwrap_or_else(|| m.last_modified.to_rfc3339()) }))
+    }
+
+    /// Whether there is such an object.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    pub async fn exists(&self, path: &str) -> Result<bool> {
+        Ok(self.stat(path).await?.is_some())
+    }
+
+    /// An object as a stream of chunks, for objects that need not fit into memory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none; the store's own failures otherwise.
+    pub async fn stream(&self, path: &str) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let object = self.retrying("read", path, || async { self.objects.get(&self.at(path)?).await }).await?;
+        let chunks = object.into_stream();
+        let (store, path) = (self.clone(), path.to_owned());
+        Ok(chunks.map_err(move |e| store.explain(e, "read", &path)).boxed())
+    }
+
+    /// Every object under a folder, at any depth, in byte order of the paths.
+    ///
+    /// # Errors
+    /// The store's own failures. A folder that is not there is an empty one.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Entry>> {
+        let metas: Vec<_> = self
+            .retrying("list", folder, || async { self.objects.list(Some(&self.at(folder)?)).try_collect().await })
+            .await?;
+        let entry = |m: object_store::ObjectMeta| Some(Entry { path: self.below(&m.location)?, size: m.size });
+        let mut entries: Vec<Entry> = metas.into_iter().filter_map(entry).collect();
+        entries.sort();
+        Ok(entries)
+    }
+
+    /// Writes an object unless there is one. [`Created::New`] means that the object now holds exactly `bytes` and
+    /// that this call, or an earlier one with the same bytes, wrote them.
+    ///
+    /// # Errors
+    /// The store's own failures, each naming the object: a full disk, a denied permission, a missing bucket, or a
+    /// store that keeps failing.
+    pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
+        Ok(if self.create_or_read(path, bytes).await?.is_none() { Created::New } else { Created::Exists })
+    }
+
+    /// [`Store::create`] that hands back what is there if somebody else was first.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`].
+    pub async fn create_or_read(&self, path: &str, bytes: Bytes) -> Result<Option<Bytes>> {
+        let mut failures = 0;
+        loop {
+            let Err(error) = self.write(path, bytes.clone(), PutMode::Create).await else { return Ok(None) };
+            let error = self.explain(error, "create", path);
+            if error.class() == Class::Fatal {
+                return Err(error);
+            }
+            // A lost response, another writer, or a conflict with nothing written: only reading back can tell.
+            match self.try_get(path).await? {
+                Some(there) if there == bytes => return Ok(None),
+                Some(there) => return Ok(Some(there)),
+                None => failures = self.pause(failures, error).await?,
+            }
+        }
+    }
+
+    /// Writes an object, over another one if need be. Only for what is derived and read by people, and for published
+    /// copies; nothing that decides what is done may be written so.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`].
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
+        self.retrying("write", path, || self.write(path, bytes.clone(), PutMode::Overwrite)).await
+    }
+
+    /// Removes an object; none there is fine.
+    ///
+    /// # Errors
+    /// The store's own failures.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        let gone = self.retrying("delete", path, || async { self.objects.delete(&self.at(path)?).await }).await;
+        found(gone).map(|_| ())
+    }
+
+    /// Removes what killed writers of a local store left in a folder, under names that no listing shows but that
+    /// break readers of the folder. Does nothing on a cloud store. Returns the names.
+    ///
+    /// # Errors
+    /// The file system's own failures.
+    pub async fn sweep_staged(&self, folder: &str) -> Result<Vec<String>> {
+        let Some(root) = self.folder.clone() else { return Ok(Vec::new()) };
+        let below = folder.to_owned();
+        local::blocking(move || local::sweep(&root, &below)).await.map_err(|e| self.explain(e, "clean up", folder))
+    }
+
+    /// One attempt to write, without retries of ours.
+    async fn write(&self, path: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
+        let at = self.at(path)?;
+        if let Some(folder) = self.folder.clone() {
+            let replace = mode == PutMode::Overwrite;
+            return local::blocking(move || local::write(&folder, at.as_ref(), &bytes, replace)).await;
+        }
+        let options = PutOptions { mode, ..PutOptions::default() };
+        self.objects.put_opts(&at, PutPayload::from(bytes), options).await.map(|_| ())
+    }
+
+    fn at(&self, path: &str) -> object_store::Result<Path> {
+        Ok(Path::parse(join(self.prefix.as_ref(), path))?)
+    }
+
+    /// Path below the root of the store.
+    fn below(&self, location: &Path) -> Option<String> {
+        let rest = location.as_ref().strip_prefix(self.prefix.as_ref())?;
+        Some(rest.trim_start_matches('/').to_owned())
+    }
+}
+
+fn join(prefix: &str, path: &str) -> String {
+    match (prefix.is_empty(), path.is_empty()) {
+        (true, _) => path.to_owned(),
+        (_, true) => prefix.to_owned(),
+        _ => format!("{prefix}/{path}"),
+    }
+}
+
+/// Turns "there is none" into nothing.
+fn found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,15 @@
+//! Our models against public libraries, by way of golden files.
+//!
+//! A set of golden files may lack a topic: its test says so and passes. `MLLM4REC_FIXTURES` names another set.
+#![allow(clippy::unwrap_used)]
+
+mod fixtures;
+mod golden;
+mod llama;
+mod lora;
+mod lrurec;
+mod metrics;
+mod nf4;
+mod padded;
+mod prompt;
+mod tokenizer;

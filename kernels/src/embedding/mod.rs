@@ -1,0 +1,56 @@
+//! Rows of a table by id.
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{Error, Result, Tensor};
+
+/// Looks up one row per id.
+///
+/// # Shapes
+/// - `table`: `[V, D]` f32
+/// - `ids`: `n` row numbers
+/// - returns `[n, D]` f32
+///
+/// # Gradient
+/// [`backward`].
+///
+/// # Errors
+/// [`Error::Index`] for an id outside of `0..V`; [`Error::Dtype`] unless the table is f32.
+pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+    check_ids("embedding::forward", ids, table.rows())?;
+    let d = table.cols();
+    let mut y = Tensor::zeros(&[ids.len(), d]);
+    cpu::gather(table.f32()?, ids, d, y.f32_mut()?);
+    Ok(y)
+}
+
+/// Adds the gradient of [`forward`] with respect to the table: `d_table[id] += Σ dy` over the rows with that id.
+///
+/// The rows of one id are added in order, so the bits do not depend on threads.
+///
+/// # Shapes
+/// - `dy`: `[n, D]` f32
+/// - `ids`: the `n` ids of the forward
+/// - `d_table`: `[V, D]` f32, added to
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit; [`Error::Index`] for an id outside of `0..V`.
+pub fn backward(dy: &Tensor, ids: &[u32], d_table: &mut Tensor) -> Result<()> {
+    const OP: &str = "embedding::backward";
+    let d = d_table.cols();
+    dy.expect_shape(OP, "dy", &[ids.len(), d])?;
+    check_ids(OP, ids, d_table.rows())?;
+    cpu::scatter_add(dy.f32()?, ids, d, d_table.f32_mut()?);
+    Ok(())
+}
+
+fn check_ids(op: &'static str, ids: &[u32], len: usize) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= len) {
+        Some(&id) => Err(Error::Index { op, what: "id", index: id as usize, len }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,42 @@
+//! The exact GELU activation.
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{Result, Tensor};
+
+/// Applies `x · Φ(x)`, with the normal distribution function `Φ` by way of erf, element by element.
+///
+/// # Shapes
+/// Any; returns the shape of `x`, f32.
+///
+/// # Gradient
+/// [`backward`].
+///
+/// # Errors
+/// [`crate::Error::Dtype`] unless `x` is f32.
+///
+/// # Source
+/// Hendrycks and Gimpel, 2016.
+pub fn forward(x: &Tensor) -> Result<Tensor> {
+    let mut y = Tensor::zeros(x.shape());
+    cpu::forward(x.f32()?, y.f32_mut()?);
+    Ok(y)
+}
+
+/// The gradient of [`forward`]: `dx = dy · (Φ(x) + x · φ(x))`.
+///
+/// # Shapes
+/// `dy` and the input `x` of the forward have one shape; so has the result.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Dtype`] unless both are f32.
+pub fn backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    dy.expect_shape("gelu::backward", "dy", x.shape())?;
+    let mut dx = Tensor::zeros(x.shape());
+    cpu::backward(dy.f32()?, x.f32()?, dx.f32_mut()?);
+    Ok(dx)
+}

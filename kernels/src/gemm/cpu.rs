@@ -1,0 +1,144 @@
+//! Matrix products over strided views.
+//!
+//! The bits of an element depend on its row and its column alone (see `micro.rs`), so the work may be cut as suits the
+//! number of threads.
+
+use std::{cell::Cell, ops::Range};
+
+use rayon::prelude::*;
+
+use super::micro;
+pub(crate) use super::packed::PANEL;
+pub(crate) use super::packed::Packed;
+pub(crate) use super::view::{MatMut, MatRef};
+use crate::simd::add;
+
+/// Rows of one partial sum of a column sum: part of the order of summation, so it is a constant.
+const SUM_ROWS: usize = 128;
+/// Columns that are packed at a time.
+const PACKED_COLS: usize = 2048;
+/// Rows of a part are a multiple of this, which every kernel's group of rows divides.
+const ROWS: usize = 12;
+/// The most rows of a part.
+const MOST_ROWS: usize = 96;
+/// The least panels of a part.
+const LEAST_PANELS: usize = 2;
+/// Products with fewer multiplications than this are not worth a second thread.
+const SMALL: usize = 1 << 17;
+
+thread_local! {
+    /// Memory for the packed operand of [`sgemm_block`], so that small products do not allocate.
+    static SCRATCH: Cell<Packed> = const { Cell::new(Packed::empty()) };
+}
+
+/// `c = beta · c + alpha · a · b` on the current thread; `beta` 0 ignores what `c` held.
+pub(crate) fn sgemm_block(alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
+    let mut packed = SCRATCH.replace(Packed::empty());
+    packed.pack(b);
+    sgemm_packed(alpha, a, &packed, beta, c);
+    SCRATCH.set(packed);
+}
+
+/// As [`sgemm_block`], with a right operand that is packed already.
+pub(crate) fn sgemm_packed(alpha: f32, a: MatRef, b: &Packed, beta: f32, c: MatMut) {
+    micro::multiply(alpha, a, b, 0..b.panels(), beta, c);
+}
+
+/// `c = beta · c + alpha · a · b` on all threads.
+pub(crate) fn sgemm(alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
+    if a.rows * a.cols * b.cols < SMALL {
+        return sgemm_block(alpha, a, b, beta, c);
+    }
+    assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
+    for first in (0..b.cols).step_by(PACKED_COLS) {
+        let cols = PACKED_COLS.min(b.cols - first);
+        let packed = Packed::new_parallel(b.cols(first..first + cols));
+        partition(a.rows, packed.panels()).into_par_iter().for_each(|(rows, panels)| {
+            let end = cols.min(panels.end * PANEL);
+            // SAFETY: the parts are disjoint rectangles inside of `c`, which is not touched otherwise until all are done.
+            let c = unsafe { c.part(rows.clone(), first + panels.start * PANEL..first + end) };
+            micro::multiply(alpha, a.rows(rows), &packed, panels, beta, c);
+        });
+    }
+}
+
+/// Cuts a result into rows and panels: about four parts for every thread, but none so small that packing the left operand
+/// or starting a task would cost more than it saves.
+fn partition(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    let wanted = 4 * rayon::current_num_threads();
+    let height = rows.div_ceil(wanted).next_multiple_of(ROWS).min(MOST_ROWS);
+    let bands = rows.div_ceil(height);
+    let width = (panels * bands).div_ceil(wanted).clamp(LEAST_PANELS, panels.max(LEAST_PANELS));
+    let row_parts = (0..rows).step_by(height).map(|r| r..(r + height).min(rows));
+    row_parts.flat_map(|r| (0..panels).step_by(width).map(move |p| (r.clone(), p..(p + width).min(panels)))).collect()
+}
+
+/// Sets every row of `y` to `row`.
+pub(crate) fn fill_rows(y: &mut [f32], row: &[f32]) {
+    if !row.is_empty() {
+        y.chunks_exact_mut(row.len()).for_each(|r| r.copy_from_slice(row));
+    }
+}
+
+/// A tile of `x · wᵀ + bias` on the current thread: the scores that nobody keeps.
+///
+/// Rows are [`Tile::stride`] apart, which is no power of two, so that a column of the tile does not fall on few cache
+/// lines.
+#[derive(Default)]
+pub(crate) struct Tile {
+    data: Vec<f32>,
+    width: usize,
+}
+
+impl Tile {
+    /// Computes the tile; `x` has rows of width `d`, `w` holds some rows of the weight, packed transposed, of which the
+    /// given panels are used, and `bias` is theirs.
+    pub(crate) fn linear(&mut self, x: &[f32], d: usize, w: &Packed, panels: Range<usize>, bias: Option<&[f32]>) {
+        let rows = x.len() / d.max(1);
+        self.width = w.cols.min(panels.end * PANEL) - panels.start * PANEL;
+        let stride = self.stride();
+        self.data.resize(rows * stride, 0.0);
+        if let Some(bias) = bias {
+            self.rows_mut().for_each(|row| row.copy_from_slice(bias));
+        }
+        let beta = if bias.is_some() { 1.0 } else { 0.0 };
+        let c = MatMut::strided(&mut self.data, rows, self.width, stride);
+        micro::multiply(1.0, MatRef::new(x, rows, d), w, panels, beta, c);
+    }
+
+    /// The rows of the tile.
+    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.data.chunks_exact(self.stride()).map(|row| &row[..self.width])
+    }
+
+    /// The rows of the tile, to be changed.
+    pub(crate) fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [f32]> {
+        let (stride, width) = (self.stride(), self.width);
+        self.data.chunks_exact_mut(stride).map(move |row| &mut row[..width])
+    }
+
+    /// The tile as an operand.
+    pub(crate) fn view(&self) -> MatRef<'_> {
+        MatRef::strided(&self.data, self.data.len() / self.stride(), self.width, self.stride())
+    }
+
+    fn stride(&self) -> usize {
+        self.width.next_multiple_of(32) + 16
+    }
+}
+
+/// Adds the sum of all rows of `dy` to `sums`: rows in order within blocks of a fixed size, then the blocks in order.
+pub(crate) fn add_column_sums(dy: &[f32], cols: usize, sums: &mut [f32]) {
+    if cols == 0 {
+        return;
+    }
+    let blocks: Vec<Vec<f32>> = dy
+        .par_chunks(SUM_ROWS * cols)
+        .map(|block| {
+            let mut partial = vec![0.0; cols];
+            block.chunks_exact(cols).for_each(|row| add(&mut partial, row));
+            partial
+        })
+        .collect();
+    blocks.iter().for_each(|partial| add(sums, partial));
+}

@@ -1,0 +1,359 @@
+//! The innermost product: a few rows of `a` times one panel of packed columns, held in registers.
+//!
+//! Every element of the result is one chain of fused multiply-adds over `k` in ascending order, whatever the instruction
+//! set, the place of the element or the size of the matrix. So its bits depend on its row and its column alone: a row
+//! gives the same result in any batch, on any number of threads and on any processor.
+//!
+//! With AVX-512 a tile is 12 rows × 32 columns: 24 accumulators, two vectors of `b` and one broadcast of `a` in 32
+//! registers. With AVX2 it is 3 × 32 in 16 registers.
+
+use std::ops::Range;
+
+use super::{
+    packed::{DEPTH, PANEL, Packed},
+    view::{MatMut, MatRef},
+};
+
+/// A register of floats.
+trait Vector: Copy {
+    /// Its number of floats.
+    const LANES: usize;
+    /// All lanes zero.
+    fn zero() -> Self;
+    /// All lanes `value`.
+    fn splat(value: f32) -> Self;
+    /// `a · b + c`, rounded once.
+    fn fused(a: Self, b: Self, c: Self) -> Self;
+    /// `a · b`.
+    fn product(a: Self, b: Self) -> Self;
+    /// Reads the lanes from memory.
+    ///
+    /// # Safety
+    /// As many floats as there are lanes can be read.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Writes the lanes to memory.
+    ///
+    /// # Safety
+    /// As many floats as there are lanes can be written.
+    unsafe fn store(self, to: *mut f32);
+}
+
+/// Implements [`Vector`] by intrinsics.
+#[cfg(target_arch = "x86_64")]
+macro_rules! vector {
+    ($name:ident, $lanes:literal, $zero:ident, $splat:ident, $fused:ident, $product:ident, $load:ident, $store:ident) => {
+        #[allow(unused_unsafe)]
+        impl Vector for std::arch::x86_64::$name {
+            const LANES: usize = $lanes;
+            #[inline(always)]
+            fn zero() -> Self {
+                // SAFETY: only the kernels below use this type, after the processor was asked for the instructions.
+                unsafe { std::arch::x86_64::$zero() }
+            }
+            #[inline(always)]
+            fn splat(value: f32) -> Self {
+                // SAFETY: as above.
+                unsafe { std::arch::x86_64::$splat(value) }
+            }
+            #[inline(always)]
+            fn fused(a: Self, b: Self, c: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { std::arch::x86_64::$fused(a, b, c) }
+            }
+            #[inline(always)]
+            fn product(a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { std::arch::x86_64::$product(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                // SAFETY: as above; the caller vouches for the memory.
+                unsafe { std::arch::x86_64::$load(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                // SAFETY: as above; the caller vouches for the memory.
+                unsafe { std::arch::x86_64::$store(to, self) }
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+vector!(
+    __m512,
+    16,
+    _mm512_setzero_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_mul_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps
+);
+#[cfg(target_arch = "x86_64")]
+vector!(
+    __m256,
+    8,
+    _mm256_setzero_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_mul_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps
+);
+
+/// Four floats in whatever the target has.
+#[derive(Clone, Copy)]
+struct Portable([f32; 4]);
+
+impl Vector for Portable {
+    const LANES: usize = 4;
+    #[inline(always)]
+    fn zero() -> Self {
+        Self([0.0; 4])
+    }
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; 4])
+    }
+    #[inline(always)]
+    fn fused(a: Self, b: Self, c: Self) -> Self {
+        Self(std::array::from_fn(|i| a.0[i].mul_add(b.0[i], c.0[i])))
+    }
+    #[inline(always)]
+    fn product(a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| a.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for four floats; an array has their alignment.
+        Self(unsafe { *from.cast() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { *to.cast() = self.0 }
+    }
+}
+
+/// `c = beta · c + alpha · a · b` on the current thread, with the widest instructions that the processor has.
+///
+/// `panels` are those of `b` that are multiplied; `c` has their columns.
+pub(super) fn multiply(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
+    let cols = b.cols.min(panels.end * PANEL) - panels.start * PANEL;
+    assert!(a.cols == b.rows && a.rows == c.rows && cols == c.cols, "matrix shapes do not fit");
+    #[cfg(target_arch = "x86_64")]
+    {
+        if crate::simd::has_avx512() {
+            // SAFETY: the processor has the instructions; shapes were checked.
+            return unsafe { multiply_avx512(alpha, a, b, panels, beta, c) };
+        }
+        if crate::simd::has_avx2() {
+            // SAFETY: as above.
+            return unsafe { multiply_avx2(alpha, a, b, panels, beta, c) };
+        }
+    }
+    multiply_portable(alpha, a, b, panels, beta, c);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+unsafe fn multiply_avx512(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
+    blocks::<std::arch::x86_64::__m512, 2, 12>(alpha, a, b, panels, beta, c);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn multiply_avx2(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
+    blocks::<std::arch::x86_64::__m256, 4, 3>(alpha, a, b, panels, beta, c);
+}
+
+/// The same product without any particular instructions; also what the others are tested against.
+pub(super) fn multiply_portable(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
+    blocks::<Portable, 8, 2>(alpha, a, b, panels, beta, c);
+}
+
+/// Walks over blocks of depth, groups of `ROWS` rows and panels of columns. A group of rows stays in the first-level
+/// cache while the panels pass by.
+#[inline(always)]
+fn blocks<V: Vector, const WIDTH: usize, const ROWS: usize>(
+    alpha: f32,
+    a: MatRef,
+    b: &Packed,
+    panels: Range<usize>,
+    beta: f32,
+    mut c: MatMut,
+) {
+    debug_assert_eq!(WIDTH * V::LANES, PANEL);
+    let mut gathered = [0.0f32; 12 * DEPTH];
+    if a.cols == 0 {
+        c.scale(beta);
+    }
+    for start in (0..a.cols).step_by(DEPTH) {
+        let depth = DEPTH.min(a.cols - start);
+        let beta = if start == 0 { beta } else { 1.0 };
+        for row in (0..a.rows).step_by(ROWS) {
+            let rows = ROWS.min(a.rows - row);
+            let group = Group::new::<ROWS>(a, row, rows, start, depth, &mut gathered);
+            for (panel, col) in panels.clone().zip((0..c.cols).step_by(PANEL)) {
+                let columns = b.panel(start, depth, panel);
+                let cols = PANEL.min(c.cols - col);
+                // SAFETY: the tile lies inside of `c`: `rows` and `cols` were cut to what is left of it.
+                let target = unsafe { c.data.add(row * c.row_stride + col) };
+                let tile = Tile { alpha, beta, depth, columns, target, row_stride: c.row_stride, cols };
+                // SAFETY: as above; the group and the panel are `depth` long.
+                unsafe { tile.run::<V, WIDTH>(rows, &group) };
+            }
+        }
+    }
+}
+
+/// A few rows of `a`: element (row, p) at `start + row · row_stride + p · col_stride`.
+struct Group {
+    start: *const f32,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl Group {
+    /// Rows that are contiguous are read in place; others are gathered first.
+    #[inline(always)]
+    fn new<const ROWS: usize>(
+        a: MatRef,
+        row: usize,
+        rows: usize,
+        from: usize,
+        depth: usize,
+        gathered: &mut [f32; 12 * DEPTH],
+    ) -> Self {
+        if a.col_stride == 1 {
+            let start = a.data[row * a.row_stride + from..].as_ptr();
+            return Self { start, row_stride: a.row_stride, col_stride: 1 };
+        }
+        let columns = (from..from + depth).map(|p| &a.data[row * a.row_stride + p * a.col_stride..]);
+        if a.row_stride == 1 && rows == ROWS {
+            // A transposed matrix: the rows lie side by side.
+            let (gathered, _) = gathered.as_chunks_mut::<ROWS>();
+            for (out, column) in gathered.iter_mut().zip(columns) {
+                if let Some(column) = column.first_chunk() {
+                    *out = *column;
+                }
+            }
+        } else {
+            for (out, column) in gathered.chunks_exact_mut(rows).zip(columns) {
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = column[i * a.row_stride];
+                }
+            }
+        }
+        Self { start: gathered.as_ptr(), row_stride: 1, col_stride: rows }
+    }
+}
+
+/// One tile of the result.
+struct Tile<'a> {
+    alpha: f32,
+    beta: f32,
+    depth: usize,
+    columns: &'a [f32],
+    target: *mut f32,
+    row_stride: usize,
+    cols: usize,
+}
+
+impl Tile<'_> {
+    /// Computes and writes the tile.
+    ///
+    /// # Safety
+    /// The group has `rows` rows of `self.depth`, the panel `self.depth` rows; `rows` × `self.cols` elements can be
+    /// written at the target.
+    #[inline(always)]
+    unsafe fn run<V: Vector, const WIDTH: usize>(&self, rows: usize, group: &Group) {
+        macro_rules! choose {
+            ($($n:literal)*) => {
+                match rows {
+                    $($n => {
+                        // SAFETY: that of this function.
+                        unsafe { self.write::<V, WIDTH, $n>(self.accumulate::<V, WIDTH, $n>(group)) }
+                    })*
+                    _ => unreachable!("a group has at most twelve rows"),
+                }
+            };
+        }
+        choose!(1 2 3 4 5 6 7 8 9 10 11 12);
+    }
+
+    /// # Safety
+    /// That of [`Tile::run`].
+    #[inline(always)]
+    unsafe fn accumulate<V: Vector, const WIDTH: usize, const ROWS: usize>(&self, group: &Group) -> [[V; WIDTH]; ROWS] {
+        let mut sums = [[V::zero(); WIDTH]; ROWS];
+        let mut columns = self.columns.as_ptr();
+        let mut rows = group.start;
+        for _ in 0..self.depth {
+            let mut b = [V::zero(); WIDTH];
+            for (j, b) in b.iter_mut().enumerate() {
+                // SAFETY: a panel has `PANEL` floats for every step of depth.
+                *b = unsafe { V::load(columns.add(j * V::LANES)) };
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the group has `ROWS` rows of `depth`.
+                let a = V::splat(unsafe { *rows.add(i * group.row_stride) });
+                for j in 0..WIDTH {
+                    sums[j] = V::fused(a, b[j], sums[j]);
+                }
+            }
+            columns = columns.wrapping_add(PANEL);
+            rows = rows.wrapping_add(group.col_stride);
+        }
+        sums
+    }
+
+    /// # Safety
+    /// That of [`Tile::run`].
+    #[inline(always)]
+    unsafe fn write<V: Vector, const WIDTH: usize, const ROWS: usize>(&self, sums: [[V; WIDTH]; ROWS]) {
+        let (alpha, beta) = (V::splat(self.alpha), V::splat(self.beta));
+        for (i, sums) in sums.iter().enumerate() {
+            // SAFETY: the row lies inside of the target.
+            let row = unsafe { self.target.add(i * self.row_stride) };
+            if self.cols < PANEL {
+                let mut edge = [0.0f32; PANEL];
+                // SAFETY: the edge holds a whole panel; of the target only `cols` elements are touched.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(row, edge.as_mut_ptr(), self.cols);
+                    write_row(sums, alpha, beta, self.beta, edge.as_mut_ptr());
+                    std::ptr::copy_nonoverlapping(edge.as_ptr(), row, self.cols);
+                }
+            } else {
+                // SAFETY: the whole panel lies inside of the target.
+                unsafe { write_row(sums, alpha, beta, self.beta, row) };
+            }
+        }
+    }
+}
+
+/// `c = beta · c + alpha · sums` for one panel of a row.
+///
+/// # Safety
+/// A panel can be read and written at `row`.
+#[inline(always)]
+unsafe fn write_row<V: Vector, const WIDTH: usize>(
+    sums: &[V; WIDTH],
+    alpha: V,
+    beta: V,
+    plain_beta: f32,
+    row: *mut f32,
+) {
+    for (j, &sum) in sums.iter().enumerate() {
+        // SAFETY: the caller vouches for the row.
+        unsafe {
+            let place = row.add(j * V::LANES);
+            let value = if plain_beta == 0.0 {
+                V::product(alpha, sum)
+            } else {
+                V::fused(alpha, sum, V::product(beta, V::load(place)))
+            };
+            value.store(place);
+        }
+    }
+}

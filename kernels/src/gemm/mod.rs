@@ -1,0 +1,129 @@
+//! Dense matrix products: the linear layer and its gradients.
+//!
+//! Every element of a result is one chain of fused multiply-adds in a fixed order: its bits depend on its row and its
+//! column alone, not on the other rows, the number of threads or the instruction set.
+//!
+//! # Source
+//! Panels and register tiles after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
+
+pub(crate) mod cpu;
+mod micro;
+mod packed;
+#[cfg(test)]
+pub(crate) mod reference;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use crate::{Error, Result, Tensor};
+use cpu::{MatMut, MatRef};
+
+/// Applies a linear layer: `y = x · Wᵀ + b`.
+///
+/// # Shapes
+/// - `x`: `[n, d_in]` f32, any number of leading dimensions
+/// - `weight`: `[d_out, d_in]` f32
+/// - `bias`: `[d_out]` f32
+/// - returns `[n, d_out]` f32
+///
+/// # Gradient
+/// [`linear_backward_input`] and [`linear_backward_weight`].
+///
+/// # Errors
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless everything is f32.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    const OP: &str = "gemm::linear";
+    let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
+    weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    let mut y = Tensor::zeros(&[n, d_out]);
+    let mut beta = 0.0;
+    if let Some(bias) = bias {
+        bias.expect_shape(OP, "bias", &[d_out])?;
+        cpu::fill_rows(y.f32_mut()?, bias.f32()?);
+        beta = 1.0;
+    }
+    let x = MatRef::new(x.f32()?, n, d_in);
+    let w = MatRef::new(weight.f32()?, d_out, d_in);
+    cpu::sgemm(1.0, x, w.t(), beta, MatMut::new(y.f32_mut()?, n, d_out));
+    Ok(y)
+}
+
+/// The gradient of [`linear`] with respect to its input: `dx = dy · W`.
+///
+/// # Shapes
+/// - `dy`: `[n, d_out]` f32
+/// - `weight`: `[d_out, d_in]` f32
+/// - returns `[n, d_in]` f32
+///
+/// # Errors
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless everything is f32.
+pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    const OP: &str = "gemm::linear_backward_input";
+    let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
+    weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    let mut dx = Tensor::zeros(&[n, d_in]);
+    let dy = MatRef::new(dy.f32()?, n, d_out);
+    let w = MatRef::new(weight.f32()?, d_out, d_in);
+    cpu::sgemm(1.0, dy, w, 0.0, MatMut::new(dx.f32_mut()?, n, d_in));
+    Ok(dx)
+}
+
+/// Adds the gradient of [`linear`] with respect to weight and bias: `dW += dyᵀ · x`, `db += Σ dy`.
+///
+/// # Shapes
+/// - `dy`: `[n, d_out]` f32
+/// - `x`: `[n, d_in]` f32, the input of the forward
+/// - `d_weight`: `[d_out, d_in]` f32, added to
+/// - `d_bias`: `[d_out]` f32, added to
+///
+/// # Errors
+/// [`Error::Shape`] if the dimensions differ; [`Error::Dtype`] unless everything is f32.
+pub fn linear_backward_weight(
+    dy: &Tensor,
+    x: &Tensor,
+    d_weight: &mut Tensor,
+    d_bias: Option<&mut Tensor>,
+) -> Result<()> {
+    add_weight_gradient(1.0, dy, x, d_weight)?;
+    if let Some(d_bias) = d_bias {
+        d_bias.expect_shape("gemm::linear_backward_weight", "d_bias", &[dy.cols()])?;
+        cpu::add_column_sums(dy.f32()?, dy.cols(), d_bias.f32_mut()?);
+    }
+    Ok(())
+}
+
+/// `y += factor · x · Wᵀ`, for layers that are made of several products. Shapes as in [`linear`].
+pub(crate) fn add_linear(factor: f32, x: &Tensor, weight: &Tensor, y: &mut Tensor) -> Result<()> {
+    const OP: &str = "gemm::add_linear";
+    let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
+    weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    y.expect_shape(OP, "y", &[n, d_out])?;
+    let w = MatRef::new(weight.f32()?, d_out, d_in);
+    cpu::sgemm(factor, MatRef::new(x.f32()?, n, d_in), w.t(), 1.0, MatMut::new(y.f32_mut()?, n, d_out));
+    Ok(())
+}
+
+/// `dx += factor · dy · W`. Shapes as in [`linear_backward_input`].
+pub(crate) fn add_linear_backward_input(factor: f32, dy: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Result<()> {
+    const OP: &str = "gemm::add_linear_backward_input";
+    let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
+    weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    dx.expect_shape(OP, "dx", &[n, d_in])?;
+    let w = MatRef::new(weight.f32()?, d_out, d_in);
+    cpu::sgemm(factor, MatRef::new(dy.f32()?, n, d_out), w, 1.0, MatMut::new(dx.f32_mut()?, n, d_in));
+    Ok(())
+}
+
+/// `dW += factor · dyᵀ · x`. Shapes as in [`linear_backward_weight`].
+pub(crate) fn add_weight_gradient(factor: f32, dy: &Tensor, x: &Tensor, d_weight: &mut Tensor) -> Result<()> {
+    const OP: &str = "gemm::linear_backward_weight";
+    let (n, d_out, d_in) = (dy.rows(), dy.cols(), x.cols());
+    if x.rows() != n {
+        return Err(Error::shape(OP, "x", x.shape(), format!("[{n}, d_in]")));
+    }
+    d_weight.expect_shape(OP, "d_weight", &[d_out, d_in])?;
+    let dy = MatRef::new(dy.f32()?, n, d_out);
+    let x = MatRef::new(x.f32()?, n, d_in);
+    cpu::sgemm(factor, dy.t(), x, 1.0, MatMut::new(d_weight.f32_mut()?, d_out, d_in));
+    Ok(())
+}

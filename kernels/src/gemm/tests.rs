@@ -1,0 +1,89 @@
+#![allow(clippy::unwrap_used)]
+use super::reference::{matmul, transpose};
+use super::*;
+use crate::testing::{largest_error, noise_tensor, same_on_threads};
+
+#[test]
+fn a_small_layer_by_hand() {
+    let x = Tensor::from_f32(&[1, 2], vec![1.0, 2.0]).unwrap();
+    let w = Tensor::from_f32(&[3, 2], vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0]).unwrap();
+    let b = Tensor::from_f32(&[3], vec![0.5, 0.0, -1.0]).unwrap();
+    assert_eq!(linear(&x, &w, Some(&b)).unwrap().f32().unwrap(), [1.5, 2.0, 2.0]);
+}
+
+#[test]
+fn products_match_the_triple_loop_on_awkward_shapes() {
+    for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (1, 64, 130), (7, 13, 5), (131, 67, 129), (300, 64, 600)] {
+        let x = noise_tensor(1, &[n, d_in]);
+        let w = noise_tensor(2, &[d_out, d_in]);
+        let dy = noise_tensor(3, &[n, d_out]);
+        let (xs, ws, dys) = (x.f32().unwrap(), w.f32().unwrap(), dy.f32().unwrap());
+
+        let y = linear(&x, &w, None).unwrap();
+        assert!(largest_error(y.f32().unwrap(), &matmul(xs, &transpose(ws, d_out, d_in), n, d_in, d_out)) < 5e-5);
+
+        let dx = linear_backward_input(&dy, &w).unwrap();
+        assert!(largest_error(dx.f32().unwrap(), &matmul(dys, ws, n, d_out, d_in)) < 5e-5);
+
+        let mut dw = Tensor::from_f32(&[d_out, d_in], vec![1.0; d_out * d_in]).unwrap();
+        let mut db = Tensor::zeros(&[d_out]);
+        linear_backward_weight(&dy, &x, &mut dw, Some(&mut db)).unwrap();
+        let expected: Vec<f64> =
+            matmul(&transpose(dys, n, d_out), xs, d_out, n, d_in).iter().map(|v| v + 1.0).collect();
+        assert!(largest_error(dw.f32().unwrap(), &expected) < 5e-5);
+        assert!(largest_error(db.f32().unwrap(), &matmul(&vec![1.0; n], dys, 1, n, d_out)) < 5e-5);
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let (x, w, dy) = (noise_tensor(1, &[517, 64]), noise_tensor(2, &[1031, 64]), noise_tensor(3, &[517, 1031]));
+    same_on_threads(|| {
+        let (mut dw, mut db) = (Tensor::zeros(&[1031, 64]), Tensor::zeros(&[1031]));
+        linear_backward_weight(&dy, &x, &mut dw, Some(&mut db)).unwrap();
+        (linear(&x, &w, None).unwrap(), linear_backward_input(&dy, &w).unwrap(), dw, db)
+    });
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_named() {
+    let error = linear(&noise_tensor(1, &[2, 3]), &noise_tensor(2, &[4, 5]), None).unwrap_err().to_string();
+    assert!(error.contains("weight") && error.contains("[4, 5]"), "{error}");
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_company() {
+    for (d_in, d_out) in [(64, 700), (515, 33)] {
+        let (x, w) = (noise_tensor(1, &[77, d_in]), noise_tensor(2, &[d_out, d_in]));
+        let all = linear(&x, &w, None).unwrap();
+        for row in [0, 5, 76] {
+            let alone = Tensor::from_f32(&[1, d_in], x.f32().unwrap()[row * d_in..][..d_in].to_vec()).unwrap();
+            let alone = linear(&alone, &w, None).unwrap();
+            assert_eq!(all.f32().unwrap()[row * d_out..][..d_out], *alone.f32().unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let (m, k, n) = (29, 530, 75);
+    let (a, b) = (noise_tensor(1, &[m, k]), noise_tensor(2, &[n, k]));
+    let (a, b) = (MatRef::new(a.f32().unwrap(), m, k), MatRef::new(b.f32().unwrap(), n, k).t());
+    for beta in [0.0, 1.0] {
+        let mut wide = vec![0.5; m * n];
+        let mut plain = wide.clone();
+        cpu::sgemm_block(1.5, a, b, beta, MatMut::new(&mut wide, m, n));
+        let packed = cpu::Packed::new(b);
+        micro::multiply_portable(1.5, a, &packed, 0..packed.panels(), beta, MatMut::new(&mut plain, m, n));
+        assert_eq!(wide, plain);
+        #[cfg(target_arch = "x86_64")]
+        if crate::simd::has_avx2() {
+            let mut half = vec![0.5; m * n];
+            // SAFETY: the processor has the instructions; the shapes fit.
+            unsafe {
+                micro::multiply_avx2(1.5, a, &packed, 0..packed.panels(), beta, MatMut::new(&mut half, m, n));
+            }
+            assert_eq!(half, plain);
+        }
+    }
+}

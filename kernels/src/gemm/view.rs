@@ -1,0 +1,104 @@
+//! Strided views of matrices.
+
+use std::{marker::PhantomData, ops::Range};
+
+/// A strided view of a matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct MatRef<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+}
+
+impl<'a> MatRef<'a> {
+    /// A row-major matrix.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows begin `row_stride` elements apart, for example the columns of one attention head.
+    ///
+    /// # Panics
+    /// If the view reaches beyond the data: a mistake of the caller.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows == 0 || (rows - 1) * row_stride + cols <= data.len(), "matrix view is larger than its data");
+        Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// Some of the rows.
+    pub(super) fn rows(self, range: Range<usize>) -> Self {
+        let data = &self.data[(range.start * self.row_stride).min(self.data.len())..];
+        Self { data, rows: range.len(), ..self }
+    }
+
+    /// Some of the columns.
+    pub(super) fn cols(self, range: Range<usize>) -> Self {
+        let data = &self.data[(range.start * self.col_stride).min(self.data.len())..];
+        Self { data, cols: range.len(), ..self }
+    }
+
+    /// The transposed view.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// A view of a matrix to be written, with contiguous rows.
+///
+/// It holds a pointer and not a slice, so that disjoint parts with interleaved rows can be written by several threads.
+pub(crate) struct MatMut<'a> {
+    pub(super) data: *mut f32,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a view has the elements of its rows for itself, as a mutable slice would; floats may go to another thread.
+unsafe impl Send for MatMut<'_> {}
+// SAFETY: nothing can be written through a shared reference to a view except by `part`, whose callers vouch for it.
+unsafe impl Sync for MatMut<'_> {}
+
+impl<'a> MatMut<'a> {
+    /// A row-major matrix.
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows begin `row_stride` elements apart.
+    ///
+    /// # Panics
+    /// If the view reaches beyond the data or rows overlap: a mistake of the caller.
+    pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows == 0 || (rows - 1) * row_stride + cols <= data.len(), "matrix view is larger than its data");
+        assert!(cols <= row_stride || rows <= 1, "rows of a matrix view overlap");
+        Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrow: PhantomData }
+    }
+
+    /// A rectangle of the matrix.
+    ///
+    /// # Safety
+    /// The rectangle lies inside of the matrix, and while it lives no other view touches its elements.
+    pub(super) unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'a> {
+        // SAFETY: the caller vouches that the start lies inside of the matrix.
+        let data = unsafe { self.data.add(rows.start * self.row_stride + cols.start) };
+        MatMut { data, rows: rows.len(), cols: cols.len(), row_stride: self.row_stride, borrow: PhantomData }
+    }
+
+    /// Multiplies every element; zero also replaces what is not a number.
+    pub(super) fn scale(&mut self, factor: f32) {
+        for row in 0..self.rows {
+            // SAFETY: the row lies inside of the view, which is borrowed mutably.
+            let row = unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride), self.cols) };
+            row.iter_mut().for_each(|v| *v = if factor == 0.0 { 0.0 } else { *v * factor });
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Layer normalisation.
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{Error, Result, Tensor};
+
+/// What the backward needs beside the input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved {
+    /// The mean of every row.
+    mean: Vec<f32>,
+    /// One over the standard deviation of every row.
+    inverse_deviation: Vec<f32>,
+}
+
+/// Normalises every row to mean 0 and variance 1, then scales and shifts: `y = (x - mean) / √(var + eps) · w + b`.
+///
+/// # Shapes
+/// - `x`: `[n, D]` f32
+/// - `weight`, `bias`: `[D]` f32
+/// - returns `[n, D]` f32
+///
+/// # Gradient
+/// [`backward`].
+///
+/// # Errors
+/// [`Error::Shape`] if weight or bias are not `[D]`; [`Error::Dtype`] unless everything is f32.
+///
+/// # Source
+/// Ba, Kiros and Hinton, 2016; the variance is that of the population, as in PyTorch.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
+    const OP: &str = "layer_norm::forward";
+    let (n, d) = (x.rows(), x.cols());
+    weight.expect_shape(OP, "weight", &[d])?;
+    bias.expect_shape(OP, "bias", &[d])?;
+    let mut y = Tensor::zeros(x.shape());
+    let mut saved = Saved { mean: vec![0.0; n], inverse_deviation: vec![0.0; n] };
+    cpu::forward(x.f32()?, weight.f32()?, bias.f32()?, eps, y.f32_mut()?, &mut saved);
+    Ok((y, saved))
+}
+
+/// The gradient of [`forward`]: returns `dx`, adds to `d_weight` and `d_bias`.
+///
+/// # Shapes
+/// - `dy`, `x`: `[n, D]` f32
+/// - `weight`: `[D]` f32
+/// - `d_weight`, `d_bias`: `[D]` f32, added to
+/// - returns `[n, D]` f32
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit; [`Error::Dtype`] unless everything is f32.
+pub fn backward(
+    dy: &Tensor,
+    x: &Tensor,
+    saved: &Saved,
+    weight: &Tensor,
+    d_weight: &mut Tensor,
+    d_bias: &mut Tensor,
+) -> Result<Tensor> {
+    const OP: &str = "layer_norm::backward";
+    let d = x.cols();
+    dy.expect_shape(OP, "dy", x.shape())?;
+    weight.expect_shape(OP, "weight", &[d])?;
+    d_weight.expect_shape(OP, "d_weight", &[d])?;
+    d_bias.expect_shape(OP, "d_bias", &[d])?;
+    if saved.mean.len() != x.rows() {
+        return Err(Error::shape(OP, "saved", &[saved.mean.len()], format!("[{}]", x.rows())));
+    }
+    let mut dx = Tensor::zeros(x.shape());
+    let rows = cpu::Rows { dy: dy.f32()?, x: x.f32()?, saved, weight: weight.f32()? };
+    cpu::backward(&rows, dx.f32_mut()?, d_weight.f32_mut()?, d_bias.f32_mut()?);
+    Ok(dx)
+}

@@ -1,0 +1,44 @@
+//! Tensor operations with explicit forward and backward passes.
+//!
+//! One folder per operation: `mod.rs` holds the contract (shapes, gradient, errors, source), `reference.rs` a slow and
+//! obvious version, `cpu.rs` the fast one, `tests.rs` the proof. There is no autograd: a model calls the forwards in
+//! order and the backwards in reverse.
+//!
+//! This crate knows nothing of recommendation, of files or of networks. Work is cut into a fixed partition and summed in
+//! a fixed order, so the same input gives the same bits for any number of threads.
+//!
+//! # Layout
+//! Tensors are dense and row-major. Sequences of different lengths are packed one after the other without padding;
+//! [`Segments`] says where each begins.
+
+mod device;
+mod error;
+mod segments;
+mod simd;
+mod tensor;
+#[cfg(test)]
+mod testing;
+
+pub mod embedding;
+pub mod dropout;
+pub mod layer_norm;
+pub mod gemm;
+pub mod packed_linear;
+pub mod nf4;
+pub mod lora;
+pub mod rms_norm;
+pub mod rope;
+pub mod attention;
+pub mod swiglu;
+pub mod gelu;
+pub mod lru_scan;
+pub mod linear_cross_entropy;
+pub mod top_k;
+
+pub mod adamw;
+pub mod grad_norm;
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use segments::Segments;
+pub use tensor::{Dtype, Tensor};

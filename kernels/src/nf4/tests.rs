@@ -1,0 +1,88 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::gemm;
+use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+
+#[test]
+fn a_block_by_hand() {
+    let w = Tensor::from_f32(&[1, 3], vec![2.0, -2.0, 0.9]).unwrap();
+    let q = quantize(&w, false).unwrap();
+    // 1 is code 15, -1 is code 0, 0.45 is nearest to code 12; the odd nibble is zero, code 7.
+    assert_eq!(q.codes(), [0xf0, 0xc7]);
+    assert_eq!(q.magnitudes(), &Magnitudes::Plain(vec![2.0]));
+    assert_eq!(dequantize(&q, Rounding::F32).unwrap().f32().unwrap(), [2.0, -2.0, 2.0 * CODE[12]]);
+}
+
+#[test]
+fn codes_agree_with_the_reference_on_awkward_shapes() {
+    for shape in [[0, 3], [1, 1], [5, 13], [7, 300], [1, 65]] {
+        let w = noise_tensor(1, &shape);
+        let q = quantize(&w, false).unwrap();
+        let wanted = reference::codes(w.f32().unwrap());
+        let found: Vec<u8> = q.codes().iter().flat_map(|b| [b >> 4, b & 15]).take(w.len()).collect();
+        assert_eq!(found, wanted, "{shape:?}");
+    }
+}
+
+#[test]
+fn zeros_stay_zero() {
+    let q = quantize(&Tensor::zeros(&[2, 70]), true).unwrap();
+    assert!(dequantize(&q, Rounding::Bf16).unwrap().f32().unwrap().iter().all(|&v| v == 0.0));
+}
+
+#[test]
+fn the_dynamic_code_is_ascending_and_spans_both_signs() {
+    let code = dynamic_code();
+    assert!(code.windows(2).all(|w| w[0] < w[1]));
+    assert_eq!((code[127], code[255]), (0.0, 1.0));
+}
+
+#[test]
+fn double_quantisation_costs_little_and_takes_half_a_byte() {
+    let w = noise_tensor(2, &[256, 512]);
+    let q = quantize(&w, true).unwrap();
+    assert!((q.bytes() as f64 / w.len() as f64) < 0.517);
+    let (plain, double) = (quantize(&w, false).unwrap(), dequantize(&q, Rounding::F32).unwrap());
+    let plain = dequantize(&plain, Rounding::F32).unwrap();
+    let worst = plain.f32().unwrap().iter().zip(double.f32().unwrap()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 0.01, "{worst}");
+}
+
+#[test]
+fn products_agree_with_the_decoded_weight() {
+    for (n, d_out, d_in) in [(0, 2, 3), (1, 1, 1), (3, 130, 96), (5, 300, 4000), (131, 65, 33)] {
+        let q = quantize(&noise_tensor(3, &[d_out, d_in]), true).unwrap();
+        let w = dequantize(&q, Rounding::Bf16).unwrap();
+        let wide = |t: Tensor| t.to_f32().into_iter().map(f64::from).collect::<Vec<_>>();
+        let (x, dy) = (noise_tensor(4, &[n, d_in]), noise_tensor(5, &[n, d_out]));
+        let y = linear(&x, &q, Rounding::Bf16).unwrap();
+        assert!(largest_error(y.f32().unwrap(), &wide(gemm::linear(&x, &w, None).unwrap())) < 1e-4);
+        let dx = linear_backward_input(&dy, &q, Rounding::Bf16).unwrap();
+        assert!(largest_error(dx.f32().unwrap(), &wide(gemm::linear_backward_input(&dy, &w).unwrap())) < 1e-4);
+    }
+}
+
+#[test]
+fn the_input_gradient_agrees_with_finite_differences() {
+    let q = quantize(&noise_tensor(6, &[5, 7]), true).unwrap();
+    let (x, dy) = (noise_tensor(7, &[2, 7]), noise_tensor(8, &[2, 5]));
+    let dx = linear_backward_input(&dy, &q, Rounding::F32).unwrap();
+    check_gradient("dx", &x, &dx, |x| weighted_sum(8, &linear(x, &q, Rounding::F32).unwrap()));
+}
+
+#[test]
+fn threads_do_not_change_the_bits() {
+    let (w, x) = (noise_tensor(9, &[300, 1111]), noise_tensor(10, &[40, 1111]));
+    same_on_threads(|| {
+        let q = quantize(&w, true).unwrap();
+        let y = linear(&x, &q, Rounding::Bf16).unwrap();
+        (q, y)
+    });
+}
+
+#[test]
+fn parts_of_another_length_are_refused() {
+    let error = Nf4Weight::from_parts(&[2, 64], vec![0; 64], Magnitudes::Plain(vec![1.0])).unwrap_err();
+    assert_eq!(error.to_string(), "nf4: magnitudes has shape [1], expected [2]");
+}

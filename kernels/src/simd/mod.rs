@@ -1,0 +1,77 @@
+//! Vector code without intrinsics: one body, compiled for several instruction sets, chosen at run time.
+//!
+//! The bodies are ordinary Rust over fixed lane arrays. Rust neither contracts `a * b + c` nor reorders sums by itself,
+//! so a fused multiply-add is written as `mul_add` and a sum as explicit lanes: every instruction set then gives the
+//! same bits and only the time differs.
+
+pub(crate) mod lanes;
+#[cfg(test)]
+mod tests;
+
+/// Defines functions whose bodies are compiled for AVX-512, for AVX2 with FMA and for the baseline of the target, and
+/// which pick the widest that the processor has.
+///
+/// What a body calls must be `#[inline(always)]` to be compiled for the same instructions; see [`lanes`].
+macro_rules! vectorised {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)+) => {$(
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+                if crate::simd::has_avx512() {
+                    // SAFETY: the processor has every feature that the function is compiled for.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if crate::simd::has_avx2() {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    )+};
+}
+pub(crate) use vectorised;
+
+/// Whether the processor has the AVX-512 subset that [`vectorised`] uses.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && has_avx2()
+}
+
+/// Whether the processor has AVX2 and fused multiply-add.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+vectorised! {
+    /// The sum of `a[i] * b[i]` over the common length.
+    pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+        lanes::dot(a, b)
+    }
+
+    /// `a += b`, element by element.
+    pub(crate) fn add(a: &mut [f32], b: &[f32]) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a += b;
+        }
+    }
+}

@@ -1,0 +1,54 @@
+use super::{dot, lanes, vectorised};
+use crate::testing::noise;
+
+vectorised! {
+    fn exp_all(x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = lanes::exp(x);
+        }
+    }
+}
+
+#[test]
+fn exp_is_right_to_the_last_bits() {
+    let x: Vec<f32> = (-8730..8800).map(|i| i as f32 * 0.01).collect();
+    let mut y = vec![0.0; x.len()];
+    exp_all(&x, &mut y);
+    for (x, y) in x.iter().zip(&y) {
+        let wanted = f64::from(*x).exp();
+        assert!((f64::from(*y) / wanted - 1.0).abs() < 2.5e-7, "exp({x}) = {y}, not {wanted}");
+    }
+    assert_eq!(lanes::exp(0.0), 1.0);
+    assert!(lanes::exp(f32::NEG_INFINITY) < 1.3e-38);
+    assert!(lanes::exp(f32::NAN).is_nan());
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let (a, b) = (noise(1, 1003), noise(2, 1003));
+    assert_eq!(dot(&a, &b).to_bits(), lanes::dot(&a, &b).to_bits());
+    let mut wide = vec![0.0; a.len()];
+    exp_all(&a, &mut wide);
+    assert!(a.iter().zip(&wide).all(|(&x, y)| lanes::exp(x).to_bits() == y.to_bits()));
+}
+
+#[test]
+fn sums_and_maxima_of_short_slices() {
+    assert_eq!(lanes::sum(&[]), 0.0);
+    assert_eq!(lanes::sum(&[1.0, 2.0, 3.5]), 6.5);
+    assert_eq!(lanes::max(&[]), f32::NEG_INFINITY);
+    assert_eq!(lanes::max(&[-3.0, f32::NAN, -2.0]), -2.0);
+}
+
+#[test]
+fn erf_at_known_places() {
+    // Abramowitz and Stegun, table 7.1.
+    for (x, wanted) in [(0.0, 0.0), (0.1, 0.112_462_916), (0.5, 0.520_499_878), (1.0, 0.842_700_793)] {
+        assert!((f64::from(lanes::erf(x)) - wanted).abs() < 2e-7, "erf({x})");
+        assert!((f64::from(lanes::erf(-x)) + wanted).abs() < 2e-7, "erf(-{x})");
+    }
+    for (x, wanted) in [(1.5, 0.966_105_146), (2.0, 0.995_322_265), (3.0, 0.999_977_91), (5.0, 1.0)] {
+        assert!((f64::from(lanes::erf(x)) - wanted).abs() < 2e-7, "erf({x})");
+    }
+    assert!(lanes::erf(f32::NAN).is_nan());
+}

@@ -1,0 +1,50 @@
+//! The gated activation of the Llama family: `y = silu(gate) * up`, with `silu(g) = g / (1 + exp(-g))`.
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{Result, Tensor};
+
+const OP: &str = "swiglu";
+
+/// Gates `up` with `silu(gate)`, element by element.
+///
+/// # Shapes
+/// - `gate`, `up`: `[n, d]` f32; returns the same
+///
+/// # Gradient
+/// See [`backward`].
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the shapes differ.
+///
+/// # Source
+/// Shazeer, "GLU Variants Improve Transformer", 2020.
+pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    up.expect_shape(OP, "up", gate.shape())?;
+    let mut y = Tensor::zeros(gate.shape());
+    cpu::forward(gate.f32()?, up.f32()?, y.f32_mut()?);
+    Ok(y)
+}
+
+/// The gradient of [`forward`]: returns `(dgate, dup)`.
+///
+/// # Shapes
+/// - `dy`, `gate`, `up`: `[n, d]` f32; returns two of the same
+///
+/// # Gradient
+/// With `s = 1 / (1 + exp(-gate))`: `dup = dy * gate * s` and `dgate = dy * up * s * (1 + gate * (1 - s))`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the shapes differ.
+pub fn backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
+    up.expect_shape(OP, "up", gate.shape())?;
+    dy.expect_shape(OP, "dy", gate.shape())?;
+    let mut dgate = Tensor::zeros(gate.shape());
+    let mut dup = Tensor::zeros(gate.shape());
+    cpu::backward(dy.f32()?, gate.f32()?, up.f32()?, dgate.f32_mut()?, dup.f32_mut()?);
+    Ok((dgate, dup))
+}

@@ -1,0 +1,210 @@
+//! A dense row-major array and the memory that holds it.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::{Error, Result, simd};
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit float.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// Unsigned byte: packed codes, pixels.
+    U8,
+}
+
+/// The memory of a tensor. A device buffer becomes a further variant.
+#[derive(Clone, Debug, PartialEq)]
+enum Buffer {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
+    U8(Vec<u8>),
+}
+
+impl Buffer {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(v) => v.len(),
+            Self::Bf16(v) => v.len(),
+            Self::F16(v) => v.len(),
+            Self::U8(v) => v.len(),
+        }
+    }
+}
+
+/// A dense row-major array.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    buffer: Buffer,
+}
+
+impl Tensor {
+    fn new(shape: &[usize], buffer: Buffer) -> Result<Self> {
+        if shape.iter().product::<usize>() != buffer.len() {
+            return Err(Error::shape("tensor", "data", &[buffer.len()], format!("{shape:?}")));
+        }
+        Ok(Self { shape: shape.to_vec(), buffer })
+    }
+
+    /// A tensor of 32-bit floats.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of values is not the product of the shape; so do the other constructors.
+    pub fn from_f32(shape: &[usize], values: Vec<f32>) -> Result<Self> {
+        Self::new(shape, Buffer::F32(values))
+    }
+
+    /// A tensor of bfloat16.
+    pub fn from_bf16(shape: &[usize], values: Vec<bf16>) -> Result<Self> {
+        Self::new(shape, Buffer::Bf16(values))
+    }
+
+    /// A tensor of half-precision floats.
+    pub fn from_f16(shape: &[usize], values: Vec<f16>) -> Result<Self> {
+        Self::new(shape, Buffer::F16(values))
+    }
+
+    /// A tensor of bytes.
+    pub fn from_u8(shape: &[usize], values: Vec<u8>) -> Result<Self> {
+        Self::new(shape, Buffer::U8(values))
+    }
+
+    /// A tensor of 32-bit zeros.
+    #[must_use]
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self { shape: shape.to_vec(), buffer: Buffer::F32(vec![0.0; shape.iter().product()]) }
+    }
+
+    /// The extent of every dimension.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The type of the elements.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        match self.buffer {
+            Buffer::F32(_) => Dtype::F32,
+            Buffer::Bf16(_) => Dtype::Bf16,
+            Buffer::F16(_) => Dtype::F16,
+            Buffer::U8(_) => Dtype::U8,
+        }
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The product of all dimensions but the last.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
+    }
+
+    /// The last dimension.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The values as 32-bit floats, without conversion.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] if they are of another type.
+    pub fn f32(&self) -> Result<&[f32]> {
+        match &self.buffer {
+            Buffer::F32(v) => Ok(v),
+            _ => Err(self.not(Dtype::F32)),
+        }
+    }
+
+    /// The values as 32-bit floats, to be changed in place.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] if they are of another type.
+    pub fn f32_mut(&mut self) -> Result<&mut [f32]> {
+        let error = self.not(Dtype::F32);
+        match &mut self.buffer {
+            Buffer::F32(v) => Ok(v),
+            _ => Err(error),
+        }
+    }
+
+    /// The values as bytes, without conversion.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] if they are of another type.
+    pub fn u8(&self) -> Result<&[u8]> {
+        match &self.buffer {
+            Buffer::U8(v) => Ok(v),
+            _ => Err(self.not(Dtype::U8)),
+        }
+    }
+
+    /// The values converted to 32-bit floats; exact for every float type.
+    #[must_use]
+    pub fn to_f32(&self) -> Vec<f32> {
+        match &self.buffer {
+            Buffer::F32(v) => v.clone(),
+            Buffer::Bf16(v) => v.iter().map(|x| x.to_f32()).collect(),
+            Buffer::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
+            Buffer::U8(v) => v.iter().map(|&x| f32::from(x)).collect(),
+        }
+    }
+
+    /// Adds another tensor element by element: a residual connection, or the sum of two gradients.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ; [`Error::Dtype`] unless both are f32.
+    pub fn add(&mut self, other: &Self) -> Result<()> {
+        const CHUNK: usize = 16 * 1024;
+        other.expect_shape("tensor::add", "other", self.shape())?;
+        let other = other.f32()?.par_chunks(CHUNK);
+        self.f32_mut()?.par_chunks_mut(CHUNK).zip(other).for_each(|(a, b)| simd::add(a, b));
+        Ok(())
+    }
+
+    /// The values as bytes, little-endian: the form of safetensors.
+    #[must_use]
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        match &self.buffer {
+            Buffer::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Buffer::Bf16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Buffer::F16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Buffer::U8(v) => v.clone(),
+        }
+    }
+
+    /// The same values under another shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of elements differs.
+    pub fn reshaped(self, shape: &[usize]) -> Result<Self> {
+        Self::new(shape, self.buffer)
+    }
+
+    /// Checks the shape of an operand.
+    pub(crate) fn expect_shape(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
+        if self.shape == shape { Ok(()) } else { Err(Error::shape(op, what, &self.shape, format!("{shape:?}"))) }
+    }
+
+    fn not(&self, expected: Dtype) -> Error {
+        Error::Dtype { op: "tensor", what: "buffer", found: self.dtype(), expected }
+    }
+}

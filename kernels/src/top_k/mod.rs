@@ -1,0 +1,113 @@
+//! The best classes of every row, and the place of a given class, without the `n × V` scores.
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{Error, Result, Tensor};
+
+/// A class and its score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// The class.
+    pub id: u32,
+    /// Its score: `x · w[id] + b[id]`.
+    pub score: f32,
+}
+
+/// The `k` classes with the highest scores of every row, best first; equal scores in the order of ids.
+///
+/// Rows with fewer than `k` classes to choose from get fewer.
+///
+/// # Shapes
+/// - `x`: `[n, D]` f32
+/// - `weight`: `[V, D]` f32
+/// - `bias`: `[V]` f32
+/// - `first_class`: classes below it are never chosen, for example 1 to leave out padding
+/// - `exclude`: for every row the classes that are not chosen, sorted
+///
+/// # Gradient
+/// None.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit; [`Error::Setting`] if an exclusion is not sorted.
+pub fn top_k(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    first_class: u32,
+    exclude: &[&[u32]],
+    k: usize,
+) -> Result<Vec<Vec<Scored>>> {
+    let problem = Problem::new("top_k::top_k", x, weight, bias, first_class, exclude)?;
+    Ok(cpu::top_k(&problem, k))
+}
+
+/// The rank of one class of every row among all classes that could be chosen: 1 + those that score higher + those that
+/// score the same and have a smaller id. The target itself counts even where it is excluded.
+///
+/// The scores are the same bits as those of [`top_k`].
+///
+/// # Shapes
+/// As [`top_k`]; `targets` has `n` classes.
+///
+/// # Errors
+/// As [`top_k`]; [`Error::Index`] for a target outside of `first_class..V`.
+pub fn ranks(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    first_class: u32,
+    exclude: &[&[u32]],
+    targets: &[u32],
+) -> Result<Vec<u32>> {
+    const OP: &str = "top_k::ranks";
+    let problem = Problem::new(OP, x, weight, bias, first_class, exclude)?;
+    if targets.len() != problem.n {
+        return Err(Error::shape(OP, "targets", &[targets.len()], format!("[{}]", problem.n)));
+    }
+    if let Some(&target) = targets.iter().find(|&&t| t < first_class || t as usize >= problem.classes) {
+        return Err(Error::Index { op: OP, what: "target", index: target as usize, len: problem.classes });
+    }
+    Ok(cpu::ranks(&problem, targets))
+}
+
+/// Checked operands.
+struct Problem<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    exclude: &'a [&'a [u32]],
+    first_class: usize,
+    n: usize,
+    classes: usize,
+    d: usize,
+}
+
+impl<'a> Problem<'a> {
+    fn new(
+        op: &'static str,
+        x: &'a Tensor,
+        weight: &'a Tensor,
+        bias: Option<&'a Tensor>,
+        first_class: u32,
+        exclude: &'a [&'a [u32]],
+    ) -> Result<Self> {
+        let (n, classes, d) = (x.rows(), weight.rows(), x.cols());
+        weight.expect_shape(op, "weight", &[classes, d])?;
+        if let Some(bias) = bias {
+            bias.expect_shape(op, "bias", &[classes])?;
+        }
+        if exclude.len() != n {
+            return Err(Error::shape(op, "exclude", &[exclude.len()], format!("[{n}]")));
+        }
+        if let Some(row) = exclude.iter().position(|ids| !ids.is_sorted()) {
+            return Err(Error::Setting { op, what: format!("the excluded classes of row {row} are not sorted") });
+        }
+        let bias = bias.map(Tensor::f32).transpose()?;
+        let first_class = first_class as usize;
+        Ok(Self { x: x.f32()?, weight: weight.f32()?, bias, exclude, first_class, n, classes, d })
+    }
+}

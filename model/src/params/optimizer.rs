@@ -1,0 +1,156 @@
+//! AdamW over named parameters: decay groups by name, clipping by the global norm, a state that can be saved.
+
+use std::collections::BTreeMap;
+
+use kernels::{
+    Tensor,
+    adamw::{self, Hyper, Moments},
+    grad_norm,
+};
+
+use super::Params;
+use crate::{Error, Result, weights};
+
+/// The settings of [`AdamW`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamWConfig {
+    /// The step size, before any schedule.
+    pub learning_rate: f32,
+    /// Decay of the mean of gradients.
+    pub beta1: f32,
+    /// Decay of the mean of squared gradients.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay of the parameters that are decayed.
+    pub weight_decay: f32,
+    /// Parameters whose names contain one of these are not decayed.
+    pub no_decay: Vec<String>,
+    /// Gradients are scaled down to this global norm.
+    pub max_grad_norm: Option<f64>,
+}
+
+/// AdamW and its state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW {
+    config: AdamWConfig,
+    moments: BTreeMap<String, Moments>,
+    step: u64,
+}
+
+/// The name under which the number of steps is saved.
+const STEP: &str = "step";
+
+impl AdamW {
+    /// An optimiser that has not made a step.
+    #[must_use]
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, moments: BTreeMap::new(), step: 0 }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &AdamWConfig {
+        &self.config
+    }
+
+    /// Sets the step size of the following steps: what a schedule calls.
+    pub fn set_learning_rate(&mut self, learning_rate: f32) {
+        self.config.learning_rate = learning_rate;
+    }
+
+    /// The number of steps made.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Updates every parameter that has a gradient; returns the global norm of the gradients before clipping.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] for a gradient without a parameter; [`Error::Kernel`] if shapes differ.
+    pub fn step(&mut self, params: &mut Params, grads: &Params) -> Result<f64> {
+        let norm = grad_norm::l2(grads.tensors())?;
+        let scale = self.config.max_grad_norm.map_or(1.0, |max| grad_norm::clip_scale(norm, max));
+        self.step += 1;
+        for (name, grad) in grads.iter() {
+            let param = params.get_mut(name)?;
+            let hyper = self.hyper(name);
+            let moments = self.moments.entry(name.to_owned()).or_insert_with(|| Moments::zeros(param.shape()));
+            adamw::step(param, grad, moments, &hyper, self.step, scale)?;
+        }
+        Ok(norm)
+    }
+
+    fn hyper(&self, name: &str) -> Hyper {
+        let c = &self.config;
+        let decayed = !c.no_decay.iter().any(|part| name.contains(part.as_str()));
+        Hyper {
+            learning_rate: c.learning_rate,
+            beta1: c.beta1,
+            beta2: c.beta2,
+            eps: c.eps,
+            weight_decay: if decayed { c.weight_decay } else { 0.0 },
+        }
+    }
+
+    /// The state as safetensors: `m.<name>`, `v.<name>` and the number of steps. Training that goes on from it gives the
+    /// same bits as training that never stopped.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] if the state cannot be written.
+    pub fn save(&self) -> Result<Vec<u8>> {
+        let mut state = Params::new();
+        for (name, moments) in &self.moments {
+            state.insert(format!("m.{name}"), moments.m.clone());
+            state.insert(format!("v.{name}"), moments.v.clone());
+        }
+        state.insert(STEP, Tensor::from_u8(&[8], self.step.to_le_bytes().to_vec())?);
+        weights::to_bytes(&state)
+    }
+
+    /// The optimiser that [`AdamW::save`] wrote, for the given parameters.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] for other bytes; [`Error::TensorShape`], [`Error::MissingTensor`] or
+    /// [`Error::UnknownTensor`] if the state belongs to other parameters.
+    pub fn load(config: AdamWConfig, bytes: &[u8], params: &Params) -> Result<Self> {
+        let mut state = weights::from_bytes("optimizer state", bytes)?;
+        let step = state.remove(STEP)?;
+        let step: [u8; 8] = step.u8()?.try_into().map_err(|_| Error::TensorShape {
+            name: STEP.to_owned(),
+            found: step.shape().to_vec(),
+            expected: vec![8],
+        })?;
+        let mut optimizer = Self { config, moments: BTreeMap::new(), step: u64::from_le_bytes(step) };
+        let mut second = Params::new();
+        for (name, tensor) in state {
+            match (name.strip_prefix("m."), name.strip_prefix("v.")) {
+                (Some(of), _) => {
+                    expect_shape(&name, &tensor, params.get(of)?)?;
+                    let moments = Moments { v: Tensor::zeros(tensor.shape()), m: tensor };
+                    optimizer.moments.insert(of.to_owned(), moments);
+                }
+                (_, Some(of)) => second.insert(of, tensor),
+                _ => return Err(Error::UnknownTensor { name }),
+            }
+        }
+        for (name, moments) in &mut optimizer.moments {
+            let v = second.remove(name)?;
+            expect_shape(name, &v, &moments.m)?;
+            moments.v = v;
+        }
+        match second.into_iter().next() {
+            Some((name, _)) => Err(Error::MissingTensor { name: format!("m.{name}") }),
+            None => Ok(optimizer),
+        }
+    }
+}
+
+fn expect_shape(name: &str, tensor: &Tensor, like: &Tensor) -> Result<()> {
+    if tensor.shape() == like.shape() {
+        return Ok(());
+    }
+    let (found, expected) = (tensor.shape().to_vec(), like.shape().to_vec());
+    Err(Error::TensorShape { name: name.to_owned(), found, expected })
+}

@@ -1,0 +1,306 @@
+//! The ranker: a causal language model that reads history and candidates as text and answers with a label.
+//!
+//! # What a score depends on
+//! A prompt's scores are the same bits whichever prompts are scored with it, however they are packed and on however many
+//! threads: linear layers multiply blocks of a fixed number of rows ([`kernels::packed_linear`]), attention works
+//! sequence by sequence, and everything else row by row. Gradients are sums over tokens, so the packing of a training
+//! step changes their last bits; the examples of a step and their masks do not depend on it.
+
+mod adapter;
+mod checkpoint;
+mod config;
+mod example;
+mod layer;
+mod linear;
+mod lora;
+mod network;
+mod options;
+mod pass;
+mod prompt;
+mod schedule;
+mod store;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+mod verbalizer;
+
+use std::path::Path;
+
+use kernels::{Dtype, Tensor};
+
+pub use adapter::{CONFIG_FILE as ADAPTER_CONFIG_FILE, WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE};
+pub use checkpoint::{Checkpoint, TensorSource};
+pub use config::LlamaConfig;
+pub use example::Example;
+pub use lora::{LoraOptions, Projection};
+pub use options::{Dequantize, Quantize, RankerOptions, Trainable};
+pub use prompt::{DEFAULT_TEMPLATE, Item, Prompt, PromptBuilder, PromptOptions, Truncation};
+pub use schedule::Schedule;
+pub use tokenizer::RankerTokenizer;
+pub use verbalizer::{LabelStyle, Verbalizer};
+
+use crate::{
+    Error, Result,
+    params::{AdamW, AdamWConfig, Params},
+    weights,
+};
+use network::Network;
+use pass::Pass;
+use store::Weights;
+
+/// What one training step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// The mean loss of the examples, before the update.
+    pub loss: f64,
+    /// The norm of the gradients, before clipping.
+    pub grad_norm: f64,
+    /// Tokens that went through the network.
+    pub tokens: usize,
+}
+
+/// Parameters and optimiser in the middle of training.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// What is trained, as safetensors.
+    pub params: Vec<u8>,
+    /// The optimiser, as safetensors.
+    pub optimizer: Vec<u8>,
+}
+
+/// A file of a saved model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFile {
+    /// Its name within the model's folder.
+    pub name: &'static str,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// A Llama-family network with its weights and its optimiser.
+#[derive(Debug)]
+pub struct Ranker {
+    config_json: String,
+    network: Network,
+    weights: Weights,
+    optimizer: AdamW,
+    options: RankerOptions,
+}
+
+impl Ranker {
+    /// Loads a HF folder: `config.json` and safetensors.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for a network that is not supported,
+    /// [`Error::MissingTensor`] or [`Error::TensorShape`] for weights that do not fit it.
+    pub fn load(folder: &Path, options: RankerOptions) -> Result<Self> {
+        let path = folder.join("config.json");
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.display().to_string(), source })?;
+        Self::from_source(&text, &Checkpoint::open(folder)?, options)
+    }
+
+    /// Builds a ranker from the text of a `config.json` and a source of weights.
+    ///
+    /// # Errors
+    /// As [`Ranker::load`].
+    pub fn from_source(config_json: &str, source: &dyn TensorSource, options: RankerOptions) -> Result<Self> {
+        options.check()?;
+        let network = Network::new(LlamaConfig::from_json(config_json)?, options.max_tokens)?;
+        let weights = Weights::load(&network.config, &network.linears(), source, &options)?;
+        tracing::info!(layers = network.config.layers, trained = weights.trainable.elements(), "ranker loaded");
+        Ok(Self { config_json: config_json.to_owned(), network, weights, optimizer: optimizer(&options), options })
+    }
+
+    /// The network's configuration.
+    #[must_use]
+    pub fn config(&self) -> &LlamaConfig {
+        &self.network.config
+    }
+
+    /// The settings that the ranker was loaded with.
+    #[must_use]
+    pub fn options(&self) -> &RankerOptions {
+        &self.options
+    }
+
+    /// What is trained, by name.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.weights.trainable
+    }
+
+    /// What is trained, to be changed: what a gang does that takes another member's parameters.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.weights.trainable
+    }
+
+    /// The number of training steps made.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.optimizer.steps()
+    }
+
+    /// The logits of the label tokens at the last position of every prompt, in the order of the prompts.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a prompt that is empty or longer than [`RankerOptions::max_tokens`]; [`Error::Kernel`] for a
+    /// token beyond the vocabulary.
+    pub fn score(&self, prompts: &[Vec<u32>], label_tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        self.network.check_lengths(prompts.iter().map(Vec::as_slice))?;
+        let mut scores = Vec::with_capacity(prompts.len());
+        for run in example::runs(prompts.iter().map(Vec::len), self.options.micro_batch_tokens) {
+            let pass = Pass::new(prompts[run].iter().map(Vec::as_slice));
+            let logits = self.network.last_logits(&self.weights, &pass, label_tokens)?;
+            if label_tokens.is_empty() {
+                scores.extend(pass.segments.ranges().map(|_| Vec::new()));
+            } else {
+                scores.extend(logits.f32()?.chunks_exact(label_tokens.len()).map(<[f32]>::to_vec));
+            }
+        }
+        Ok(scores)
+    }
+
+    /// The logits of every token of the vocabulary at every position of a sequence: `[tokens, vocabulary]`.
+    ///
+    /// # Errors
+    /// As [`Ranker::score`].
+    pub fn logits(&self, ids: &[u32]) -> Result<Tensor> {
+        self.network.check_lengths(std::iter::once(ids))?;
+        self.network.logits(&self.weights, &Pass::new(std::iter::once(ids)))
+    }
+
+    /// The mean loss of some examples, without dropout.
+    ///
+    /// # Errors
+    /// As [`Ranker::gradients`].
+    pub fn loss(&self, examples: &[Example]) -> Result<f64> {
+        self.network.check_lengths(examples.iter().map(|e| e.ids.as_slice()))?;
+        let mut total = 0.0;
+        for run in example::runs(examples.iter().map(|e| e.ids.len()), self.options.micro_batch_tokens) {
+            let targets = example::targets(&examples[run.clone()], examples.len())?;
+            let pass = Pass::new(examples[run].iter().map(|e| e.ids.as_slice()));
+            total += weighted(&self.network.losses(&self.weights, &pass, &targets)?, &targets.weights);
+        }
+        Ok(total)
+    }
+
+    /// Adds the gradients of a part of a global batch of `global_examples` and returns its part of the mean loss, with
+    /// dropout: the parts of all ranks and micro-batches add up to the gradient of the mean over the global batch.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an example that is empty, too long or has labels outside of it; [`Error::Kernel`] for a token
+    /// beyond the vocabulary.
+    pub fn gradients(&self, examples: &[Example], global_examples: usize, grads: &mut Params) -> Result<f64> {
+        self.network.check_lengths(examples.iter().map(|e| e.ids.as_slice()))?;
+        let mut total = 0.0;
+        for run in example::runs(examples.iter().map(|e| e.ids.len()), self.options.micro_batch_tokens) {
+            let examples = &examples[run];
+            let targets = example::targets(examples, global_examples)?;
+            let pass = Pass::new(examples.iter().map(|e| e.ids.as_slice()))
+                .with_dropout(self.options.seed, examples.iter().map(|e| e.key));
+            let losses = self.network.gradients(&self.weights, &pass, &targets, grads)?;
+            total += weighted(&losses, &targets.weights);
+        }
+        Ok(total)
+    }
+
+    /// Updates what is trained with the gradients of a whole batch and returns their norm before clipping.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] for gradients of other parameters.
+    pub fn update(&mut self, grads: &Params, learning_rate: f32) -> Result<f64> {
+        self.optimizer.set_learning_rate(learning_rate);
+        self.optimizer.step(&mut self.weights.trainable, grads)
+    }
+
+    /// One step over a whole batch: gradients by micro-batches, clipping, AdamW.
+    ///
+    /// # Errors
+    /// As [`Ranker::gradients`].
+    pub fn train_step(&mut self, batch: &[Example], learning_rate: f32) -> Result<StepReport> {
+        let mut grads = self.weights.trainable.zeros_like();
+        let loss = self.gradients(batch, batch.len(), &mut grads)?;
+        let grad_norm = self.update(&grads, learning_rate)?;
+        Ok(StepReport { loss, grad_norm, tokens: batch.iter().map(|e| e.ids.len()).sum() })
+    }
+
+    /// Parameters and optimiser; training that goes on from them gives the same bits.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] if they cannot be written.
+    pub fn save_state(&self) -> Result<State> {
+        Ok(State { params: weights::to_bytes(&self.weights.trainable)?, optimizer: self.optimizer.save()? })
+    }
+
+    /// Goes back to what [`Ranker::save_state`] gave.
+    ///
+    /// # Errors
+    /// [`Error::TensorShape`], [`Error::MissingTensor`] or [`Error::UnknownTensor`] if the state belongs to another
+    /// network or to other low-rank updates.
+    pub fn load_state(&mut self, state: &State) -> Result<()> {
+        let params = weights::from_bytes_f32("ranker state", &state.params)?;
+        params.expect_like(&self.weights.trainable)?;
+        self.optimizer = AdamW::load(self.optimizer.config().clone(), &state.optimizer, &params)?;
+        self.weights.trainable = params;
+        Ok(())
+    }
+
+    /// Puts an adapter in PEFT's layout in place of the present low-rank updates and starts the optimiser anew.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings that are not supported; [`Error::TensorShape`], [`Error::MissingTensor`] or
+    /// [`Error::UnknownTensor`] if the adapter belongs to another network.
+    pub fn load_adapter(&mut self, config_json: &str, tensors: &[u8]) -> Result<()> {
+        if matches!(self.options.trainable, Trainable::Full) {
+            return Err(Error::Config("an adapter needs a frozen base: ranker.trainable = \"lora\"".to_owned()));
+        }
+        let lora = adapter::options_from_json(config_json)?;
+        let params = weights::from_bytes_f32(ADAPTER_WEIGHTS_FILE, tensors)?;
+        self.weights.begin_lora(&lora, &self.network.linears(), self.options.seed)?;
+        params.expect_like(&self.weights.trainable)?;
+        self.weights.trainable = params;
+        self.optimizer = optimizer(&self.options);
+        Ok(())
+    }
+
+    /// The model as files: an adapter in PEFT's layout that names `base`, or, if everything was trained, a HF checkpoint
+    /// in `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if nothing was trained.
+    pub fn save(&self, base: &str, dtype: Dtype) -> Result<Vec<ModelFile>> {
+        if let Some(lora) = &self.weights.lora {
+            return Ok(vec![
+                ModelFile { name: ADAPTER_CONFIG_FILE, bytes: adapter::config_json(lora, base).into_bytes() },
+                ModelFile { name: ADAPTER_WEIGHTS_FILE, bytes: weights::to_bytes(&self.weights.trainable)? },
+            ]);
+        }
+        if self.weights.trainable.is_empty() {
+            return Err(Error::Config("nothing was trained, so there is nothing to save".to_owned()));
+        }
+        let cast = self.weights.trainable.iter().map(|(n, t)| Ok((n.to_owned(), weights::cast(t, dtype)?)));
+        let tensors = cast.collect::<Result<Params>>()?;
+        Ok(vec![
+            ModelFile { name: "config.json", bytes: self.config_json.clone().into_bytes() },
+            ModelFile { name: "model.safetensors", bytes: weights::to_bytes(&tensors)? },
+        ])
+    }
+}
+
+/// The optimiser of QLoRA's recipe: AdamW without weight decay.
+fn optimizer(options: &RankerOptions) -> AdamW {
+    AdamW::new(AdamWConfig {
+        learning_rate: 0.0,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        no_decay: Vec::new(),
+        max_grad_norm: options.max_grad_norm,
+    })
+}
+
+fn weighted(losses: &[f32], weights: &[f32]) -> f64 {
+    losses.iter().zip(weights).map(|(&l, &w)| f64::from(l) * f64::from(w)).sum()
+}

@@ -1,0 +1,160 @@
+//! The decoder of the Llama family: embeddings, layers, a last norm, an output projection on the rows that need it.
+
+use kernels::{Tensor, embedding, linear_cross_entropy, packed_linear, rms_norm, rope};
+
+use super::{
+    config::LlamaConfig,
+    layer::{Layer, Run, Saved as SavedLayer, Selected},
+    linear::Linear,
+    pass::{Keys, Pass},
+    store::{EMBEDDINGS, FINAL_NORM, Weights},
+};
+use crate::{Error, Result, params::Params};
+
+/// The structure of a network; the values are in [`Weights`].
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) config: LlamaConfig,
+    layers: Vec<Layer>,
+    tables: rope::Tables,
+}
+
+/// Rows whose next token is trained.
+pub(crate) struct Targets {
+    /// Rows of the pass, ascending.
+    pub(crate) rows: Vec<u32>,
+    /// The token that follows each.
+    pub(crate) labels: Vec<u32>,
+    /// The weight of each in the loss.
+    pub(crate) weights: Vec<f32>,
+}
+
+/// The hidden rows behind the last norm and what led to them.
+struct Forward {
+    layers: Vec<SavedLayer>,
+    h: Tensor, // [rows, hidden], before the last norm
+    scale: rms_norm::Saved,
+    hidden: Tensor, // [rows, hidden]
+}
+
+impl Network {
+    /// A network for sequences of up to `max_tokens`.
+    pub(crate) fn new(config: LlamaConfig, max_tokens: usize) -> Result<Self> {
+        let tables = rope::Tables::new(&config.rope(), max_tokens.min(config.longest_sequence()))?;
+        let layers = (0..config.layers).map(|i| Layer::new(i, &config)).collect();
+        Ok(Self { config, layers, tables })
+    }
+
+    pub(crate) fn linears(&self) -> Vec<&Linear> {
+        self.layers.iter().flat_map(Layer::linears).collect()
+    }
+
+    /// Refuses sequences that are empty or longer than the position tables.
+    pub(crate) fn check_lengths<'a>(&self, sequences: impl Iterator<Item = &'a [u32]>) -> Result<()> {
+        for (i, sequence) in sequences.enumerate() {
+            if sequence.is_empty() || sequence.len() > self.tables.positions() {
+                let limit = self.tables.positions();
+                let what = format!("sequence {i} has {} tokens; the ranker takes 1 to {limit}", sequence.len());
+                return Err(Error::Input(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Logits over the whole vocabulary at every row: for comparisons.
+    pub(crate) fn logits(&self, weights: &Weights, pass: &Pass) -> Result<Tensor> {
+        let hidden = self.forward(weights, pass, None, false)?.hidden;
+        Ok(packed_linear::forward(&hidden, weights.dense(Weights::head_name(&self.config))?, None)?)
+    }
+
+    /// Logits of some tokens at the last row of every sequence: `[sequences, tokens]`.
+    pub(crate) fn last_logits(&self, weights: &Weights, pass: &Pass, tokens: &[u32]) -> Result<Tensor> {
+        let rows: Vec<u32> = pass.segments.last_rows()?.into_iter().map(|r| r as u32).collect();
+        let hidden = self.forward(weights, pass, Some(&rows), false)?.hidden;
+        let head = embedding::forward(weights.dense(Weights::head_name(&self.config))?, tokens)?;
+        Ok(packed_linear::forward(&hidden, &head, None)?)
+    }
+
+    /// The loss of every target, without gradients.
+    pub(crate) fn losses(&self, weights: &Weights, pass: &Pass, targets: &Targets) -> Result<Vec<f32>> {
+        let hidden = self.forward(weights, pass, Some(&targets.rows), false)?.hidden;
+        let head = weights.dense(Weights::head_name(&self.config))?;
+        Ok(linear_cross_entropy::forward(&hidden, head, None, &targets.labels)?)
+    }
+
+    /// The loss of every target; adds the gradients of their weighted sum.
+    pub(crate) fn gradients(
+        &self,
+        weights: &Weights,
+        pass: &Pass,
+        targets: &Targets,
+        grads: &mut Params,
+    ) -> Result<Vec<f32>> {
+        let forward = self.forward(weights, pass, Some(&targets.rows), true)?;
+        let head = Weights::head_name(&self.config);
+        let output = linear_cross_entropy::forward_backward(
+            &forward.hidden,
+            weights.dense(head)?,
+            None,
+            &targets.labels,
+            &targets.weights,
+            linear_cross_entropy::Grads { dw: grads.get_mut(head).ok(), db: None },
+        )?;
+        self.backward(weights, pass, &targets.rows, forward, output.dx, grads)?;
+        Ok(output.losses)
+    }
+
+    fn run<'a>(&'a self, weights: &'a Weights, pass: &'a Pass) -> Run<'a> {
+        Run { config: &self.config, weights, tables: &self.tables, pass }
+    }
+
+    /// All rows, or some rows of the last layer, whose other rows are then not computed further than attention.
+    fn forward(&self, weights: &Weights, pass: &Pass, rows: Option<&[u32]>, keep: bool) -> Result<Forward> {
+        let mut h = embedding::forward(weights.dense(EMBEDDINGS)?, &pass.ids)?;
+        let mut layers = Vec::new();
+        let keys = rows.and_then(|rows| pass.keys_of(rows));
+        for (i, layer) in self.layers.iter().enumerate() {
+            let selected = rows.filter(|_| i + 1 == self.layers.len()).map(|rows| select(rows, keys.as_ref()));
+            let (next, saved) = layer.forward(self.run(weights, pass), h, selected.as_ref())?;
+            h = next;
+            if keep {
+                layers.push(saved);
+            }
+        }
+        let (hidden, scale) = rms_norm::forward(&h, weights.dense(FINAL_NORM)?, self.config.rms_norm_eps)?;
+        Ok(Forward { layers, h, scale, hidden })
+    }
+
+    fn backward(
+        &self,
+        weights: &Weights,
+        pass: &Pass,
+        rows: &[u32],
+        forward: Forward,
+        d_hidden: Tensor,
+        grads: &mut Params,
+    ) -> Result<()> {
+        let gain = weights.dense(FINAL_NORM)?;
+        let d_gain = grads.get_mut(FINAL_NORM).ok();
+        let mut dh = rms_norm::backward(&d_hidden, &forward.h, &forward.scale, gain, d_gain)?;
+        let keys = pass.keys_of(rows);
+        let train_embeddings = grads.contains(EMBEDDINGS);
+        // Activations of a layer are dropped as soon as its gradient is done.
+        for (i, (layer, saved)) in self.layers.iter().zip(forward.layers).enumerate().rev() {
+            let selected = (i + 1 == self.layers.len()).then(|| select(rows, keys.as_ref()));
+            let need = i > 0 || train_embeddings;
+            match layer.backward(self.run(weights, pass), dh, &saved, selected.as_ref(), grads, need)? {
+                Some(d) => dh = d,
+                None => return Ok(()),
+            }
+        }
+        if train_embeddings {
+            embedding::backward(&dh, &pass.ids, grads.get_mut(EMBEDDINGS)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn select<'a>(rows: &'a [u32], keys: Option<&'a (u64, Vec<u64>)>) -> Selected<'a> {
+    Selected { rows, keys: Keys { dropout: keys.map(|(seed, keys)| (*seed, keys.as_slice())) } }
+}

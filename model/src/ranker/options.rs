@@ -1,0 +1,85 @@
+//! How a ranker is held in memory and what of it is trained.
+
+use super::lora::LoraOptions;
+use crate::{Error, Result};
+
+/// The form of the frozen linear layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// Dense 32-bit floats.
+    None,
+    /// Four bits, double quantisation.
+    Nf4,
+}
+
+/// When four-bit weights are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dequantize {
+    /// Once, if the decoded weights fit into 2 GiB.
+    Auto,
+    /// Once: fast, 4 bytes a weight.
+    Once,
+    /// Tile by tile at every use: slow, half a byte a weight.
+    PerUse,
+}
+
+/// What training changes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trainable {
+    /// Low-rank updates; the base is frozen.
+    Lora(LoraOptions),
+    /// Every weight.
+    Full,
+    /// Nothing: the ranker only scores.
+    Nothing,
+}
+
+/// The settings of a [`super::Ranker`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankerOptions {
+    /// The form of the frozen linear layers.
+    pub quantize: Quantize,
+    /// When four-bit weights are decoded.
+    pub dequantize: Dequantize,
+    /// What training changes.
+    pub trainable: Trainable,
+    /// The seed of initial values and of dropout.
+    pub seed: u64,
+    /// The longest sequence in tokens; position tables are made for it.
+    pub max_tokens: usize,
+    /// Sequences are computed together up to this many tokens; at least one sequence is. It changes memory and time;
+    /// scores keep their bits, gradients change in the last ones only.
+    pub micro_batch_tokens: usize,
+    /// Gradients are scaled down to this global norm; `None` leaves them.
+    pub max_grad_norm: Option<f64>,
+}
+
+impl Default for RankerOptions {
+    fn default() -> Self {
+        Self {
+            quantize: Quantize::Nf4,
+            dequantize: Dequantize::Auto,
+            trainable: Trainable::Lora(LoraOptions::default()),
+            seed: 42,
+            max_tokens: 2048,
+            micro_batch_tokens: 2048,
+            max_grad_norm: Some(1.0),
+        }
+    }
+}
+
+impl RankerOptions {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn check(&self) -> Result<()> {
+        match &self.trainable {
+            Trainable::Lora(lora) => lora.check(),
+            Trainable::Full if self.quantize == Quantize::Nf4 => Err(Error::Config(
+                "ranker.trainable = \"full\" needs ranker.quantize = \"none\": four-bit weights are frozen".to_owned(),
+            )),
+            Trainable::Full | Trainable::Nothing => Ok(()),
+        }
+    }
+}

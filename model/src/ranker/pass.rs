@@ -1,0 +1,72 @@
+//! One run through the network: which sequences, at which positions, with or without dropout.
+
+use kernels::{Segments, Tensor, dropout::Mask};
+
+use super::lora::mix;
+use crate::{Error, Result};
+
+/// Packed sequences.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) segments: Segments,
+    pub(crate) positions: Vec<u32>,
+    /// Seed and one key for every row; none outside of training.
+    dropout: Option<(u64, Vec<u64>)>,
+}
+
+impl Pass {
+    /// Sequences to be scored.
+    pub(crate) fn new<'a>(sequences: impl Iterator<Item = &'a [u32]> + Clone) -> Self {
+        Self {
+            ids: sequences.clone().flatten().copied().collect(),
+            segments: Segments::from_lengths(sequences.clone().map(<[u32]>::len)),
+            positions: sequences.flat_map(|s| 0..s.len() as u32).collect(),
+            dropout: None,
+        }
+    }
+
+    /// The same with dropout: the mask of a row follows from the seed, the key of its sequence and its position.
+    pub(crate) fn with_dropout(mut self, seed: u64, keys: impl Iterator<Item = u64>) -> Self {
+        let rows = self.segments.ranges().zip(keys);
+        let rows = rows.flat_map(|(range, key)| (0..range.len() as u64).map(move |i| mix(mix(key).wrapping_add(i))));
+        self.dropout = Some((seed, rows.collect()));
+        self
+    }
+
+    /// The keys of all rows.
+    pub(crate) fn keys(&self) -> Keys<'_> {
+        Keys { dropout: self.dropout.as_ref().map(|(seed, keys)| (*seed, keys.as_slice())) }
+    }
+
+    /// The keys of some rows.
+    pub(crate) fn keys_of(&self, rows: &[u32]) -> Option<(u64, Vec<u64>)> {
+        self.dropout.as_ref().map(|(seed, keys)| (*seed, rows.iter().map(|&r| keys[r as usize]).collect()))
+    }
+}
+
+/// What dropout masks are made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keys<'a> {
+    pub(crate) dropout: Option<(u64, &'a [u64])>,
+}
+
+impl<'a> Keys<'a> {
+    /// The mask of one place in the network, if anything is dropped there.
+    pub(crate) fn mask(&self, site: u32, rate: f32) -> Option<Mask> {
+        self.dropout.filter(|_| rate > 0.0).map(|(seed, _)| Mask { seed, site, rate })
+    }
+
+    pub(crate) fn rows(&self) -> &'a [u64] {
+        self.dropout.map_or(&[], |(_, keys)| keys)
+    }
+}
+
+/// `a += b`.
+pub(crate) fn add(a: &mut Tensor, b: &Tensor) -> Result<()> {
+    if a.shape() != b.shape() {
+        return Err(Error::Input(format!("cannot add {:?} to {:?}", b.shape(), a.shape())));
+    }
+    a.f32_mut()?.iter_mut().zip(b.f32()?).for_each(|(a, b)| *a += b);
+    Ok(())
+}

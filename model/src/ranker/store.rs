@@ -1,0 +1,132 @@
+//! The weights of a network: what is frozen, perhaps in four bits, and what is trained.
+
+use std::collections::BTreeMap;
+
+use kernels::{
+    Tensor,
+    nf4::{self, Nf4Weight, Rounding},
+};
+
+use super::{
+    checkpoint::TensorSource,
+    config::LlamaConfig,
+    linear::Linear,
+    lora::{LoraOptions, initial_a},
+    options::{Dequantize, Quantize, RankerOptions, Trainable},
+};
+use crate::{Result, params::Params};
+
+/// The embedding table.
+pub(crate) const EMBEDDINGS: &str = "model.embed_tokens.weight";
+/// The gain of the last norm.
+pub(crate) const FINAL_NORM: &str = "model.norm.weight";
+/// The output projection, unless it is the embedding table.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// Decoded weights of more than this stay in four bits between uses.
+const DECODED_LIMIT_BYTES: usize = 2 << 30;
+
+/// A weight that is not trained.
+#[derive(Debug)]
+pub(crate) enum Frozen {
+    Dense(Tensor),
+    Nf4(Nf4Weight),
+}
+
+/// All weights of a network.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    pub(crate) frozen: BTreeMap<String, Frozen>,
+    pub(crate) trainable: Params,
+    pub(crate) lora: Option<LoraOptions>,
+}
+
+impl Weights {
+    /// Reads every weight, layer by layer, quantising while it reads.
+    pub(crate) fn load(
+        config: &LlamaConfig,
+        linears: &[&Linear],
+        source: &dyn TensorSource,
+        options: &RankerOptions,
+    ) -> Result<Self> {
+        let mut weights = Self { frozen: BTreeMap::new(), trainable: Params::new(), lora: None };
+        let full = matches!(options.trainable, Trainable::Full);
+        for (name, shape) in dense_shapes(config) {
+            weights.add(&name, source.shaped(&name, &shape)?, full);
+        }
+        let decoded: usize = linears.iter().map(|l| 4 * l.d_in * l.d_out).sum();
+        let decode = match options.dequantize {
+            Dequantize::Once => true,
+            Dequantize::PerUse => false,
+            Dequantize::Auto => decoded <= DECODED_LIMIT_BYTES,
+        };
+        for linear in linears {
+            if let Some(bias) = &linear.bias {
+                weights.add(bias, source.shaped(bias, &[linear.d_out])?, full);
+            }
+            let weight = source.shaped(&linear.weight, &[linear.d_out, linear.d_in])?;
+            match options.quantize {
+                Quantize::None => weights.add(&linear.weight, weight, full),
+                Quantize::Nf4 => {
+                    let packed = nf4::quantize(&weight, true)?;
+                    let frozen = if decode {
+                        Frozen::Dense(nf4::dequantize(&packed, Rounding::Bf16)?)
+                    } else {
+                        Frozen::Nf4(packed)
+                    };
+                    weights.frozen.insert(linear.weight.clone(), frozen);
+                }
+            }
+        }
+        if let Trainable::Lora(lora) = &options.trainable {
+            weights.begin_lora(lora, linears, options.seed)?;
+        }
+        Ok(weights)
+    }
+
+    /// Puts fresh low-rank updates in place: they change nothing until they are trained.
+    pub(crate) fn begin_lora(&mut self, lora: &LoraOptions, linears: &[&Linear], seed: u64) -> Result<()> {
+        self.trainable = Params::new();
+        for linear in linears.iter().filter(|l| lora.targets.contains(&l.projection)) {
+            self.trainable.insert(&*linear.lora_a, initial_a(seed, &linear.lora_a, lora.rank, linear.d_in)?);
+            self.trainable.insert(&*linear.lora_b, Tensor::zeros(&[linear.d_out, lora.rank]));
+        }
+        self.lora = Some(lora.clone());
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, tensor: Tensor, trainable: bool) {
+        if trainable {
+            self.trainable.insert(name, tensor);
+        } else {
+            self.frozen.insert(name.to_owned(), Frozen::Dense(tensor));
+        }
+    }
+
+    /// A weight that is never quantised.
+    pub(crate) fn dense(&self, name: &str) -> Result<&Tensor> {
+        match self.frozen.get(name) {
+            Some(Frozen::Dense(tensor)) => Ok(tensor),
+            _ => self.trainable.get(name),
+        }
+    }
+
+    /// The output projection: the embedding table where the two are tied.
+    pub(crate) fn head_name(config: &LlamaConfig) -> &'static str {
+        if config.tied_embeddings { EMBEDDINGS } else { HEAD }
+    }
+}
+
+/// Names and shapes of the weights outside of the linear layers.
+fn dense_shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let mut shapes = vec![(EMBEDDINGS.to_owned(), vec![vocab, hidden]), (FINAL_NORM.to_owned(), vec![hidden])];
+    if !config.tied_embeddings {
+        shapes.push((HEAD.to_owned(), vec![vocab, hidden]));
+    }
+    for layer in 0..config.layers {
+        shapes.push((format!("model.layers.{layer}.input_layernorm.weight"), vec![hidden]));
+        shapes.push((format!("model.layers.{layer}.post_attention_layernorm.weight"), vec![hidden]));
+    }
+    shapes
+}

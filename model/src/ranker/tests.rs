@@ -1,0 +1,217 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use kernels::Device;
+
+use super::*;
+
+fn config_json(tied: bool) -> String {
+    format!(
+        r#"{{"model_type": "qwen2", "vocab_size": 23, "hidden_size": 12, "intermediate_size": 20,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+            "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": {tied},
+            "rope_theta": 100.0, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2}}"#
+    )
+}
+
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    (0..n as u64).map(|i| (lora::mix(lora::mix(seed) ^ i) >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+}
+
+/// Random weights of the whole network.
+fn base(tied: bool) -> Params {
+    let mut params = Params::new();
+    let mut add = |name: String, shape: &[usize]| {
+        let seed = params.len() as u64 + 1;
+        let values = noise(seed, shape.iter().product());
+        let gain = name.contains("norm");
+        let values = values.into_iter().map(|v| if gain { 1.0 + 0.2 * v } else { 0.5 * v }).collect();
+        params.insert(name, Tensor::from_f32(shape, values).unwrap());
+    };
+    add("model.embed_tokens.weight".into(), &[23, 12]);
+    add("model.norm.weight".into(), &[12]);
+    if !tied {
+        add("lm_head.weight".into(), &[23, 12]);
+    }
+    for i in 0..2 {
+        let name = |part: &str| format!("model.layers.{i}.{part}");
+        add(name("input_layernorm.weight"), &[12]);
+        add(name("post_attention_layernorm.weight"), &[12]);
+        for (projection, rows) in [("q_proj", 16), ("k_proj", 8), ("v_proj", 8)] {
+            add(name(&format!("self_attn.{projection}.weight")), &[rows, 12]);
+            add(name(&format!("self_attn.{projection}.bias")), &[rows]);
+        }
+        add(name("self_attn.o_proj.weight"), &[12, 16]);
+        add(name("mlp.gate_proj.weight"), &[20, 12]);
+        add(name("mlp.up_proj.weight"), &[20, 12]);
+        add(name("mlp.down_proj.weight"), &[12, 20]);
+    }
+    params
+}
+
+fn lora(dropout: f32) -> Trainable {
+    let targets: BTreeSet<Projection> = Projection::ALL.into_iter().collect();
+    Trainable::Lora(LoraOptions { rank: 3, alpha: 6.0, dropout, targets })
+}
+
+fn ranker(tied: bool, quantize: Quantize, trainable: Trainable) -> Ranker {
+    let options = RankerOptions { quantize, trainable, micro_batch_tokens: 12, ..RankerOptions::default() };
+    let mut ranker = Ranker::from_source(&config_json(tied), &base(tied), options).unwrap();
+    // Updates begin at zero, which would hide half of their gradients.
+    for (i, (name, tensor)) in ranker.params_mut().iter_mut().enumerate() {
+        if name.contains("lora_B") {
+            let values = noise(100 + i as u64, tensor.len());
+            tensor.f32_mut().unwrap().iter_mut().zip(values).for_each(|(b, v)| *b = 0.3 * v);
+        }
+    }
+    ranker
+}
+
+fn examples() -> Vec<Example> {
+    [&[1u32, 5, 9, 20, 7, 2][..], &[1, 6, 11, 8, 8, 13, 4, 3, 2], &[1, 12, 2]]
+        .iter()
+        .zip(10..)
+        .map(|(ids, key)| Example::from_text(ids, 2, key).unwrap())
+        .collect()
+}
+
+/// Compares gradients with central differences, some coordinates of every parameter.
+fn check_gradients(mut ranker: Ranker, loss: impl Fn(&Ranker) -> f64) {
+    let mut grads = ranker.params().zeros_like();
+    let reported = ranker.gradients(&examples(), 3, &mut grads).unwrap();
+    assert!((reported - loss(&ranker)).abs() < 1e-6);
+    let names: Vec<String> = ranker.params().iter().map(|(n, _)| n.to_owned()).collect();
+    for name in names {
+        let gradient = grads.get(&name).unwrap().f32().unwrap().to_vec();
+        for i in (0..gradient.len()).step_by((gradient.len() / 5).max(1)) {
+            let mut moved = |by: f32| {
+                let values = ranker.params_mut().get_mut(&name).unwrap().f32_mut().unwrap();
+                let kept = values[i];
+                values[i] = kept + by;
+                let result = loss(&ranker);
+                ranker.params_mut().get_mut(&name).unwrap().f32_mut().unwrap()[i] = kept;
+                result
+            };
+            let numeric = (moved(2e-3) - moved(-2e-3)) / 4e-3;
+            let found = f64::from(gradient[i]);
+            assert!((found - numeric).abs() < 2e-3 * numeric.abs().max(0.2), "{name}[{i}]: {found}, not {numeric}");
+        }
+    }
+}
+
+#[test]
+fn full_gradients_agree_with_finite_differences() {
+    for tied in [true, false] {
+        check_gradients(ranker(tied, Quantize::None, Trainable::Full), |r| r.loss(&examples()).unwrap());
+    }
+}
+
+#[test]
+fn low_rank_gradients_agree_with_finite_differences() {
+    for quantize in [Quantize::None, Quantize::Nf4] {
+        check_gradients(ranker(false, quantize, lora(0.0)), |r| r.loss(&examples()).unwrap());
+    }
+}
+
+#[test]
+fn gradients_with_dropout_agree_with_finite_differences_under_the_same_masks() {
+    let loss = |r: &Ranker| r.gradients(&examples(), 3, &mut r.params().zeros_like()).unwrap();
+    check_gradients(ranker(true, Quantize::None, lora(0.3)), loss);
+}
+
+#[test]
+fn decoding_once_and_at_every_use_agree() {
+    let with = |dequantize| {
+        let options = RankerOptions { dequantize, trainable: lora(0.0), ..RankerOptions::default() };
+        Ranker::from_source(&config_json(false), &base(false), options).unwrap().logits(&[1, 5, 7, 9]).unwrap()
+    };
+    let (once, per_use) = (with(Dequantize::Once), with(Dequantize::PerUse));
+    let pairs = once.f32().unwrap().iter().zip(per_use.f32().unwrap());
+    assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
+}
+
+#[test]
+fn a_prompt_scores_the_same_bits_in_any_company_and_on_any_number_of_threads() {
+    let ranker = ranker(true, Quantize::Nf4, lora(0.0));
+    let prompts = vec![vec![1, 4, 5], vec![1, 9, 3, 2, 7, 7, 20, 11, 6, 5], vec![1], vec![1, 8, 8, 8, 8, 4]];
+    let together = Device::cpu(1).unwrap().run(|| ranker.score(&prompts, &[3, 9, 14]).unwrap());
+    for (prompt, scores) in prompts.iter().zip(&together) {
+        let alone = Device::cpu(3).unwrap().run(|| ranker.score(std::slice::from_ref(prompt), &[3, 9, 14]).unwrap());
+        assert_eq!(&alone[0], scores);
+        let logits = ranker.logits(prompt).unwrap();
+        let last = &logits.f32().unwrap()[(prompt.len() - 1) * 23..];
+        assert!([3, 9, 14].iter().zip(scores).all(|(&t, s)| (last[t] - s).abs() < 1e-5));
+    }
+}
+
+#[test]
+fn micro_batches_do_not_change_the_gradient() {
+    let gradient = |micro_batch_tokens| {
+        let mut ranker = ranker(true, Quantize::None, lora(0.2));
+        ranker.options.micro_batch_tokens = micro_batch_tokens;
+        let mut grads = ranker.params().zeros_like();
+        (ranker.gradients(&examples(), 3, &mut grads).unwrap(), grads.to_flat().unwrap())
+    };
+    let ((one, a), (many, b)) = (gradient(1000), gradient(1));
+    assert!((one - many).abs() < 1e-9);
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6));
+}
+
+#[test]
+fn training_lowers_the_loss_and_going_on_from_a_state_gives_the_same_bits() {
+    let mut ranker = ranker(true, Quantize::Nf4, lora(0.1));
+    let first = ranker.train_step(&examples(), 1e-2).unwrap();
+    for _ in 0..4 {
+        ranker.train_step(&examples(), 1e-2).unwrap();
+    }
+    let state = ranker.save_state().unwrap();
+    let mut other = super::tests::ranker(true, Quantize::Nf4, lora(0.1));
+    other.load_state(&state).unwrap();
+    let (a, b) = (ranker.train_step(&examples(), 1e-2).unwrap(), other.train_step(&examples(), 1e-2).unwrap());
+    assert_eq!((a, ranker.steps()), (b, other.steps()));
+    assert_eq!(ranker.params(), other.params());
+    assert!(a.loss < first.loss - 0.2, "{} then {}", first.loss, a.loss);
+}
+
+#[test]
+fn adapters_and_whole_models_survive_a_round_trip() {
+    let mut trained = ranker(false, Quantize::None, lora(0.0));
+    trained.train_step(&examples(), 1e-2).unwrap();
+    let files = trained.save("base", Dtype::F32).unwrap();
+    let mut fresh = ranker(false, Quantize::None, Trainable::Nothing);
+    fresh.load_adapter(std::str::from_utf8(&files[0].bytes).unwrap(), &files[1].bytes).unwrap();
+    assert_eq!(fresh.logits(&[1, 2, 3]).unwrap(), trained.logits(&[1, 2, 3]).unwrap());
+    assert!(fresh.params().contains("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"));
+
+    let mut trained = ranker(false, Quantize::None, Trainable::Full);
+    trained.train_step(&examples(), 1e-2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for file in trained.save("", Dtype::F32).unwrap() {
+        std::fs::write(folder.path().join(file.name), file.bytes).unwrap();
+    }
+    let options = RankerOptions { quantize: Quantize::None, trainable: Trainable::Nothing, ..RankerOptions::default() };
+    let loaded = Ranker::load(folder.path(), options).unwrap();
+    assert_eq!(loaded.logits(&[1, 2, 3]).unwrap(), trained.logits(&[1, 2, 3]).unwrap());
+    assert!(loaded.save("", Dtype::F32).unwrap_err().to_string().contains("nothing was trained"));
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let load = |json: &str, params: &Params, options: RankerOptions| {
+        Ranker::from_source(json, params, options).unwrap_err().to_string()
+    };
+    let mut wrong = base(true);
+    wrong.insert("model.layers.1.mlp.up_proj.weight", Tensor::zeros(&[20, 13]));
+    let error = load(&config_json(true), &wrong, RankerOptions::default());
+    assert!(error.contains("`model.layers.1.mlp.up_proj.weight` has shape [20, 13], expected [20, 12]"), "{error}");
+    let error = load(&config_json(false), &base(true), RankerOptions::default());
+    assert!(error.contains("`lm_head.weight` is missing"), "{error}");
+    let full = RankerOptions { trainable: Trainable::Full, ..RankerOptions::default() };
+    assert!(load(&config_json(true), &base(true), full).contains("ranker.quantize"));
+
+    let ranker = ranker(true, Quantize::None, Trainable::Nothing);
+    let error = ranker.score(&[vec![1; 65]], &[3]).unwrap_err().to_string();
+    assert!(error.contains("65 tokens") && error.contains("1 to 64"), "{error}");
+    assert!(ranker.score(&[vec![1, 23]], &[3]).is_err());
+}

@@ -1,0 +1,94 @@
+//! Tensors as safetensors bytes.
+
+#[cfg(test)]
+mod tests;
+
+use half::{bf16, f16};
+use kernels::{Dtype, Tensor};
+use safetensors::{SafeTensors, tensor::TensorView};
+
+use crate::{Error, Result, params::Params};
+
+/// Reads every tensor as it is stored: F32, BF16, F16 or U8. `what` names the bytes in errors.
+///
+/// # Errors
+/// [`Error::Safetensors`] if the bytes are no safetensors file; [`Error::TensorType`] for another type of tensor.
+pub fn from_bytes(what: &str, bytes: &[u8]) -> Result<Params> {
+    let file =
+        SafeTensors::deserialize(bytes).map_err(|source| Error::Safetensors { what: what.to_owned(), source })?;
+    file.iter().map(|(name, view)| Ok((name.to_owned(), to_tensor(name, &view)?))).collect()
+}
+
+/// Reads every tensor and converts it to f32, which is exact.
+///
+/// # Errors
+/// As [`from_bytes`].
+pub fn from_bytes_f32(what: &str, bytes: &[u8]) -> Result<Params> {
+    from_bytes(what, bytes)?
+        .into_iter()
+        .map(|(name, tensor)| {
+            Ok((name, if tensor.dtype() == Dtype::F32 { tensor } else { cast(&tensor, Dtype::F32)? }))
+        })
+        .collect()
+}
+
+/// Writes every tensor as it is, in the order of names: the same tensors give the same bytes.
+///
+/// # Errors
+/// [`Error::Safetensors`] if the tensors cannot be written.
+pub fn to_bytes(params: &Params) -> Result<Vec<u8>> {
+    let data: Vec<(&str, Dtype, &[usize], Vec<u8>)> =
+        params.iter().map(|(name, t)| (name, t.dtype(), t.shape(), t.to_le_bytes())).collect();
+    let error = |source| Error::Safetensors { what: "weights".to_owned(), source };
+    let views = data
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(dtype_of(*dtype), shape.to_vec(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(error)?;
+    safetensors::serialize(views, None).map_err(error)
+}
+
+/// The same values in another float type, rounded to nearest even.
+///
+/// # Errors
+/// [`Error::Kernel`] if the target is not a float type.
+pub fn cast(tensor: &Tensor, dtype: Dtype) -> Result<Tensor> {
+    let values = tensor.to_f32();
+    let shape = tensor.shape();
+    Ok(match dtype {
+        Dtype::F32 => Tensor::from_f32(shape, values)?,
+        Dtype::Bf16 => Tensor::from_bf16(shape, values.into_iter().map(bf16::from_f32).collect())?,
+        Dtype::F16 => Tensor::from_f16(shape, values.into_iter().map(f16::from_f32).collect())?,
+        Dtype::U8 => return Err(Error::Config("weights are not cast to bytes".to_owned())),
+    })
+}
+
+fn dtype_of(dtype: Dtype) -> safetensors::Dtype {
+    match dtype {
+        Dtype::F32 => safetensors::Dtype::F32,
+        Dtype::Bf16 => safetensors::Dtype::BF16,
+        Dtype::F16 => safetensors::Dtype::F16,
+        Dtype::U8 => safetensors::Dtype::U8,
+    }
+}
+
+/// Copies one stored tensor.
+///
+/// # Errors
+/// [`Error::TensorType`] for a type other than F32, BF16, F16 and U8.
+pub fn to_tensor(name: &str, view: &TensorView<'_>) -> Result<Tensor> {
+    let (shape, bytes) = (view.shape(), view.data());
+    Ok(match view.dtype() {
+        safetensors::Dtype::F32 => {
+            Tensor::from_f32(shape, bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())?
+        }
+        safetensors::Dtype::BF16 => {
+            Tensor::from_bf16(shape, bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b)).collect())?
+        }
+        safetensors::Dtype::F16 => {
+            Tensor::from_f16(shape, bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect())?
+        }
+        safetensors::Dtype::U8 => Tensor::from_u8(shape, bytes.to_vec())?,
+        other => return Err(Error::TensorType { name: name.to_owned(), found: format!("{other:?}") }),
+    })
+}

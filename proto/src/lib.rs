@@ -1,0 +1,24 @@
+//! The wire contract between coordinator, workers and clients, and its checked form.
+//!
+//! [`pb`] is generated from `proto/mllm4rec.proto`. The types beside it are what the rest of the project speaks: a missing
+//! field, an unknown enum or a number that does not fit is refused here and named.
+
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod pb {
+    tonic::include_proto!("mllm4rec.v1");
+}
+
+mod convert;
+mod ids;
+mod messages;
+#[cfg(test)]
+mod tests;
+
+pub use convert::Invalid;
+pub use ids::{JobId, LeaseId, WorkerId};
+pub use messages::{
+    FailureClass, FromWorker, Grant, JobState, JobStatus, Progress, Register, StageState, StageStatus, ToWorker, Welcome,
+};
+
+/// Raised when the two ends of a session would misunderstand each other.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,93 @@
+//! Checkpoints of a training stage: so that a killed worker costs minutes, not the training.
+//!
+//! `checkpoints/<generation>/<step>/` holds the files, then `MANIFEST.json`; a folder without a manifest does not exist.
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::Result;
+use crate::context::Context;
+
+/// Until gangs come, there is one generation.
+const GENERATION: u64 = 0;
+const MANIFEST: &str = "MANIFEST.json";
+/// How many checkpoints stay.
+const KEEP: usize = 2;
+
+/// A checkpoint that was found.
+pub(crate) struct Checkpoint<M> {
+    /// What the trainer wrote about it.
+    pub(crate) manifest: M,
+    folder: String,
+}
+
+impl<M> Checkpoint<M> {
+    /// Reads one of its files.
+    pub(crate) fn file(&self, cx: &Context, name: &str) -> Result<Bytes> {
+        Ok(cx.wait(cx.store.get(&format!("{}/{name}", self.folder)))?)
+    }
+}
+
+/// The checkpoint of the highest step whose manifest can be read.
+pub(crate) fn latest<M: DeserializeOwned>(cx: &Context) -> Result<Option<Checkpoint<M>>> {
+    for (_, folder) in steps(cx)?.into_iter().rev() {
+        let Some(bytes) = cx.wait(cx.store.try_get(&format!("{folder}/{MANIFEST}")))? else { continue };
+        match serde_json::from_slice(&bytes) {
+            Ok(manifest) => return Ok(Some(Checkpoint { manifest, folder })),
+            Err(e) => tracing::warn!(folder, error = %e, "checkpoint is damaged, looking for an older one"),
+        }
+    }
+    Ok(None)
+}
+
+/// Writes a checkpoint and removes all but the last ones.
+pub(crate) fn save<M: Serialize>(cx: &Context, step: u64, manifest: &M, files: Vec<(&str, Vec<u8>)>) -> Result<()> {
+    let folder = format!("{}/{GENERATION}/{step:010}", prefix(cx));
+    for (name, bytes) in files {
+        cx.wait(cx.store.put(&format!("{folder}/{name}"), bytes.into()))?;
+    }
+    let text = serde_json::to_vec_pretty(manifest).expect("a manifest has only string keys");
+    cx.wait(cx.store.put(&format!("{folder}/{MANIFEST}"), text.into()))?;
+    let known = steps(cx)?;
+    for (_, old) in &known[..known.len().saturating_sub(KEEP)] {
+        remove(cx, old)?;
+    }
+    Ok(())
+}
+
+/// Removes every checkpoint: the model is committed.
+pub(crate) fn clear(cx: &Context) -> Result<()> {
+    for (_, folder) in steps(cx)? {
+        remove(cx, &folder)?;
+    }
+    Ok(())
+}
+
+/// The folders by step, ascending.
+fn steps(cx: &Context) -> Result<Vec<(u64, String)>> {
+    let prefix = format!("{}/{GENERATION}", prefix(cx));
+    let entries = cx.wait(cx.store.list(&prefix))?;
+    let mut steps: Vec<(u64, String)> = entries
+        .iter()
+        .filter_map(|e| {
+            let step = e.path.strip_prefix(&prefix)?.trim_start_matches('/').split('/').next()?;
+            Some((step.parse().ok()?, format!("{prefix}/{step}")))
+        })
+        .collect();
+    steps.sort();
+    steps.dedup();
+    Ok(steps)
+}
+
+/// The manifest goes first, so that what is left never looks whole.
+fn remove(cx: &Context, folder: &str) -> Result<()> {
+    cx.wait(cx.store.delete(&format!("{folder}/{MANIFEST}")))?;
+    for entry in cx.wait(cx.store.list(folder))? {
+        cx.wait(cx.store.delete(&entry.path))?;
+    }
+    Ok(())
+}
+
+fn prefix(cx: &Context) -> String {
+    format!("{}/checkpoints", cx.artifact.control_prefix())
+}

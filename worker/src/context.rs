@@ -1,0 +1,201 @@
+//! What a task sees of the world: its job, its inputs, the store, and whom to tell.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use data::artifact::{self, ArtifactId, Attempt, Commit, Digest, FilePayload, PartPayload, Plan, Spec, Stats};
+use data::job::{Job, Split, Stage};
+use data::store::Store;
+use data::tables::{Footer, Row, encode_part, part_name};
+use proto::{FromWorker, Grant, LeaseId, Progress};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Result};
+
+/// Progress is told at most so often.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// A granted lease with all that its task needs. Tasks are plain functions on the device's thread; storage is awaited
+/// with [`Context::wait`].
+pub(crate) struct Context {
+    /// The job.
+    pub(crate) job: Job,
+    /// What is made.
+    pub(crate) artifact: ArtifactId,
+    /// The split, where the stage has one.
+    pub(crate) split: Option<Split>,
+    /// The artifact's spec: inputs by role.
+    pub(crate) spec: Spec,
+    /// The artifact's plan.
+    pub(crate) plan: Plan,
+    /// The store.
+    pub(crate) store: Store,
+    /// A local folder for what does not fit into memory.
+    pub(crate) spool: PathBuf,
+    lease: LeaseId,
+    job_id: String,
+    attempt: String,
+    stop: CancellationToken,
+    to_coordinator: mpsc::Sender<FromWorker>,
+    runtime: Handle,
+    told: Option<Instant>,
+    began: Instant,
+}
+
+/// The parts of one table that a shard makes, to be committed together.
+#[derive(Default)]
+pub(crate) struct Output {
+    parts: Vec<PartPayload>,
+    files: Vec<FilePayload>,
+    written: Vec<artifact::PartRecord>,
+    /// Figures of the attempt; time and memory are filled in at the commit.
+    pub(crate) stats: Stats,
+}
+
+impl Output {
+    /// Adds a model file.
+    pub(crate) fn file(&mut self, name: &str, bytes: impl Into<Bytes>) {
+        self.files.push(FilePayload { name: name.to_owned(), bytes: bytes.into() });
+    }
+}
+
+impl Context {
+    /// Reads what a grant points at.
+    pub(crate) async fn open(
+        grant: &Grant,
+        store: Store,
+        spool: PathBuf,
+        stop: CancellationToken,
+        to_coordinator: mpsc::Sender<FromWorker>,
+    ) -> Result<Self> {
+        let unknown = |what: &str| Error::Unknown { what: what.to_owned() };
+        let stage: Stage = grant.stage.parse().map_err(|_| unknown(&grant.stage))?;
+        let split = grant.split.as_deref().map(|s| s.parse::<Split>().map_err(|_| unknown(s))).transpose()?;
+        let digest = Digest::try_from(grant.digest.clone()).map_err(|_| unknown(&grant.digest))?;
+        let artifact = ArtifactId { stage, digest };
+        let missing = |what: &str| Error::Input { stage, role: what.to_owned() };
+        let spec = artifact::read_spec(&store, &artifact).await?.ok_or_else(|| missing("spec.json"))?;
+        let plan = artifact::read_plan(&store, &artifact).await?.ok_or_else(|| missing("plan.json"))?;
+        Ok(Self {
+            job: Job::parse("job", &grant.job_toml, &[])?,
+            artifact,
+            split,
+            spec,
+            plan,
+            store,
+            spool,
+            lease: grant.lease,
+            job_id: grant.job.0.clone(),
+            attempt: attempt_id(grant),
+            stop,
+            to_coordinator,
+            runtime: Handle::current(),
+            told: None,
+            began: Instant::now(),
+        })
+    }
+
+    /// Waits for storage from the device's thread.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// The digest of an input.
+    pub(crate) fn input(&self, stage: Stage, split: Option<Split>) -> Result<Digest> {
+        let role = artifact::role(stage, split);
+        let found = self.spec.inputs.get(&role).cloned();
+        found.ok_or(Error::Input { stage: self.artifact.stage, role })
+    }
+
+    /// Fails once the lease is revoked or the worker is to leave.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.stop.is_cancelled() { Err(Error::Stopped("the lease was taken back".to_owned())) } else { Ok(()) }
+    }
+
+    /// Tells how far the lease is; most calls are swallowed, the last one of a lease is not.
+    pub(crate) fn progress(&mut self, done: u64, total: u64, unit: &str, note: impl FnOnce() -> String) {
+        let due = self.told.is_none_or(|t| t.elapsed() >= TELL_EVERY) || (total > 0 && done == total);
+        if due {
+            self.told = Some(Instant::now());
+            let progress = Progress { done, total, unit: unit.to_owned(), note: note() };
+            // A full channel loses a progress report, never work.
+            let _ = self.to_coordinator.try_send(FromWorker::Progress { lease: self.lease, progress });
+        }
+    }
+
+    /// Encodes the part of a shard; it is written at the commit.
+    pub(crate) fn part<R: Row>(&self, output: &mut Output, rows: &[R], index: u32, of: u32) -> Result<()> {
+        output.parts.push(self.payload(rows, index, of)?);
+        Ok(())
+    }
+
+    /// Writes a part at once, for shards that make many.
+    pub(crate) fn write_part<R: Row>(&self, output: &mut Output, rows: &[R], index: u32, of: u32) -> Result<()> {
+        let payload = self.payload(rows, index, of)?;
+        let record = self.wait(artifact::write_part(&self.store, &self.artifact, payload))?;
+        output.written.push(record);
+        Ok(())
+    }
+
+    /// Makes the output of a shard count.
+    pub(crate) fn commit(&mut self, shard: u32, output: Output) -> Result<()> {
+        let mut stats = output.stats;
+        stats.seconds = self.began.elapsed().as_secs_f64();
+        stats.peak_rss_bytes = peak_rss_bytes();
+        let attempt = Attempt {
+            shard,
+            id: self.attempt.clone(),
+            parts: output.parts,
+            files: output.files,
+            written_parts: output.written,
+            written_files: Vec::new(),
+            stats,
+        };
+        let commit = self.wait(artifact::commit_shard(&self.store, &self.artifact, &self.plan, attempt))?;
+        if let Commit::AlreadyDone(done) = &commit {
+            tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
+        }
+        self.began = Instant::now();
+        let committed = FromWorker::Committed { lease: self.lease, shard, rows: commit.done().rows };
+        let _ = self.wait(self.to_coordinator.send(committed));
+        Ok(())
+    }
+
+    fn payload<R: Row>(&self, rows: &[R], index: u32, of: u32) -> Result<PartPayload> {
+        let footer = Footer {
+            job: self.job_id.clone(),
+            spec_digest: self.artifact.digest.to_string(),
+            model_digest: self.model_digest(),
+            attempt: self.attempt.clone(),
+        };
+        let bytes = encode_part(rows, &footer)?;
+        Ok(PartPayload { table: R::TABLE, name: part_name(index, of), rows: rows.len() as u64, bytes })
+    }
+
+    fn model_digest(&self) -> Option<String> {
+        let trained = [Stage::TrainRanker, Stage::TrainRetriever];
+        trained.iter().find_map(|s| self.spec.inputs.get(&artifact::role(*s, None))).map(ToString::to_string)
+    }
+}
+
+/// Different for every attempt of any worker, ever.
+fn attempt_id(grant: &Grant) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let unique = format!("{}-{}-{}-{}", grant.digest, grant.lease, std::process::id(), since.as_nanos());
+    Digest::of_bytes(unique.as_bytes()).short().to_owned()
+}
+
+/// The largest resident memory of this process so far; 0 where the system does not tell.
+fn peak_rss_bytes() -> u64 {
+    // SAFETY: rusage is a plain struct of integers, for which zeros are valid, and getrusage fills it in.
+    let (code, usage) = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        (libc::getrusage(libc::RUSAGE_SELF, &raw mut usage), usage)
+    };
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    if code == 0 { u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit } else { 0 }
+}
+

@@ -1,0 +1,122 @@
+//! What can go wrong in a worker.
+
+use data::job::Stage;
+use proto::FailureClass;
+
+/// The result of anything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What to do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The same work may succeed later or elsewhere.
+    Retry,
+    /// It will not succeed until somebody changes something.
+    Fatal,
+    /// Nothing is wrong: the work was taken back.
+    Stopped,
+}
+
+/// Why a task or a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Storage, tables, inputs.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// Networks, checkpoints, prompts.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// Tensors.
+    #[error(transparent)]
+    Kernels(#[from] kernels::Error),
+    /// An input that the stage needs was not planned.
+    #[error("stage {stage} has no input `{role}`; was the artifact's spec changed by hand?")]
+    Input {
+        /// The stage.
+        stage: Stage,
+        /// The role of the missing input.
+        role: String,
+    },
+    /// The coordinator sent something that this build does not know.
+    #[error("the coordinator granted {what}, which this build does not know: run the same version on both sides")]
+    Unknown {
+        /// What it sent.
+        what: String,
+    },
+    /// The ranker is worse than the retriever and the job forbids that.
+    #[error(
+        "the ranker's validation NDCG@10 {ranker:.4} is below that of the retriever's own order, {retriever:.4}, and \
+         ranker.require_lift is set: train longer, use a stronger ranker.base or negatives = \"mixed\", or unset it"
+    )]
+    NoLift {
+        /// The ranker's figure.
+        ranker: f64,
+        /// The retriever's.
+        retriever: f64,
+    },
+    /// Training diverged.
+    #[error("{stage}: the loss is {loss} at step {step}: lower {key} (now {learning_rate})")]
+    Diverged {
+        /// The stage.
+        stage: Stage,
+        /// The step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// The key of the learning rate.
+        key: &'static str,
+        /// Its value.
+        learning_rate: f64,
+    },
+    /// There is nobody or nothing to work on.
+    #[error("{stage}: {what}")]
+    Nothing {
+        /// The stage.
+        stage: Stage,
+        /// What is missing and how to get it.
+        what: String,
+    },
+    /// The lease was revoked or the worker is leaving.
+    #[error("stopped: {0}")]
+    Stopped(String),
+    /// A task panicked: a fault of this program.
+    #[error("the task failed unexpectedly: {0}; please report this")]
+    Panicked(String),
+    /// The coordinator does not take this worker.
+    #[error("the coordinator refused this worker: {0}")]
+    Refused(String),
+    /// The coordinator cannot be reached.
+    #[error("cannot reach the coordinator at {address}: {reason}")]
+    Unreachable {
+        /// Its address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Data(e) => match e.class() {
+                data::Class::Retry => Class::Retry,
+                data::Class::Fatal => Class::Fatal,
+            },
+            Self::Stopped(_) => Class::Stopped,
+            Self::Panicked(_) | Self::Unreachable { .. } => Class::Retry,
+            _ => Class::Fatal,
+        }
+    }
+}
+
+impl From<Class> for FailureClass {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Retry => Self::Retry,
+            Class::Fatal => Self::Fatal,
+            Class::Stopped => Self::Returned,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Runs the tasks of a job on a device.
+//!
+//! Tokio does network, storage and timers; one plain thread owns the device and runs one task at a time. A worker keeps
+//! nothing: what a task makes goes to the object store, and its done record is what counts.
+
+mod checkpoint;
+mod context;
+mod device;
+mod error;
+mod population;
+mod ranking;
+mod retrieval;
+mod session;
+mod tasks;
+
+pub use error::{Class, Error, Result};
+pub use session::{Options, run};

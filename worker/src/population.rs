@@ -1,0 +1,61 @@
+//! Users and items as the models see them: numbers.
+
+use data::dataset::Catalogue;
+use data::job::Stage;
+use data::tables::{HistoryRow, ItemRow, Reader, Table, read_all};
+use data::artifact::{ArtifactId, table_prefix};
+
+use crate::Result;
+use crate::context::Context;
+
+/// A user with the numbers of all of their items, in time order.
+#[derive(Clone, Debug)]
+pub(crate) struct User {
+    /// The id as the user of the project gave it.
+    pub(crate) id: String,
+    /// Item numbers from 1.
+    pub(crate) items: Vec<u32>,
+}
+
+/// The output of the prepare stage, numbered.
+pub(crate) struct Population {
+    /// The items.
+    pub(crate) catalogue: Catalogue,
+    histories: Reader<HistoryRow>,
+}
+
+impl Population {
+    /// Opens the population that a task's artifact was planned over.
+    pub(crate) fn open(cx: &Context) -> Result<Self> {
+        let digest = cx.input(Stage::Prepare, None)?;
+        let items: Vec<ItemRow> = cx.wait(read_all(&cx.store, &table_prefix(Table::Items, &digest)))?;
+        let histories = cx.wait(Reader::open(&cx.store, &table_prefix(Table::Histories, &digest)))?;
+        Ok(Self { catalogue: Catalogue::new(items)?, histories })
+    }
+
+    /// The number of shards.
+    pub(crate) fn shards(&self) -> usize {
+        self.histories.len()
+    }
+
+    /// The users of one shard.
+    pub(crate) fn shard(&self, cx: &Context, shard: usize) -> Result<Vec<User>> {
+        let rows = cx.wait(self.histories.part(shard))?;
+        rows.iter().map(|row| Ok(User { items: self.catalogue.encode(row)?, id: row.user_id.clone() })).collect()
+    }
+
+    /// All users, for training: numbers only, four bytes for an interaction.
+    pub(crate) fn users(&self, cx: &Context) -> Result<Vec<User>> {
+        let mut users = Vec::new();
+        for shard in 0..self.shards() {
+            users.extend(self.shard(cx, shard)?);
+        }
+        Ok(users)
+    }
+}
+
+/// Reads the part of another table that holds the users of a shard.
+pub(crate) fn read_shard<R: data::tables::Row>(cx: &Context, artifact: &ArtifactId, shard: usize) -> Result<Vec<R>> {
+    let reader: Reader<R> = cx.wait(Reader::open(&cx.store, &artifact.table_prefix(R::TABLE)))?;
+    Ok(cx.wait(reader.part(shard))?)
+}

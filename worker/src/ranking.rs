@@ -1,0 +1,121 @@
+//! The ranker at work: texts, prompts and labels of one job.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use data::artifact::table_prefix;
+use data::job::{self, Job, MicroBatch, Stage};
+use data::tables::{CaptionRow, Table, read_all};
+use model::ranker::{
+    Dequantize, Item, LabelStyle, LlamaConfig, LoraOptions, Prompt, PromptBuilder, PromptOptions, Quantize,
+    RankerOptions, RankerTokenizer, Trainable, Truncation, Verbalizer,
+};
+
+use crate::context::Context;
+use crate::population::Population;
+use crate::{Error, Result};
+
+/// Tokens that are computed together where the job leaves it to us.
+const AUTO_TOKENS: usize = 4096;
+
+/// Everything between items and tokens.
+pub(crate) struct Prompts {
+    builder: PromptBuilder,
+    /// The label tokens of up to K candidates.
+    pub(crate) verbalizer: Verbalizer,
+    captions: Vec<String>,
+}
+
+impl Prompts {
+    /// The texts of a task's items and the prompt of its job.
+    pub(crate) fn open(cx: &Context, population: &Population) -> Result<Self> {
+        let captions = captions(cx, population)?;
+        let base = Path::new(&cx.job.ranker.base);
+        let config_path = base.join("config.json");
+        let text = std::fs::read_to_string(&config_path)
+            .map_err(|source| model::Error::Io { path: config_path.display().to_string(), source })?;
+        let tokenizer = Arc::new(RankerTokenizer::load(base, &LlamaConfig::from_json(&text)?)?);
+        let with_captions = captions.iter().any(|c| !c.is_empty());
+        let options = prompt_options(&cx.job.ranker, with_captions);
+        let builder = PromptBuilder::new(tokenizer, &cx.job.ranker.template, options)?;
+        let verbalizer = builder.verbalizer(cx.job.retriever.candidates as usize)?;
+        Ok(Self { builder, verbalizer, captions })
+    }
+
+    /// The prompt of one user.
+    pub(crate) fn prompt(&self, population: &Population, who: &str, history: &[u32], candidates: &[u32]) -> Result<Prompt> {
+        let shown = &history[history.len().saturating_sub(self.builder.options().history)..];
+        let (shown, candidates) = (self.items(population, shown), self.items(population, candidates));
+        Ok(self.builder.prompt(who, &shown, &candidates)?)
+    }
+
+    /// The tokens of a training text: prompt, label of the answer, end.
+    pub(crate) fn training_ids(&self, prompt: &Prompt, answer: usize) -> Result<Vec<u32>> {
+        Ok(self.builder.training_ids(prompt, &self.verbalizer, answer)?)
+    }
+
+    fn items<'a>(&'a self, population: &'a Population, numbers: &[u32]) -> Vec<Item<'a>> {
+        let item = |n: &u32| Item { title: population.catalogue.title(*n), caption: &self.captions[*n as usize - 1] };
+        numbers.iter().map(item).collect()
+    }
+}
+
+/// Captions in the order of the catalogue.
+fn captions(cx: &Context, population: &Population) -> Result<Vec<String>> {
+    let digest = cx.input(Stage::Caption, None)?;
+    let rows: Vec<CaptionRow> = cx.wait(read_all(&cx.store, &table_prefix(Table::Captions, &digest)))?;
+    let mut by_id: BTreeMap<String, String> = rows.into_iter().map(|r| (r.item_id, r.caption)).collect();
+    Ok(population.catalogue.items().iter().map(|i| by_id.remove(&i.item_id).unwrap_or_default()).collect())
+}
+
+fn prompt_options(ranker: &job::Ranker, captions: bool) -> PromptOptions {
+    PromptOptions {
+        role: ranker.role.clone(),
+        history: ranker.history as usize,
+        title_tokens: ranker.title_tokens as usize,
+        caption_tokens: ranker.caption_tokens as usize,
+        max_prompt_tokens: ranker.max_prompt_tokens as usize,
+        captions,
+        truncation: Truncation::OldestHistory,
+        labels: match ranker.labels {
+            job::Labels::Letters => LabelStyle::Letters,
+            job::Labels::Numbers => LabelStyle::Numbers,
+        },
+    }
+}
+
+/// How the ranker of a job is held and trained.
+pub(crate) fn options(job: &Job) -> Result<RankerOptions> {
+    let ranker = &job.ranker;
+    let trainable = match ranker.trainable {
+        job::Trainable::Full => Trainable::Full,
+        job::Trainable::Lora => Trainable::Lora(lora(&ranker.lora)?),
+    };
+    Ok(RankerOptions {
+        quantize: match ranker.quantize {
+            job::Quantize::Nf4 => Quantize::Nf4,
+            job::Quantize::None => Quantize::None,
+        },
+        dequantize: Dequantize::Auto,
+        trainable,
+        seed: job.seed,
+        // The label and the end follow the prompt in training.
+        max_tokens: ranker.max_prompt_tokens as usize + 2,
+        max_grad_norm: Some(1.0),
+        micro_batch_tokens: match ranker.micro_batch {
+            MicroBatch::Auto => AUTO_TOKENS,
+            MicroBatch::Tokens(tokens) => tokens as usize,
+        },
+    })
+}
+
+fn lora(lora: &job::Lora) -> Result<LoraOptions> {
+    let known = |name: &String| name.parse().map_err(|_| Error::Unknown { what: format!("the LoRA target {name}") });
+    Ok(LoraOptions {
+        rank: lora.rank as usize,
+        alpha: lora.alpha as f32,
+        dropout: lora.dropout as f32,
+        targets: lora.targets.iter().map(known).collect::<Result<_>>()?,
+    })
+}

@@ -1,0 +1,217 @@
+//! A worker's conversation with its coordinator.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use data::store::Store;
+use futures::StreamExt;
+use proto::pb::workers_client::WorkersClient;
+use proto::{FromWorker, Grant, LeaseId, PROTOCOL, Register, ToWorker, Welcome, pb};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{info, warn};
+
+use crate::context::Context;
+use crate::device::DeviceThread;
+use crate::{Error, Result, tasks};
+
+/// How a worker is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The coordinator, `http://host:port`.
+    pub coordinator: String,
+    /// A name for people.
+    pub name: String,
+    /// Compute threads.
+    pub threads: usize,
+    /// A local folder for what does not fit into memory.
+    pub spool: PathBuf,
+    /// How long to look for a coordinator that does not answer.
+    pub patience: Duration,
+}
+
+/// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled.
+///
+/// # Errors
+/// If the coordinator refuses this worker or cannot be reached.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<()> {
+    let device = DeviceThread::start(options.threads)?;
+    let mut pause = Duration::from_millis(50);
+    let mut waited = Duration::ZERO;
+    loop {
+        match session(&options, &device, &stop).await {
+            Ok(End::Over) => return Ok(()),
+            Ok(End::Broken(reason)) => {
+                (pause, waited) = (Duration::from_millis(50), Duration::ZERO);
+                warn!(reason, "session broke, will register again");
+            }
+            Err(e @ Error::Unreachable { .. }) if waited < options.patience => {
+                info!(error = %e, "coordinator away, will try again");
+            }
+            Err(e) => return Err(e),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => waited += pause,
+            () = stop.cancelled() => return Ok(()),
+        }
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+enum End {
+    /// There is nothing more to do.
+    Over,
+    /// The stream broke; the coordinator may come back.
+    Broken(String),
+}
+
+async fn session(options: &Options, device: &DeviceThread, stop: &CancellationToken) -> Result<End> {
+    let (to_coordinator, outbox) = mpsc::channel(256);
+    let (welcome, stream) = register(options, &to_coordinator, outbox).await?;
+    info!(worker = %welcome.worker, root = welcome.root, "registered");
+    let store = Store::open(&welcome.root)?;
+    let spool = options.spool.clone();
+    let mut session = Session { store, spool, device: device.clone(), to_coordinator, running: None };
+    let end = session.listen(stream, welcome.heartbeat, stop).await;
+    session.drain().await;
+    Ok(end)
+}
+
+async fn register(
+    options: &Options,
+    to_coordinator: &mpsc::Sender<FromWorker>,
+    outbox: mpsc::Receiver<FromWorker>,
+) -> Result<(Welcome, Streaming<pb::CoordinatorMessage>)> {
+    let unreachable = |reason: String| Error::Unreachable { address: options.coordinator.clone(), reason };
+    let register = Register {
+        protocol: PROTOCOL,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        name: options.name.clone(),
+        threads: u32::try_from(options.threads).unwrap_or(u32::MAX),
+    };
+    let _ = to_coordinator.send(FromWorker::Register(register)).await;
+    let mut client =
+        WorkersClient::connect(options.coordinator.clone()).await.map_err(|e| unreachable(root_cause(&e)))?;
+    let said = ReceiverStream::new(outbox).map(pb::WorkerMessage::from);
+    let mut stream = match client.session(said).await {
+        Ok(response) => response.into_inner(),
+        Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+            return Err(Error::Refused(status.message().to_owned()));
+        }
+        Err(status) => return Err(unreachable(status.message().to_owned())),
+    };
+    let first = stream.message().await.map_err(|s| unreachable(s.message().to_owned()))?;
+    match first.map(ToWorker::try_from) {
+        Some(Ok(ToWorker::Welcome(welcome))) => Ok((welcome, stream)),
+        Some(Ok(ToWorker::Refused(reason))) => Err(Error::Refused(reason)),
+        _ => Err(unreachable("it did not answer the registration".to_owned())),
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// A lease at work.
+struct Running {
+    lease: LeaseId,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Session {
+    store: Store,
+    spool: PathBuf,
+    device: DeviceThread,
+    to_coordinator: mpsc::Sender<FromWorker>,
+    running: Option<Running>,
+}
+
+impl Session {
+    async fn listen(
+        &mut self,
+        mut stream: Streaming<pb::CoordinatorMessage>,
+        heartbeat: Duration,
+        stop: &CancellationToken,
+    ) -> End {
+        let mut beat = tokio::time::interval(heartbeat);
+        loop {
+            tokio::select! {
+                message = stream.message() => match message.map(|m| m.map(ToWorker::try_from)) {
+                    Ok(Some(Ok(message))) => if let Some(end) = self.obey(message).await { return end },
+                    Ok(Some(Err(e))) => return End::Broken(e.to_string()),
+                    Ok(None) => return End::Broken("the coordinator closed the stream".to_owned()),
+                    Err(status) => return End::Broken(status.message().to_owned()),
+                },
+                _ = beat.tick() => {
+                    if self.to_coordinator.send(FromWorker::Heartbeat).await.is_err() {
+                        return End::Broken("the stream is closed".to_owned());
+                    }
+                }
+                () = stop.cancelled() => return End::Over,
+            }
+        }
+    }
+
+    async fn obey(&mut self, message: ToWorker) -> Option<End> {
+        match message {
+            ToWorker::Welcome(_) => None,
+            ToWorker::Refused(reason) => Some(End::Broken(reason)),
+            ToWorker::Shutdown(reason) => {
+                info!(reason, "coordinator ends");
+                Some(End::Over)
+            }
+            ToWorker::Revoke { lease, reason } => {
+                if let Some(running) = self.running.as_ref().filter(|r| r.lease == lease) {
+                    info!(%lease, reason, "lease revoked");
+                    running.stop.cancel();
+                }
+                None
+            }
+            ToWorker::Grant(grant) => {
+                self.drain().await;
+                self.running = Some(self.start(grant));
+                None
+            }
+        }
+    }
+
+    fn start(&self, grant: Grant) -> Running {
+        let stop = CancellationToken::new();
+        let lease = grant.lease;
+        let (store, spool, device) = (self.store.clone(), self.spool.clone(), self.device.clone());
+        let (to, token) = (self.to_coordinator.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let outcome = match Context::open(&grant, store, spool, token, to.clone()).await {
+                Ok(context) => {
+                    let shards = grant.shards.clone();
+                    device.run(move |device| tasks::run(context, &shards, device)).await
+                }
+                Err(e) => Err(e),
+            };
+            let word = match outcome {
+                Ok(()) => FromWorker::Ended { lease },
+                Err(e) => {
+                    warn!(%lease, stage = grant.stage, error = %e, "lease failed");
+                    FromWorker::Failed { lease, class: e.class().into(), reason: e.to_string() }
+                }
+            };
+            let _ = to.send(word).await;
+        });
+        Running { lease, stop, task }
+    }
+
+    /// Stops what is running and waits for it: a checkpoint may still be written.
+    async fn drain(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.cancel();
+            let _ = running.task.await;
+        }
+    }
+}

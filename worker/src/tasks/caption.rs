@@ -1,0 +1,30 @@
+//! caption: one text per item.
+
+use data::captions::{Captions, no_captions, read_captions};
+use data::job::CaptionsFrom;
+use data::tables::CaptionStatus;
+use serde_json::json;
+
+use crate::Result;
+use crate::context::{Context, Output};
+use crate::population::Population;
+use crate::tasks::prepare::by_reason;
+
+/// Makes the captions table.
+pub(crate) fn run(cx: &mut Context) -> Result<()> {
+    let population = Population::open(cx)?;
+    let captions = match cx.job.captions.from {
+        CaptionsFrom::None => Captions { rows: no_captions(&population.catalogue), unknown: 0, rejected: Vec::new() },
+        CaptionsFrom::Table => read_captions(&cx.job.captions.table, &population.catalogue, &cx.job.limits)?,
+    };
+    let ok = captions.rows.iter().filter(|r| r.status == CaptionStatus::Ok).count();
+    let mut output = Output::default();
+    cx.part(&mut output, &captions.rows, 0, 1)?;
+    output.stats.rows = captions.rows.len() as u64;
+    output.stats.rejected = by_reason(&captions.rejected);
+    output.stats.notes.insert("captions".to_owned(), json!(ok));
+    output.stats.notes.insert("unknown_items".to_owned(), json!(captions.unknown));
+    let total = captions.rows.len() as u64;
+    cx.progress(total, total, "items", || format!("{ok} with a caption"));
+    cx.commit(0, output)
+}

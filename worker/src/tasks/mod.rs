@@ -1,0 +1,28 @@
+//! One file per stage.
+
+mod caption;
+mod evaluate;
+mod prepare;
+mod rank;
+mod retrieve;
+mod train_ranker;
+mod train_retriever;
+
+use data::job::Stage;
+use kernels::Device;
+
+use crate::Result;
+use crate::context::Context;
+
+/// Computes and commits the shards of a lease on the device's threads.
+pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device) -> Result<()> {
+    device.run(|| match context.artifact.stage {
+        Stage::Prepare => prepare::run(&mut context),
+        Stage::Caption => caption::run(&mut context),
+        Stage::TrainRetriever => train_retriever::run(&mut context),
+        Stage::Retrieve => retrieve::run(&mut context, shards),
+        Stage::TrainRanker => train_ranker::run(&mut context),
+        Stage::Rank => rank::run(&mut context, shards),
+        Stage::Evaluate => evaluate::run(&mut context),
+    })
+}

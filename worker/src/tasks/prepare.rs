@@ -1,0 +1,53 @@
+//! prepare: the files of the user become items and histories.
+
+use std::collections::BTreeMap;
+
+use data::prepare::{Counts, prepare};
+use data::tables::RejectedRow;
+use serde_json::json;
+
+use crate::Result;
+use crate::context::{Context, Output};
+
+/// Makes the items, histories and rejected tables.
+pub(crate) fn run(cx: &mut Context) -> Result<()> {
+    let mut output = Output::default();
+    let mut prepared = cx.wait(prepare(&cx.job.dataset, &cx.job.limits, &cx.spool))?;
+    let counts = prepared.counts;
+    cx.part(&mut output, &prepared.items, 0, 1)?;
+    for shard in 0..prepared.shards {
+        cx.check()?;
+        let Some(rows) = cx.wait(prepared.histories.next_shard())? else { break };
+        cx.write_part(&mut output, &rows, shard, prepared.shards)?;
+        cx.progress(u64::from(shard + 1) * rows.len() as u64, counts.users, "users", String::new);
+    }
+    cx.part(&mut output, &prepared.rejected, 0, 1)?;
+    output.stats.rows = counts.users;
+    output.stats.rejected = by_reason(&prepared.rejected);
+    output.stats.notes = notes(&counts);
+    cx.commit(0, output)
+}
+
+/// How often every reason occurs.
+pub(crate) fn by_reason(rejected: &[RejectedRow]) -> BTreeMap<String, u64> {
+    let mut reasons = BTreeMap::new();
+    for row in rejected {
+        *reasons.entry(row.reason.clone()).or_insert(0) += 1;
+    }
+    reasons
+}
+
+fn notes(counts: &Counts) -> BTreeMap<String, serde_json::Value> {
+    let figures = [
+        ("users", counts.users),
+        ("items", counts.items),
+        ("interactions", counts.interactions),
+        ("below_min_rating", counts.below_min_rating),
+        ("without_title", counts.without_title),
+        ("duplicates", counts.duplicates),
+        ("dropped_users", counts.dropped_users()),
+        ("dropped_items", counts.dropped_items()),
+        ("short_users", counts.short_users),
+    ];
+    figures.into_iter().map(|(name, n)| (name.to_owned(), json!(n))).collect()
+}

@@ -1,0 +1,118 @@
+//! rank: the candidates of every user in the ranker's order.
+
+use std::path::PathBuf;
+
+use data::artifact::{ArtifactId, model_prefix};
+use data::dataset::Holdout;
+use data::job::{Split, Stage, Trainable};
+use data::tables::{CandidateRow, RankingRow};
+use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker};
+use rayon::prelude::*;
+
+use crate::context::{Context, Output};
+use crate::population::{Population, User, read_shard};
+use crate::ranking::{Prompts, options};
+use crate::{Error, Result};
+
+/// Users between two looks at the clock and at the stop signal.
+const USERS: usize = 32;
+
+/// Makes the rankings of some shards.
+pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
+    let split = cx.split.ok_or_else(|| Error::Unknown { what: "rankings without a split".to_owned() })?;
+    let population = Population::open(cx)?;
+    let prompts = Prompts::open(cx, &population)?;
+    let ranker = load(cx)?;
+    let retrieve = ArtifactId { stage: Stage::Retrieve, digest: cx.input(Stage::Retrieve, Some(split))? };
+    for shard in shards {
+        let users = population.shard(cx, *shard as usize)?;
+        let candidates: Vec<CandidateRow> = read_shard(cx, &retrieve, *shard as usize)?;
+        let mut rows = Vec::with_capacity(users.len());
+        for (users_, candidates) in users.chunks(USERS).zip(candidates.chunks(USERS)) {
+            cx.check()?;
+            rows.extend(rank(&ranker, &prompts, &population, users_, candidates, split)?);
+            cx.progress(rows.len() as u64, users.len() as u64, "users", String::new);
+        }
+        let mut output = Output::default();
+        output.stats.rows = rows.len() as u64;
+        cx.part(&mut output, &rows, *shard, cx.plan.shards)?;
+        cx.commit(*shard, output)?;
+    }
+    Ok(())
+}
+
+/// Loads the ranker that a task's artifact was planned with: base and adapter, or a whole checkpoint.
+fn load(cx: &Context) -> Result<Ranker> {
+    let prefix = model_prefix(Stage::TrainRanker, &cx.input(Stage::TrainRanker, None)?);
+    let file = |name: &str| cx.wait(cx.store.get(&format!("{prefix}/{name}")));
+    if cx.job.ranker.trainable == Trainable::Full {
+        let folder = copy_checkpoint(cx, &prefix)?;
+        return Ok(Ranker::load(&folder, options(&cx.job)?)?);
+    }
+    let mut ranker = Ranker::load(cx.job.ranker.base.as_ref(), options(&cx.job)?)?;
+    let config = String::from_utf8_lossy(&file(ADAPTER_CONFIG_FILE)?).into_owned();
+    ranker.load_adapter(&config, &file(ADAPTER_WEIGHTS_FILE)?)?;
+    Ok(ranker)
+}
+
+/// A checkpoint is memory-mapped, so it is brought to the local disk first.
+fn copy_checkpoint(cx: &Context, prefix: &str) -> Result<PathBuf> {
+    let folder = cx.spool.join(prefix);
+    let io = |source| model::Error::Io { path: folder.display().to_string(), source };
+    std::fs::create_dir_all(&folder).map_err(io)?;
+    for name in ["config.json", "model.safetensors"] {
+        let bytes = cx.wait(cx.store.get(&format!("{prefix}/{name}")))?;
+        // Under another name first: several workers may do this at once.
+        let draft = folder.join(format!("{name}.{}", std::process::id()));
+        std::fs::write(&draft, &bytes).map_err(io)?;
+        std::fs::rename(&draft, folder.join(name)).map_err(io)?;
+    }
+    Ok(folder)
+}
+
+fn rank(
+    ranker: &Ranker,
+    prompts: &Prompts,
+    population: &Population,
+    users: &[User],
+    candidates: &[CandidateRow],
+    split: Split,
+) -> Result<Vec<RankingRow>> {
+    let tokens: Vec<Vec<u32>> = users
+        .par_iter()
+        .zip(candidates)
+        .map(|(user, row)| {
+            let history = Holdout::of(&user.items, split).history;
+            let numbers = numbers(population, row)?;
+            Ok(prompts.prompt(population, &user.id, history, &numbers)?.ids)
+        })
+        .collect::<Result<_>>()?;
+    let logits = ranker.score(&tokens, prompts.verbalizer.tokens())?;
+    Ok(candidates.iter().zip(&logits).map(|(row, logits)| ordered(row, logits)).collect())
+}
+
+/// The candidates of a row as numbers.
+pub(crate) fn numbers(population: &Population, row: &CandidateRow) -> Result<Vec<u32>> {
+    let number = |id: &String| {
+        let unknown = || data::Error::UnknownItem { user: row.user_id.clone(), item: id.clone() };
+        population.catalogue.index(id).ok_or_else(|| unknown().into())
+    };
+    row.items.iter().map(number).collect()
+}
+
+/// Candidates by logit, best first; equal ones stay in the retriever's order.
+fn ordered(row: &CandidateRow, logits: &[f32]) -> RankingRow {
+    let logits = &logits[..row.items.len().min(logits.len())];
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|l| (l - top).exp()).sum();
+    RankingRow {
+        user_id: row.user_id.clone(),
+        split: row.split,
+        items: order.iter().map(|i| row.items[*i].clone()).collect(),
+        scores: order.iter().map(|i| logits[*i]).collect(),
+        probabilities: order.iter().map(|i| (logits[*i] - top).exp() / sum).collect(),
+        retriever_ranks: order.iter().map(|i| *i as u32 + 1).collect(),
+    }
+}
