@@ -3,9 +3,12 @@
 mod args;
 mod cluster;
 mod commands;
+mod demo;
 mod exit;
 mod progress;
 mod tables;
+
+use std::io::IsTerminal;
 
 use clap::Parser;
 
@@ -13,7 +16,7 @@ use args::{Args, Command};
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
-    start_logging(&args);
+    start_logging();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -42,9 +45,14 @@ fn main() -> std::process::ExitCode {
 }
 
 /// Logs go to standard error; `RUST_LOG` chooses, warnings by default.
-fn start_logging(args: &Args) {
-    let default = if matches!(args.command, Command::Worker(_)) { "warn,mllm4rec=info" } else { "warn" };
+fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
 }

@@ -70,6 +70,22 @@ fn ranker(report: &Value, split: &str) -> Option<Table> {
     Some(align(table))
 }
 
+/// N@10 on test users of the retriever's order, and of rankers with and without captions.
+pub(crate) fn compare(with: &Value, without: &Value) -> Table {
+    let mut table = table();
+    table.set_header(["", "subset", "overall"]);
+    let systems = [
+        ("retriever's order", &with["retriever_order"]),
+        ("ranker without captions", &without["ranker"]),
+        ("ranker with captions", &with["ranker"]),
+    ];
+    for (name, system) in systems {
+        let of = |population: &str| cell(&system["test"][population]["ndcg@10"]);
+        table.add_row([name.to_owned(), of("subset"), of("overall")]);
+    }
+    align(table)
+}
+
 /// One sentence about the ranker, loud if it does not earn its keep.
 fn verdict(report: &Value, split: &str) -> String {
     let figure = |system: &str| &report[system][split]["subset"]["ndcg@10"];

@@ -75,7 +75,8 @@ impl Artifact {
     pub(super) fn committed(&mut self, shard: u32, rows: u64) {
         let Phase::Open(shards) = &mut self.phase else { return };
         if let Some(known) = shards.rows.get_mut(shard as usize) {
-            *known = rows.max(*known);
+            // Where the rows were not known before, progress is counted in units of the worker's own.
+            *known = if *known == 0 { 0 } else { rows };
             shards.pending.remove(&shard);
             shards.leased.remove(&shard);
             shards.done.insert(shard);

@@ -1,0 +1,82 @@
+//! The demo's world: a made-up shop and a base checkpoint small enough to travel inside the program.
+
+mod rng;
+mod shop;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use data::job::Job;
+
+pub(crate) use shop::{Settings, Shop};
+
+/// The job that the demo runs.
+const JOB: &str = include_str!("../../../configs/demo.toml");
+const TEMPLATE: &str = include_str!("../../../configs/prompts/demo.jinja");
+
+/// A Llama of 0.7 million parameters, trained on shops of other seeds by `tools/demo-base/train_base.py`.
+const BASE: [(&str, &[u8]); 3] = [
+    ("config.json", include_bytes!("../../../models/demo-base/config.json")),
+    ("model.safetensors", include_bytes!("../../../models/demo-base/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../../models/demo-base/tokenizer.json")),
+];
+
+/// The demo's files on this machine.
+pub(crate) struct World {
+    folder: PathBuf,
+}
+
+impl World {
+    /// Makes the shop of a seed and writes it and the base checkpoint into a folder.
+    pub(crate) fn write(folder: &Path, seed: u64) -> Result<Self> {
+        let world = Self { folder: folder.to_owned() };
+        std::fs::create_dir_all(world.base()).with_context(|| format!("cannot make the folder {}", world.base().display()))?;
+        let shop = Shop::new(seed, &Settings::default());
+        put(&world.interactions(), shop.interactions_csv().as_bytes())?;
+        put(&world.captions(), shop.captions_csv().as_bytes())?;
+        for (name, bytes) in BASE {
+            put(&world.base().join(name), bytes)?;
+        }
+        Ok(world)
+    }
+
+    /// The demo's job over these files, with captions or without.
+    pub(crate) fn job(&self, root: &str, seed: u64, with_captions: bool) -> Result<Job> {
+        let text = |value: &Path| toml::Value::String(value.display().to_string());
+        let mut sets = vec![
+            format!("output.root={}", toml::Value::String(root.to_owned())),
+            format!("seed={seed}"),
+            format!("dataset.path={}", text(&self.interactions())),
+            format!("captions.table={}", text(&self.captions())),
+            format!("ranker.base={}", text(&self.base())),
+        ];
+        if !with_captions {
+            sets.extend(["name=demo-no-captions".to_owned(), "captions.from=none".to_owned()]);
+        }
+        let mut job = Job::parse("the demo's job", JOB, &sets)?;
+        job.inline_template(TEMPLATE.to_owned());
+        Ok(job)
+    }
+
+    fn interactions(&self) -> PathBuf {
+        self.folder.join("interactions.csv")
+    }
+
+    fn captions(&self) -> PathBuf {
+        self.folder.join("captions.csv")
+    }
+
+    fn base(&self) -> PathBuf {
+        self.folder.join("base")
+    }
+}
+
+/// Writes a file unless it is there already, so that its time of change stays.
+fn put(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|known| known == bytes) {
+        return Ok(());
+    }
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
