@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use coordinator::{Coordinator, Options};
 use data::store::Store;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -14,17 +14,23 @@ use crate::progress::Printer;
 /// How long workers may take to leave once they are told.
 const LEAVE: Duration = Duration::from_secs(20);
 
+/// Workers that end by themselves are started again so often in one run; a machine that kills more has another problem.
+const REVIVALS: u32 = 10;
+
 /// A coordinator and its workers.
 pub(crate) struct Cluster {
     coordinator: Coordinator,
-    workers: Vec<Child>,
+    workers: Vec<(String, Child)>,
+    threads: usize,
+    revivals: u32,
 }
 
 impl Cluster {
     /// Starts the coordinator; workers come when there is work.
     pub(crate) async fn start(store: Store) -> Result<Self> {
         let options = Options { digest_cache: digest_cache(), ..Options::default() };
-        Ok(Self { coordinator: Coordinator::start(store, options).await?, workers: Vec::new() })
+        let coordinator = Coordinator::start(store, options).await?;
+        Ok(Self { coordinator, workers: Vec::new(), threads: 1, revivals: 0 })
     }
 
     /// The coordinator's address.
@@ -35,43 +41,60 @@ impl Cluster {
     /// Starts workers that share this machine's cores. What they log is printed by `printer`.
     pub(crate) fn add_workers(&mut self, count: u32, printer: &Printer) -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = (cores / count.max(1) as usize).max(1);
-        let program = std::env::current_exe().context("cannot find this program to start workers")?;
-        for i in 1..=count {
+        self.threads = (cores / count.max(1) as usize).max(1);
+        for i in 1..=count.max(1) {
             let name = format!("worker-{i}");
-            let mut child = Command::new(&program)
-                .args(["worker", "--with-parent", "--coordinator", &self.url(), "--name", &name])
-                .args(["--threads", &threads.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .with_context(|| format!("cannot start {name}"))?;
-            if let Some(stderr) = child.stderr.take() {
-                let printer = printer.clone();
-                tokio::spawn(async move {
-                    let mut lines = BufReader::new(stderr).lines();
-                    while let Ok(Some(line)) = lines.next_line().await {
-                        printer.line(&format!("{name}: {line}"));
-                    }
-                });
-            }
-            self.workers.push(child);
+            let child = self.spawn(&name, printer)?;
+            self.workers.push((name, child));
         }
         Ok(())
     }
 
-    /// Whether every worker has ended, so that nobody is left to work.
-    pub(crate) fn deserted(&mut self) -> bool {
-        !self.workers.is_empty() && self.workers.iter_mut().all(|w| matches!(w.try_wait(), Ok(Some(_))))
+    /// Starts workers again that have ended, killed by the system for their memory, say. The coordinator gives what they
+    /// held to somebody else, and gives up on a shard that costs too many of them.
+    pub(crate) fn revive(&mut self, printer: &Printer) -> Result<()> {
+        for i in 0..self.workers.len() {
+            let (name, child) = &mut self.workers[i];
+            let Ok(Some(status)) = child.try_wait() else { continue };
+            let name = name.clone();
+            self.revivals += 1;
+            if self.revivals > REVIVALS {
+                bail!("{name} ended ({status}), the {REVIVALS}th worker of this run; what they said stands above. The same command resumes the job");
+            }
+            printer.line(&format!("{name} ended ({status}), starting it again"));
+            self.workers[i].1 = self.spawn(&name, printer)?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str, printer: &Printer) -> Result<Child> {
+        let program = std::env::current_exe().context("cannot find this program to start workers")?;
+        let mut child = Command::new(&program)
+            .args(["worker", "--with-parent", "--coordinator", &self.url(), "--name", name])
+            .args(["--threads", &self.threads.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        if let Some(stderr) = child.stderr.take() {
+            let (printer, name) = (printer.clone(), name.to_owned());
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(stderr).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    printer.line(&format!("{name}: {line}"));
+                }
+            });
+        }
+        Ok(child)
     }
 
     /// Lets the workers finish what cannot be cut, then ends everything.
     pub(crate) async fn stop(mut self) -> Result<()> {
         let stopped = self.coordinator.stop().await;
         let leave = async {
-            for worker in &mut self.workers {
+            for (_, worker) in &mut self.workers {
                 let _ = worker.wait().await;
             }
         };

@@ -22,7 +22,10 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         if let Some(coordinator::Error::Data(e)) = cause.downcast_ref() {
             return of_data(e);
         }
-        if matches!(cause.downcast_ref(), Some(coordinator::Error::NoJob { .. })) || cause.is::<BadJob>() {
+        if matches!(cause.downcast_ref(), Some(coordinator::Error::NoJob { .. })) || cause.is::<BadRequest>() {
+            return BAD_CONFIG;
+        }
+        if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             return BAD_CONFIG;
         }
         if cause.is::<JobFailed>() {
@@ -50,7 +53,7 @@ pub(crate) struct JobFailed {
     pub(crate) reason: String,
 }
 
-/// The coordinator does not take the job as it is.
+/// What was asked for is wrong or does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct BadJob(pub(crate) String);
+pub(crate) struct BadRequest(pub(crate) String);

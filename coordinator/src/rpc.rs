@@ -157,7 +157,12 @@ async fn listen(inbox: mpsc::Sender<Input>, worker: WorkerId, mut stream: Stream
 
 fn status(error: &Error) -> Status {
     match error {
-        Error::Data(data::Error::Job(_) | data::Error::Read { .. }) => Status::invalid_argument(error.to_string()),
+        Error::Data(
+            data::Error::Job(_)
+            | data::Error::Read { .. }
+            | data::Error::MissingInput { .. }
+            | data::Error::AmbiguousInput { .. },
+        ) => Status::invalid_argument(error.to_string()),
         Error::NoJob { .. } => Status::not_found(error.to_string()),
         Error::Deposed { .. } => Status::unavailable(error.to_string()),
         _ => Status::internal(error.to_string()),

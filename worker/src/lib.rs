@@ -6,6 +6,7 @@
 mod checkpoint;
 mod context;
 mod device;
+mod early_stopping;
 mod error;
 mod population;
 mod ranking;

@@ -37,8 +37,9 @@ fn template(name: &str, config: &Path) -> Result<String> {
     }
     let beside = config.parent().map(|folder| folder.join(name));
     let found = [Some(Path::new(name).to_owned()), beside].into_iter().flatten().find(|path| path.is_file());
-    let path = found.with_context(|| {
-        format!("ranker.template: there is no file {name}, neither here nor beside {}", config.display())
+    let path = found.ok_or_else(|| {
+        let missing = format!("ranker.template: there is no file {name}, neither here nor beside {}", config.display());
+        crate::exit::BadRequest(missing)
     })?;
     std::fs::read_to_string(&path).with_context(|| format!("ranker.template: cannot read {}", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use coordinator::records;
 use data::artifact::{Done, done_records};
 use data::store::Store;
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: Outputs) -> Result<u8> {
         return Ok(exit::DONE);
     }
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["table", "split", "rows", "bytes", "folder"]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["table", "split", "rows", "bytes", "folder"]);
     for f in folders {
         let rows = f.rows.map(grouped).unwrap_or_default();
         table.add_row([f.name, f.split, rows, grouped(f.bytes), f.path]);

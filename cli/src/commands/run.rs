@@ -88,9 +88,7 @@ async fn drive(job: &Job, workers: u32, printer: &Printer, cluster: &mut Cluster
                     return ended(&status, submitted.complete);
                 }
             }
-            _ = patrol.tick() => if cluster.deserted() {
-                bail!("all workers ended; what they said stands above. The same command resumes the job");
-            },
+            _ = patrol.tick() => cluster.revive(printer)?,
             _ = tokio::signal::ctrl_c() => {
                 progress.finish();
                 printer.line("interrupted: saving what is done; the same command resumes");
@@ -118,7 +116,7 @@ fn ended(status: &JobStatus, nothing_to_do: bool) -> Result<End> {
 /// What the coordinator said, without the wrapping of the wire.
 fn said(status: tonic::Status) -> anyhow::Error {
     if status.code() == tonic::Code::InvalidArgument {
-        return anyhow::Error::new(exit::BadJob(status.message().to_owned()));
+        return anyhow::Error::new(exit::BadRequest(status.message().to_owned()));
     }
     anyhow::anyhow!("{}", status.message())
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use comfy_table::Table as Grid;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use coordinator::records::{self, StageRecord};
 use data::artifact::done_records;
 use data::job::{Split, Stage, nearest};
@@ -47,7 +47,8 @@ fn split(stages: &[StageRecord], asked: Option<&str>) -> Result<Split> {
     match asked {
         Some(name) => {
             let found = there.iter().find(|s| s.as_str() == name).copied();
-            found.with_context(|| format!("the job has no split `{name}`; it has {}", names()))
+            let unknown = || exit::BadRequest(format!("the job has no split `{name}`; it has {}", names()));
+            found.ok_or_else(|| unknown().into())
         }
         None => {
             let best = [Split::Test, Split::All, Split::Validation].into_iter().find(|s| there.contains(s));
@@ -112,7 +113,7 @@ impl Story {
     /// Candidates in the ranker's order, or in the retriever's where nothing was ranked.
     fn grid(&self) -> Grid {
         let mut grid = Grid::new();
-        grid.load_style(UTF8_HORIZONTAL_ONLY);
+        grid.load_style(UTF8_BORDERS_ONLY);
         match &self.ranking {
             Some(ranking) => {
                 grid.set_header(["rank", "before", "probability", "item", "title"]);
@@ -171,7 +172,7 @@ async fn find_history(store: &Store, prepare: &StageRecord, user: &str) -> Resul
     }
     let users: u64 = done_records(store, &prepare.artifact()).await?.iter().map(|d| d.rows).sum();
     let hint = nearest(user, known.iter().map(String::as_str)).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
-    bail!("there is no user {user} among the {users} of this job{hint}")
+    Err(anyhow::Error::new(exit::BadRequest(format!("there is no user {user} among the {users} of this job{hint}"))))
 }
 
 /// The row of a user in a shard of another table of the same users.

@@ -60,6 +60,7 @@ fn a_job_runs_from_the_first_stage_to_its_end() {
     let lease = granted(&core.handle(opened, at(4))).clone();
     assert_eq!(lease.shards, [1], "shard 0 was done before");
     core.handle(Event::Said(worker, FromWorker::Committed { lease: lease.id, shard: 1, rows: 5 }), at(5));
+    core.handle(Event::Said(worker, FromWorker::Ended { lease: lease.id }), at(5));
     let actions = core.handle(Event::Finished(second), at(6));
     assert_eq!(actions, [Action::Ended(job("j"), JobState::Succeeded)]);
 }

@@ -61,6 +61,10 @@ impl Job {
     /// [`Error::Job`] with every problem that was found.
     pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Self> {
         let source = Source::parse(file, text, overrides);
+        if source.is_broken() {
+            // Whatever else is wrong cannot be told from a text that is no TOML.
+            return Err(Error::Job(source.into_problems()));
+        }
         let job = Self::read(&source);
         let merged = source.table().clone();
         let problems = source.into_problems();

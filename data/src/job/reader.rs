@@ -13,6 +13,7 @@ pub(super) struct Source {
     table: Table,
     lines: BTreeMap<String, usize>,
     overridden: Vec<String>,
+    broken: bool,
     problems: RefCell<Vec<Problem>>,
 }
 
@@ -24,6 +25,7 @@ impl Source {
             table: Table::new(),
             lines: BTreeMap::new(),
             overridden: Vec::new(),
+            broken: false,
             problems: RefCell::default(),
         };
         match text.parse::<Table>() {
@@ -32,6 +34,7 @@ impl Source {
                 source.lines = lines_of_keys(text);
             }
             Err(e) => {
+                source.broken = true;
                 let line = e.span().map(|span| line_at(text, span.start));
                 source.push(Problem { file: file.to_owned(), line, key: String::new(), message: e.message().to_owned() });
             }
@@ -40,6 +43,11 @@ impl Source {
             source.set(set);
         }
         source
+    }
+
+    /// Whether the text is no TOML at all.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// The merged table.

@@ -85,6 +85,12 @@ impl Engine {
         }
     }
 
+    /// Bytes that operators have on disk right now.
+    #[cfg(test)]
+    pub(super) fn spilled_bytes(&self) -> u64 {
+        self.context.runtime_env().disk_manager.used_disk_space()
+    }
+
     /// What an engine's failure means for the user.
     pub(super) fn failure(&self, step: &'static str) -> impl Fn(DataFusionError) -> Error + Send + 'static {
         let (memory_bytes, folder) = (self.memory_bytes, self.folder.clone());

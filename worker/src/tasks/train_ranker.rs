@@ -10,10 +10,10 @@ use data::metrics::{Metric, rank_of};
 use data::tables::{CandidateRow, Table, read_all};
 use model::ranker::{Example, ModelFile, Ranker, Schedule, State};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::context::{Context, Output};
+use crate::early_stopping::Course;
 use crate::population::{Population, User};
 use crate::ranking::{Prompts, options};
 use crate::tasks::rank::numbers;
@@ -25,18 +25,6 @@ const VALIDATION_K: u32 = 10;
 const ANSWER_TOKENS: usize = 2;
 /// Prompts scored between two looks at the stop signal.
 const PROMPTS: usize = 32;
-
-/// What a checkpoint says about the training so far.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Manifest {
-    step: u64,
-    best: f64,
-    best_step: u64,
-    /// Validations since the best one.
-    stale: u32,
-    /// (step, NDCG) of every validation.
-    curve: Vec<(u64, f64)>,
-}
 
 /// Trains and commits the adapter.
 pub(crate) fn run(cx: &mut Context) -> Result<()> {
@@ -177,7 +165,7 @@ struct Trainer<'a> {
     ranker: Ranker,
     /// The files of the best model so far.
     best: Vec<ModelFile>,
-    manifest: Manifest,
+    course: Course,
 }
 
 impl<'a> Trainer<'a> {
@@ -194,13 +182,13 @@ impl<'a> Trainer<'a> {
             total_steps,
         };
         let best = Vec::new();
-        let mut trainer = Self { prompts, examples, validation, schedule, ranker, best, manifest: Manifest::default() };
+        let mut trainer = Self { prompts, examples, validation, schedule, ranker, best, course: Course::default() };
         trainer.resume(cx)?;
         Ok(trainer)
     }
 
     fn resume(&mut self, cx: &Context) -> Result<()> {
-        let Some(found) = checkpoint::latest::<Manifest>(cx)? else { return Ok(()) };
+        let Some(found) = checkpoint::latest::<Course>(cx)? else { return Ok(()) };
         let state = State {
             params: found.file(cx, "params.safetensors")?.to_vec(),
             optimizer: found.file(cx, "optimizer.safetensors")?.to_vec(),
@@ -212,8 +200,8 @@ impl<'a> Trainer<'a> {
                 .map(|name| Ok(ModelFile { name, bytes: found.file(cx, &format!("best-{name}"))?.to_vec() }))
                 .collect::<Result<_>>()?;
         }
-        self.manifest = found.manifest;
-        tracing::info!(step = self.manifest.step, "training resumes from a checkpoint");
+        self.course = found.manifest;
+        tracing::info!(step = self.course.step, "training resumes from a checkpoint");
         Ok(())
     }
 
@@ -222,22 +210,22 @@ impl<'a> Trainer<'a> {
         let settings = cx.job.ranker.clone();
         let total = self.schedule.total_steps;
         let mut loss = f64::NAN;
-        while self.manifest.step < total && self.manifest.stale < settings.patience {
+        while self.course.step < total && !self.course.is_exhausted(settings.patience) {
             if let Err(stopped) = cx.check() {
                 self.save(cx)?;
                 return Err(stopped);
             }
-            let step = self.manifest.step;
+            let step = self.course.step;
             let batch = self.examples.batch(self.prompts, step, u64::from(settings.batch_size))?;
             loss = self.ranker.train_step(&batch, self.schedule.at(step))?.loss;
-            self.manifest.step += 1;
+            self.course.step += 1;
             if !loss.is_finite() {
                 let (key, learning_rate) = ("ranker.learning_rate", settings.learning_rate);
                 return Err(Error::Diverged { stage: Stage::TrainRanker, step, loss, key, learning_rate });
             }
-            let m = &self.manifest;
+            let m = &self.course;
             cx.progress(m.step, total, "steps", || format!("loss {loss:.3}  best N@10 {:.4} at {}", m.best, m.best_step));
-            if m.step % u64::from(settings.validate_every) == 0 || m.step == total {
+            if self.course.validation_due(settings.validate_every, total) {
                 self.validate(cx)?;
             }
         }
@@ -246,13 +234,8 @@ impl<'a> Trainer<'a> {
 
     fn validate(&mut self, cx: &Context) -> Result<()> {
         let ndcg = self.validation.ndcg(cx, &self.ranker, self.prompts.verbalizer.tokens())?;
-        let m = &mut self.manifest;
-        m.curve.push((m.step, ndcg));
-        if ndcg > m.best || m.curve.len() == 1 {
-            (m.best, m.best_step, m.stale) = (ndcg, m.step, 0);
+        if self.course.observe(ndcg) {
             self.best = self.files(cx)?;
-        } else {
-            m.stale += 1;
         }
         self.save(cx)
     }
@@ -266,11 +249,11 @@ impl<'a> Trainer<'a> {
         let best: Vec<(String, Vec<u8>)> = self.best.iter().map(|f| (format!("best-{}", f.name), f.bytes.clone())).collect();
         let mut files = vec![("params.safetensors", state.params), ("optimizer.safetensors", state.optimizer)];
         files.extend(best.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
-        checkpoint::save(cx, self.manifest.step, &self.manifest, files)
+        checkpoint::save(cx, self.course.step, &self.course, files)
     }
 
     fn commit(&self, cx: &mut Context, loss: f64) -> Result<()> {
-        let (m, order) = (&self.manifest, self.validation.order);
+        let (m, order) = (&self.course, self.validation.order);
         if m.best < order {
             if cx.job.ranker.require_lift {
                 return Err(Error::NoLift { ranker: m.best, retriever: order });

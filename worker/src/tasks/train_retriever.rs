@@ -6,28 +6,16 @@ use data::job::{Retriever, Split, Stage};
 use data::metrics::Metric;
 use model::params::AdamW;
 use model::retriever::{Dropout, LruRec, LruRecConfig, PackedBatch, example_key, optimizer_config, windows};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::context::{Context, Output};
+use crate::early_stopping::Course;
 use crate::population::{Population, User};
 use crate::retrieval::{USERS, retrieve};
 use crate::{Error, Result, checkpoint};
 
 /// The metric that early stopping looks at, Recall@10.
 const VALIDATION_K: u32 = 10;
-
-/// What a checkpoint says about the training so far.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Manifest {
-    step: u64,
-    best: f64,
-    best_step: u64,
-    /// Validations since the best one.
-    stale: u32,
-    /// (step, recall) of every validation.
-    curve: Vec<(u64, f64)>,
-}
 
 /// Trains and commits the model.
 pub(crate) fn run(cx: &mut Context) -> Result<()> {
@@ -40,7 +28,7 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let best = trainer.best.save()?;
     output.file("model.safetensors", best.weights);
     output.file("config.json", best.config);
-    let m = &trainer.manifest;
+    let m = &trainer.course;
     output.stats.rows = trainer.windows.len() as u64;
     output.stats.steps = m.step;
     let notes = [("steps", json!(m.step)), ("best_step", json!(m.best_step)), ("best_recall@10", json!(m.best)), ("loss", json!(last)), ("curve", json!(m.curve))];
@@ -59,7 +47,7 @@ struct Trainer<'a> {
     model: LruRec,
     optimizer: AdamW,
     best: LruRec,
-    manifest: Manifest,
+    course: Course,
 }
 
 impl<'a> Trainer<'a> {
@@ -78,21 +66,21 @@ impl<'a> Trainer<'a> {
         let model = LruRec::new(config, cx.job.seed)?;
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
         let best = model.clone();
-        let mut trainer = Self { settings, seed: cx.job.seed, users, windows, model, optimizer, best, manifest: Manifest::default() };
+        let mut trainer = Self { settings, seed: cx.job.seed, users, windows, model, optimizer, best, course: Course::default() };
         trainer.resume(cx)?;
         Ok(trainer)
     }
 
     fn resume(&mut self, cx: &Context) -> Result<()> {
-        let Some(found) = checkpoint::latest::<Manifest>(cx)? else { return Ok(()) };
+        let Some(found) = checkpoint::latest::<Course>(cx)? else { return Ok(()) };
         let items = self.model.config().items;
         let config = found.file(cx, "config.json")?;
         self.model = LruRec::load(&found.file(cx, "model.safetensors")?, &config, items)?;
         self.best = LruRec::load(&found.file(cx, "best.safetensors")?, &config, items)?;
         let optimizer = found.file(cx, "optimizer.safetensors")?;
         self.optimizer = AdamW::load(self.optimizer.config().clone(), &optimizer, self.model.params())?;
-        self.manifest = found.manifest;
-        tracing::info!(step = self.manifest.step, "training resumes from a checkpoint");
+        self.course = found.manifest;
+        tracing::info!(step = self.course.step, "training resumes from a checkpoint");
         Ok(())
     }
 
@@ -101,15 +89,15 @@ impl<'a> Trainer<'a> {
         let per_epoch = self.windows.len().div_ceil(self.settings.batch_size as usize) as u64;
         let total = per_epoch * u64::from(self.settings.max_epochs);
         let mut loss = f64::NAN;
-        while self.manifest.step < total && self.manifest.stale < self.settings.patience {
+        while self.course.step < total && !self.course.is_exhausted(self.settings.patience) {
             if let Err(stopped) = cx.check() {
                 self.save(cx)?;
                 return Err(stopped);
             }
             loss = self.step(per_epoch)?;
-            let m = &self.manifest;
+            let m = &self.course;
             cx.progress(m.step, total, "steps", || format!("loss {loss:.3}  best R@10 {:.4} at {}", m.best, m.best_step));
-            if self.manifest.step % u64::from(self.settings.validate_every) == 0 || self.manifest.step == total {
+            if self.course.validation_due(self.settings.validate_every, total) {
                 self.validate(cx)?;
             }
         }
@@ -117,7 +105,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn step(&mut self, per_epoch: u64) -> Result<f64> {
-        let (epoch, place) = (self.manifest.step / per_epoch, self.manifest.step % per_epoch);
+        let (epoch, place) = (self.course.step / per_epoch, self.course.step % per_epoch);
         let order = Permutation::new(self.windows.len() as u64, self.seed, epoch);
         let batch = u64::from(self.settings.batch_size);
         let examples = (place * batch..((place + 1) * batch).min(order.len())).map(|i| order.at(i));
@@ -125,11 +113,11 @@ impl<'a> Trainer<'a> {
         let batch = PackedBatch::train(windows, self.settings.max_length as usize);
         let dropout = Dropout { seed: self.seed, rate: self.settings.dropout as f32 };
         let report = self.model.train_step(&batch, &mut self.optimizer, dropout)?;
-        self.manifest.step += 1;
+        self.course.step += 1;
         if !report.loss.is_finite() {
             return Err(Error::Diverged {
                 stage: Stage::TrainRetriever,
-                step: self.manifest.step,
+                step: self.course.step,
                 loss: report.loss,
                 key: "retriever.learning_rate",
                 learning_rate: self.settings.learning_rate,
@@ -140,13 +128,8 @@ impl<'a> Trainer<'a> {
 
     fn validate(&mut self, cx: &Context) -> Result<()> {
         let recall = self.recall(cx)?;
-        let m = &mut self.manifest;
-        m.curve.push((m.step, recall));
-        if recall > m.best || m.curve.len() == 1 {
-            (m.best, m.best_step, m.stale) = (recall, m.step, 0);
+        if self.course.observe(recall) {
             self.best = self.model.clone();
-        } else {
-            m.stale += 1;
         }
         self.save(cx)
     }
@@ -182,6 +165,6 @@ impl<'a> Trainer<'a> {
             ("best.safetensors", self.best.save()?.weights),
             ("optimizer.safetensors", self.optimizer.save()?),
         ];
-        checkpoint::save(cx, self.manifest.step, &self.manifest, files)
+        checkpoint::save(cx, self.course.step, &self.course, files)
     }
 }

@@ -1,6 +1,12 @@
 //! What a user is told when the input, the job or the machine will not do.
 
+use arrow::array::AsArray;
+use futures::StreamExt;
+
 use super::*;
+use crate::prepare::engine::Engine;
+use crate::prepare::filter::in_order;
+use crate::prepare::spool::{InteractionSpool, Time};
 
 /// `users` users with the same `items` items each.
 fn ratings(users: usize, items: usize) -> String {
@@ -115,16 +121,49 @@ fn a_gzip_stream_that_breaks_off_is_an_error() {
 }
 
 #[test]
-fn small_memory_spills_to_the_same_result_or_names_its_key() {
+fn small_memory_gives_the_same_result_or_names_its_key() {
     let folder = Folder::new();
     folder.write("x.csv", ratings(20_000, 20));
     let data = folder.dataset(Format::Table);
     let plenty = run(&data).unwrap();
-    let spilled = run_with(&data, &Limits { memory_bytes: 64 << 20, ..limits() }).unwrap();
-    assert!(plenty == spilled, "memory changes the result");
-    let error = run_with(&data, &Limits { memory_bytes: 64 << 10, ..limits() }).unwrap_err();
+    let run_in = |memory_bytes| run_with(&data, &Limits { memory_bytes, ..limits() });
+    assert!(plenty == run_in(32 << 20).unwrap(), "memory changes the result");
+    for mebibytes in [16, 8, 4, 2] {
+        match run_in(mebibytes << 20) {
+            Ok(outcome) => assert!(plenty == outcome, "{mebibytes} MiB change the result"),
+            Err(error) => assert!(matches!(error, Error::Memory { .. }), "{mebibytes} MiB: {error:?}"),
+        }
+    }
+    let error = run_in(64 << 10).unwrap_err();
     assert!(matches!(error, Error::Memory { .. }), "{error:?}");
     assert!(error.to_string().contains("`limits.memory`"), "{error}");
+}
+
+#[tokio::test]
+async fn sorts_larger_than_the_memory_spill_to_the_folder() {
+    let folder = Folder::new();
+    let mut spool = InteractionSpool::create(folder.path()).unwrap();
+    for row in 0..400_000_i64 {
+        let id = format!("{:08}", row * 7_919 % 400_009);
+        spool.push(&id, &id, Time::Micros(row)).unwrap();
+    }
+    spool.finish().unwrap();
+    let engine = Engine::new(folder.path(), 12 << 20).unwrap();
+    let rows = in_order(engine.open("interactions").await.unwrap()).unwrap();
+    let mut batches = rows.execute_stream().await.unwrap();
+    let (mut seen, mut spilled) = (0, 0);
+    let mut last = String::new();
+    while let Some(batch) = batches.next().await {
+        let batch = batch.unwrap();
+        spilled = spilled.max(engine.spilled_bytes());
+        for user in batch.column(0).as_string::<i32>().iter().flatten() {
+            assert!(last.as_str() < user, "{last} comes before {user}");
+            user.clone_into(&mut last);
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 400_000);
+    assert!(spilled > 1 << 20, "{spilled} bytes were spilled");
 }
 
 #[test]

@@ -1,0 +1,73 @@
+//! Every job file that we hand out is right, except for the one that is wrong on purpose.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use data::Error;
+use data::job::Job;
+
+/// What is wrong with `wrong.toml`, all of it.
+const WRONG: [&str; 10] = [
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
+}
+
+/// Job files of the folder with their texts; other files there are not TOML.
+fn files() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            files.push((path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn every_job_file_parses() {
+    let names: Vec<String> = files().into_iter().map(|(name, _)| name).collect();
+    for known in ["beauty.toml", "movielens.toml", "table.toml", "wrong.toml"] {
+        assert!(names.iter().any(|n| n == known), "{known} is not among {names:?}");
+    }
+    for (name, text) in files() {
+        if name != "wrong.toml" {
+            let job = Job::parse(&name, &text, &[]).unwrap_or_else(|e| panic!("{e}"));
+            let again = Job::parse(&name, &job.to_toml(), &[]).unwrap();
+            assert_eq!(again, job, "{name} does not survive being written and read");
+        }
+    }
+}
+
+#[test]
+fn templates_that_job_files_name_are_there() {
+    for (name, text) in files() {
+        if let Ok(job) = Job::parse(&name, &text, &[]) {
+            let template = &job.ranker.template;
+            let root = folder().join("..");
+            let there = template.is_empty() || root.join(template).is_file() || folder().join(template).is_file();
+            assert!(there, "{name}: ranker.template = {template}");
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_of_the_wrong_job_file_are_reported() {
+    let text = std::fs::read_to_string(folder().join("wrong.toml")).unwrap();
+    let Err(Error::Job(problems)) = Job::parse("wrong.toml", &text, &[]) else { panic!("wrong.toml is not wrong") };
+    let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(found, WRONG, "{found:#?}");
+}

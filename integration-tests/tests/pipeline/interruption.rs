@@ -1,0 +1,72 @@
+//! A job that is interrupted in training goes on where it was and ends with the same bytes.
+
+use std::time::{Duration, Instant};
+
+use data::job::Stage;
+use mllm4rec_integration_tests::program::{Workshop, holds, interrupt};
+
+/// Only the retriever, and long enough to be interrupted.
+const LONG: [&str; 10] = [
+    "--set",
+    r#"stages=["prepare","train_retriever"]"#,
+    "--set",
+    "retriever.max_epochs=600",
+    "--set",
+    "retriever.hidden=32",
+    "--set",
+    "retriever.patience=100000",
+    "--set",
+    "retriever.validate_every=50",
+];
+
+#[test]
+fn an_interrupted_training_resumes_and_ends_the_same() {
+    let workshop = Workshop::open();
+    let straight = workshop.finish("straight", &LONG);
+
+    let child = workshop.start("broken", &LONG);
+    let artifacts = workshop.path("broken").join("_control/v1/artifacts/train_retriever");
+    let started = Instant::now();
+    while !holds(&artifacts, "MANIFEST.json") {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let ended = interrupt(child);
+    assert_eq!(ended.code, Some(130), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("the same command resumes"), "{}", ended.stderr);
+    assert!(ended.took < Duration::from_secs(20), "leaving took {:?}", ended.took);
+    let model = workshop.path("broken").join("models");
+    assert!(!holds(&model, "_SUCCESS"), "the training ended before it was interrupted: make it longer");
+    assert!(holds(&artifacts, "MANIFEST.json"), "no checkpoint was left");
+
+    let resumed = workshop.finish("broken", &LONG);
+    let weights = |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
+    assert!(weights(&resumed) == weights(&straight), "the resumed training ended with other weights");
+    assert!(!holds(&artifacts, "MANIFEST.json"), "checkpoints of a finished training are left");
+}
+
+/// Twice in a row, as a machine that is preempted again and again.
+#[test]
+fn every_interruption_keeps_what_was_reached() {
+    let workshop = Workshop::open();
+    let step = |root: &str| -> u64 {
+        let checkpoints = workshop.path(root).join("_control/v1/artifacts/train_retriever");
+        let artifact = std::fs::read_dir(checkpoints).unwrap().next().unwrap().unwrap().path();
+        let steps = std::fs::read_dir(artifact.join("checkpoints/0")).unwrap();
+        steps.map(|s| s.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap()).max().unwrap()
+    };
+    let mut reached = 0;
+    for _ in 0..2 {
+        let child = workshop.start("root", &LONG);
+        let started = Instant::now();
+        let artifacts = workshop.path("root").join("_control/v1/artifacts/train_retriever");
+        while !holds(&artifacts, "MANIFEST.json") || step("root") < reached + 50 {
+            assert!(started.elapsed() < Duration::from_secs(60), "no further than step {reached} after a minute");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ended = interrupt(child);
+        assert_eq!(ended.code, Some(130), "{}\n{}", ended.stdout, ended.stderr);
+        assert!(step("root") > reached, "still at step {reached}");
+        reached = step("root");
+    }
+}

@@ -1,0 +1,8 @@
+//! The whole pipeline through the real binary: same rows whatever happens, no work twice, errors that say what to do.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod damage;
+mod interruption;
+mod reuse;
+mod workers;
