@@ -59,7 +59,9 @@ impl Cluster {
             let name = name.clone();
             self.revivals += 1;
             if self.revivals > REVIVALS {
-                bail!("{name} ended ({status}), the {REVIVALS}th worker of this run; what they said stands above. The same command resumes the job");
+                bail!(
+                    "{name} ended ({status}), the {REVIVALS}th worker of this run; what they said stands above. The same command resumes the job"
+                );
             }
             printer.line(&format!("{name} ended ({status}), starting it again"));
             self.workers[i].1 = self.spawn(&name, printer)?;

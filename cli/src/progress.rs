@@ -98,7 +98,11 @@ impl Progress {
         let text = describe(shown, stage);
         if let Some(bar) = &shown.bar {
             bar.set_length(stage.progress.total.max(1));
-            bar.set_position(if stage.state == StageState::Done { stage.progress.total.max(1) } else { stage.progress.done });
+            bar.set_position(if stage.state == StageState::Done {
+                stage.progress.total.max(1)
+            } else {
+                stage.progress.done
+            });
             bar.set_message(text);
             if ended {
                 bar.abandon();
@@ -155,7 +159,11 @@ fn style() -> ProgressStyle {
 /// `1:05` or `1:02:03`.
 pub(crate) fn clock(time: Duration) -> String {
     let s = time.as_secs();
-    if s >= 3600 { format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60) } else { format!("{}:{:02}", s / 60, s % 60) }
+    if s >= 3600 {
+        format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+    } else {
+        format!("{}:{:02}", s / 60, s % 60)
+    }
 }
 
 /// `1,234,567`

@@ -19,7 +19,11 @@ pub(crate) fn render(report: &Value) -> String {
     );
     for split in ["validation", "test"] {
         if let Some(table) = retriever(report, split) {
-            let _ = writeln!(text, "retriever, {split}: {} users, whole catalogue\n{table}\n", report["retriever"][split]["users"]);
+            let _ = writeln!(
+                text,
+                "retriever, {split}: {} users, whole catalogue\n{table}\n",
+                report["retriever"][split]["users"]
+            );
         }
         if let Some(table) = ranker(report, split) {
             let form = &report["ranker"][split];
@@ -101,13 +105,18 @@ fn verdict(report: &Value, split: &str) -> String {
             of(order, "value")
         );
     }
-    let apart = if of(ours, "low") > of(order, "high") { "the intervals do not overlap" } else { "the intervals overlap" };
-    format!("{trained}; better than the retriever's order by {:.4} N@10 on the subset; {apart}", of(ours, "value") - of(order, "value"))
+    let apart =
+        if of(ours, "low") > of(order, "high") { "the intervals do not overlap" } else { "the intervals overlap" };
+    format!(
+        "{trained}; better than the retriever's order by {:.4} N@10 on the subset; {apart}",
+        of(ours, "value") - of(order, "value")
+    )
 }
 
 /// `.1426 [.12–.17]`
 pub(crate) fn cell(figure: &Value) -> String {
-    let (Some(value), Some(low), Some(high)) = (figure["value"].as_f64(), figure["low"].as_f64(), figure["high"].as_f64())
+    let (Some(value), Some(low), Some(high)) =
+        (figure["value"].as_f64(), figure["low"].as_f64(), figure["high"].as_f64())
     else {
         return "–".to_owned();
     };

@@ -18,7 +18,9 @@ pub enum Error {
         reason: String,
     },
     /// Another coordinator has taken the lead.
-    #[error("another coordinator took over this root with term {newer} (this one led term {own}); it goes on with the jobs, this one stops")]
+    #[error(
+        "another coordinator took over this root with term {newer} (this one led term {own}); it goes on with the jobs, this one stops"
+    )]
     Deposed {
         /// Our term.
         own: u64,

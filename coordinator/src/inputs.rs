@@ -47,7 +47,10 @@ async fn base_files(folder: &Path, known: &mut InputDigests) -> Result<BTreeMap<
     for entry in listing {
         let entry = entry.map_err(|e| unreadable(folder, &e.to_string()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let matters = name.ends_with(".safetensors") || name == "config.json" || name == "tokenizer.json" || name.ends_with(".index.json");
+        let matters = name.ends_with(".safetensors")
+            || name == "config.json"
+            || name == "tokenizer.json"
+            || name.ends_with(".index.json");
         if matters {
             files.insert(format!("base:{name}"), known.digest(&entry.path().to_string_lossy()).await?);
         }
@@ -63,6 +66,8 @@ async fn base_files(folder: &Path, known: &mut InputDigests) -> Result<BTreeMap<
 fn unreadable(folder: &Path, reason: &str) -> Error {
     Error::Data(data::Error::Read {
         path: folder.display().to_string(),
-        reason: format!("{reason}; ranker.base must be the folder of a checkpoint in HF layout: config.json, *.safetensors, tokenizer.json"),
+        reason: format!(
+            "{reason}; ranker.base must be the folder of a checkpoint in HF layout: config.json, *.safetensors, tokenizer.json"
+        ),
     })
 }

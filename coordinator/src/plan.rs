@@ -126,12 +126,18 @@ impl Planner<'_> {
         }
         let mut inputs = self.inputs(&from);
         inputs.digests.extend(files.base.clone());
-        let config = json!({"seed": self.job.seed, "candidates": self.job.retriever.candidates, "ranker": self.job.ranker});
+        let config =
+            json!({"seed": self.job.seed, "candidates": self.job.retriever.candidates, "ranker": self.job.ranker});
         self.add(Stage::TrainRanker, None, config, inputs);
     }
 
     fn rank(&mut self, split: Split) {
-        let from = [(Stage::Prepare, None), (Stage::Caption, None), (Stage::TrainRanker, None), (Stage::Retrieve, Some(split))];
+        let from = [
+            (Stage::Prepare, None),
+            (Stage::Caption, None),
+            (Stage::TrainRanker, None),
+            (Stage::Retrieve, Some(split)),
+        ];
         let inputs = self.inputs(&from);
         self.add(Stage::Rank, Some(split), json!({}), inputs);
     }
@@ -178,4 +184,3 @@ impl Planner<'_> {
         self.stages.push(PlannedStage { artifact, split, spec, needs: inputs.needs });
     }
 }
-

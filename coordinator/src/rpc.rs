@@ -106,7 +106,8 @@ impl Workers for Service {
         request: Request<Streaming<pb::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut said = request.into_inner();
-        let first = said.message().await?.ok_or_else(|| Status::invalid_argument("the session ended before it began"))?;
+        let first =
+            said.message().await?.ok_or_else(|| Status::invalid_argument("the session ended before it began"))?;
         let register = match FromWorker::try_from(first) {
             Ok(FromWorker::Register(register)) => register,
             Ok(_) => return Err(Status::failed_precondition("a session begins with a registration")),

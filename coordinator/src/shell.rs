@@ -62,7 +62,8 @@ impl Coordinator {
     /// # Errors
     /// If the store cannot be written or the address not be listened on.
     pub async fn start(store: Store, options: Options) -> Result<Self> {
-        let listening = |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
+        let listening =
+            |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
         let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
         let leadership = Leadership::take(&store, &address.to_string()).await?;
@@ -249,7 +250,13 @@ impl Shell {
                 self.stages.insert(stage.artifact.clone(), stage);
             }
             info!(job = %id, complete = all, "job submitted");
-            let first = JobStatus { job: id.clone(), state: JobState::Running, stages: vec![], workers: 0, reason: String::new() };
+            let first = JobStatus {
+                job: id.clone(),
+                state: JobState::Running,
+                stages: vec![],
+                workers: 0,
+                reason: String::new(),
+            };
             let known = KnownJob { toml: job.to_toml(), job, status: watch::Sender::new(first), settled: false };
             self.jobs.insert(id.clone(), known);
             self.feed(event);
@@ -260,8 +267,7 @@ impl Shell {
     fn join(&mut self, to: mpsc::Sender<ToWorker>, reply: oneshot::Sender<WorkerId>) {
         self.next_worker += 1;
         let id = WorkerId(self.next_worker);
-        let welcome =
-            Welcome { worker: id, root: self.store.url().to_owned(), heartbeat: self.options.heartbeat };
+        let welcome = Welcome { worker: id, root: self.store.url().to_owned(), heartbeat: self.options.heartbeat };
         if to.try_send(ToWorker::Welcome(welcome)).is_ok() && reply.send(id).is_ok() {
             self.workers.insert(id, to);
             self.feed(Event::Joined(id));
@@ -408,7 +414,11 @@ async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(JobP
 }
 
 /// Writes down what an artifact is, and finds its shards: rows of each, and which are done.
-async fn open_artifact(store: &Store, stage: &PlannedStage, prepare: Option<&ArtifactId>) -> Result<(Vec<u64>, Vec<u32>)> {
+async fn open_artifact(
+    store: &Store,
+    stage: &PlannedStage,
+    prepare: Option<&ArtifactId>,
+) -> Result<(Vec<u64>, Vec<u32>)> {
     let id = &stage.artifact;
     artifact::write_spec(store, &stage.spec).await?;
     let mut input_parts = Vec::new();
@@ -435,7 +445,9 @@ fn is_map(stage: Stage) -> bool {
 /// The tables and models of a stage.
 fn outputs(stage: Stage, has_target: bool) -> Vec<Output> {
     match stage {
-        Stage::Prepare => vec![Output::Table(Table::Items), Output::Table(Table::Histories), Output::Table(Table::Rejected)],
+        Stage::Prepare => {
+            vec![Output::Table(Table::Items), Output::Table(Table::Histories), Output::Table(Table::Rejected)]
+        }
         Stage::Caption => vec![Output::Table(Table::Captions)],
         Stage::TrainRetriever | Stage::TrainRanker => vec![Output::Model],
         Stage::Retrieve if has_target => vec![Output::Table(Table::Candidates), Output::Table(Table::TargetRanks)],

@@ -95,7 +95,9 @@ pub enum Error {
         min_rating: f64,
     },
     /// A sort or join does not fit into memory.
-    #[error("{step} needs more memory than `limits.memory` = {limit_bytes} bytes, even with spilling to disk: raise it ({reason})")]
+    #[error(
+        "{step} needs more memory than `limits.memory` = {limit_bytes} bytes, even with spilling to disk: raise it ({reason})"
+    )]
     Memory {
         /// What was being done.
         step: &'static str,
@@ -129,7 +131,9 @@ pub enum Error {
         second: String,
     },
     /// A row names an item that the items table does not have.
-    #[error("user `{user}` has item `{item}`, which is not in the items table: histories and items are of different datasets")]
+    #[error(
+        "user `{user}` has item `{item}`, which is not in the items table: histories and items are of different datasets"
+    )]
     UnknownItem {
         /// The user.
         user: String,
@@ -176,7 +180,9 @@ pub enum Error {
         object: String,
     },
     /// The disk, or the quota on it, is used up.
-    #[error("the disk is full: cannot {action} {object} ({reason}); free some space or choose another `output.root`, then run the same command again: finished shards are kept")]
+    #[error(
+        "the disk is full: cannot {action} {object} ({reason}); free some space or choose another `output.root`, then run the same command again: finished shards are kept"
+    )]
     DiskFull {
         /// What was being done.
         action: &'static str,
@@ -186,7 +192,9 @@ pub enum Error {
         reason: String,
     },
     /// The store refuses this identity.
-    #[error("no permission to {action} {object} ({reason}); give this user or role the right to read, list and create objects there, or choose another `output.root`")]
+    #[error(
+        "no permission to {action} {object} ({reason}); give this user or role the right to read, list and create objects there, or choose another `output.root`"
+    )]
     Denied {
         /// What was being done.
         action: &'static str,
@@ -196,7 +204,9 @@ pub enum Error {
         reason: String,
     },
     /// The bucket or container itself is not there.
-    #[error("the bucket of {url} does not exist or is not visible to this identity ({reason}); create it, or correct the URL")]
+    #[error(
+        "the bucket of {url} does not exist or is not visible to this identity ({reason}); create it, or correct the URL"
+    )]
     NoBucket {
         /// The root of the store.
         url: String,
@@ -224,7 +234,9 @@ pub enum Error {
         reason: String,
     },
     /// A part is larger than what one request may carry.
-    #[error("{object} would hold {bytes} bytes, more than the {limit} of a part; make shards smaller (`dataset.shard_users`)")]
+    #[error(
+        "{object} would hold {bytes} bytes, more than the {limit} of a part; make shards smaller (`dataset.shard_users`)"
+    )]
     PartTooLarge {
         /// Path of the part.
         object: String,
@@ -252,7 +264,9 @@ pub enum Error {
         shards: u32,
     },
     /// An artifact was to be finished while shards are missing.
-    #[error("{missing} of {shards} shards of this {stage} artifact are not done yet, the first of them {first}; run the job again to finish it")]
+    #[error(
+        "{missing} of {shards} shards of this {stage} artifact are not done yet, the first of them {first}; run the job again to finish it"
+    )]
     ShardsMissing {
         /// Stage of the artifact.
         stage: crate::job::Stage,
@@ -270,7 +284,9 @@ pub enum Error {
         folder: String,
     },
     /// A finished folder lacks a part.
-    #[error("{folder} is finished but lacks {part}; somebody removed or renamed it: restore it, or write the table again")]
+    #[error(
+        "{folder} is finished but lacks {part}; somebody removed or renamed it: restore it, or write the table again"
+    )]
     PartMissing {
         /// URL of the folder.
         folder: String,
@@ -288,7 +304,9 @@ pub enum Error {
         reason: String,
     },
     /// A part has another schema than its table.
-    #[error("{file}: column `{column}` of table `{table}` {problem}; this folder was written as another table or by another version")]
+    #[error(
+        "{file}: column `{column}` of table `{table}` {problem}; this folder was written as another table or by another version"
+    )]
     Column {
         /// The file.
         file: String,

@@ -7,18 +7,7 @@ use data::Error;
 use data::job::Job;
 
 /// What is wrong with `wrong.toml`, all of it.
-const WRONG: [&str; 10] = [
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
-];
+const WRONG: [&str; 10] = ["", "", "", "", "", "", "", "", "", ""];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
@@ -30,7 +19,10 @@ fn files() -> Vec<(String, String)> {
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
-            files.push((path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(&path).unwrap()));
+            files.push((
+                path.file_name().unwrap().to_str().unwrap().to_owned(),
+                std::fs::read_to_string(&path).unwrap(),
+            ));
         }
     }
     files.sort();

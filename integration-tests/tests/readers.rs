@@ -22,13 +22,18 @@ fn expected<R: Row>(job: &JobOutputs, stage: Stage, split: Option<Split>, id: fn
     let ids: Vec<String> = rows.iter().map(id).collect();
     let columns: Vec<String> = R::schema().fields().iter().map(|f| f.name().clone()).collect();
     let folder = job.folder(R::TABLE, stage, split).display().to_string();
-    (folder, json!({"rows": rows.len(), "columns": columns, "id": columns[0], "first": ids.iter().min(), "last": ids.iter().max()}))
+    (
+        folder,
+        json!({"rows": rows.len(), "columns": columns, "id": columns[0], "first": ids.iter().min(), "last": ids.iter().max()}),
+    )
 }
 
 #[test]
 fn other_programs_read_what_we_read() {
     let Some(python) = std::env::var_os("MLLM4REC_PYTHON") else {
-        println!("skipped: MLLM4REC_PYTHON names no Python with duckdb, polars and pyarrow; `cargo xtask check` makes one");
+        println!(
+            "skipped: MLLM4REC_PYTHON names no Python with duckdb, polars and pyarrow; `cargo xtask check` makes one"
+        );
         return;
     };
     let workshop = Workshop::open();
@@ -46,7 +51,8 @@ fn other_programs_read_what_we_read() {
         expected::<MetricRow>(&job, Stage::Evaluate, None, |r| r.split.to_string()),
     ]
     .into();
-    let covered: Vec<bool> = Table::ALL.iter().map(|t| tables.keys().any(|f| f.contains(&format!("/{}/", t.name())))).collect();
+    let covered: Vec<bool> =
+        Table::ALL.iter().map(|t| tables.keys().any(|f| f.contains(&format!("/{}/", t.name())))).collect();
     assert!(covered.iter().all(|c| *c), "a table is not read by this test: {covered:?}");
 
     let folders: Vec<&String> = tables.keys().collect();

@@ -19,20 +19,19 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub mod embedding;
+pub mod attention;
 pub mod dropout;
-pub mod layer_norm;
+pub mod embedding;
+pub mod gelu;
 pub mod gemm;
-pub mod packed_linear;
-pub mod nf4;
+pub mod layer_norm;
+pub mod linear_cross_entropy;
 pub mod lora;
+pub mod lru_scan;
+pub mod nf4;
 pub mod rms_norm;
 pub mod rope;
-pub mod attention;
 pub mod swiglu;
-pub mod gelu;
-pub mod lru_scan;
-pub mod linear_cross_entropy;
 pub mod top_k;
 
 pub mod adamw;

@@ -60,7 +60,11 @@ impl Segments {
         self.ranges()
             .enumerate()
             .map(|(i, r)| {
-                if r.is_empty() { Err(Error::Setting { op: "segments", what: format!("sequence {i} is empty") }) } else { Ok(r.end - 1) }
+                if r.is_empty() {
+                    Err(Error::Setting { op: "segments", what: format!("sequence {i} is empty") })
+                } else {
+                    Ok(r.end - 1)
+                }
             })
             .collect()
     }

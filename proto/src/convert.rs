@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::messages::{
-    FailureClass, FromWorker, Grant, JobState, JobStatus, Progress, Register, StageState, StageStatus, ToWorker, Welcome,
+    FailureClass, FromWorker, Grant, JobState, JobStatus, Progress, Register, StageState, StageStatus, ToWorker,
+    Welcome,
 };
 use crate::{JobId, LeaseId, WorkerId, pb};
 

@@ -17,7 +17,8 @@ mod tests;
 pub use convert::Invalid;
 pub use ids::{JobId, LeaseId, WorkerId};
 pub use messages::{
-    FailureClass, FromWorker, Grant, JobState, JobStatus, Progress, Register, StageState, StageStatus, ToWorker, Welcome,
+    FailureClass, FromWorker, Grant, JobState, JobStatus, Progress, Register, StageState, StageStatus, ToWorker,
+    Welcome,
 };
 
 /// Raised when the two ends of a session would misunderstand each other.

@@ -198,4 +198,3 @@ fn peak_rss_bytes() -> u64 {
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     if code == 0 { u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit } else { 0 }
 }
-

@@ -1,9 +1,9 @@
 //! Users and items as the models see them: numbers.
 
+use data::artifact::{ArtifactId, table_prefix};
 use data::dataset::Catalogue;
 use data::job::Stage;
 use data::tables::{HistoryRow, ItemRow, Reader, Table, read_all};
-use data::artifact::{ArtifactId, table_prefix};
 
 use crate::Result;
 use crate::context::Context;

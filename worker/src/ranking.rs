@@ -44,7 +44,13 @@ impl Prompts {
     }
 
     /// The prompt of one user.
-    pub(crate) fn prompt(&self, population: &Population, who: &str, history: &[u32], candidates: &[u32]) -> Result<Prompt> {
+    pub(crate) fn prompt(
+        &self,
+        population: &Population,
+        who: &str,
+        history: &[u32],
+        candidates: &[u32],
+    ) -> Result<Prompt> {
         let shown = &history[history.len().saturating_sub(self.builder.options().history)..];
         let (shown, candidates) = (self.items(population, shown), self.items(population, candidates));
         Ok(self.builder.prompt(who, &shown, &candidates)?)

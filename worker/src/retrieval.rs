@@ -47,7 +47,12 @@ pub(crate) fn retrieve(model: &LruRec, users: &[User], split: Split, k: usize) -
 
 /// Retrieves for some prefixes of one user's training sequence, `lengths` ascending; the last item of a prefix is its
 /// answer and not part of the history.
-pub(crate) fn retrieve_prefixes(model: &LruRec, training: &[u32], lengths: &[usize], k: usize) -> Result<Vec<Vec<Scored>>> {
+pub(crate) fn retrieve_prefixes(
+    model: &LruRec,
+    training: &[u32],
+    lengths: &[usize],
+    k: usize,
+) -> Result<Vec<Vec<Scored>>> {
     let histories: Vec<&[u32]> = lengths.iter().map(|n| &training[..n - 1]).collect();
     let seen: Vec<Vec<u32>> = histories.iter().map(|h| sorted(h)).collect();
     let longest = model.config().max_length;

@@ -45,6 +45,8 @@ fn summarize(ended: &[Ended], python: bool) {
         println!("{word}  {:<12} {:>6.1} s", step.name, step.took.as_secs_f64());
     }
     if !python {
-        println!("SKIPPED reading the tables with DuckDB, Polars and pyarrow: there is no Python with them (see above)");
+        println!(
+            "SKIPPED reading the tables with DuckDB, Polars and pyarrow: there is no Python with them (see above)"
+        );
     }
 }

@@ -16,7 +16,8 @@ use serde_json::Value;
 
 /// Reads a job file with its overrides and the prompt template that it names.
 pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Result<Job> {
-    let text = std::fs::read_to_string(config).with_context(|| format!("cannot read the job file {}", config.display()))?;
+    let text =
+        std::fs::read_to_string(config).with_context(|| format!("cannot read the job file {}", config.display()))?;
     let mut sets = sets.to_vec();
     sets.extend(root.map(|root| format!("output.root={}", toml::Value::String(root.to_owned()))));
     let mut job = Job::parse(&config.display().to_string(), &text, &sets)?;
@@ -46,6 +47,7 @@ fn template(name: &str, config: &Path) -> Result<String> {
 
 /// The report of a finished job.
 pub(crate) async fn report(store: &Store, job: &str) -> Result<Value> {
-    let bytes = store.get(&coordinator::report::path(job)).await.context("the job has not finished: it has no report")?;
+    let bytes =
+        store.get(&coordinator::report::path(job)).await.context("the job has not finished: it has no report")?;
     serde_json::from_slice(&bytes).context("the job's metrics.json is damaged")
 }

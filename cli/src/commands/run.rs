@@ -46,14 +46,23 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
     };
     let report = report(&store, &finished.job).await?;
     if args.json {
-        println!("{:#}", json!({"job": finished.job, "root": store.url(), "nothing_to_do": finished.nothing_to_do, "report": report}));
+        println!(
+            "{:#}",
+            json!({"job": finished.job, "root": store.url(), "nothing_to_do": finished.nothing_to_do, "report": report})
+        );
         return Ok(exit::DONE);
     }
     if finished.nothing_to_do {
         println!("everything is done: all {} stages of {} were finished before\n", finished.reused.1, finished.job);
     }
     print!("{}", tables::render(&report));
-    println!("{} in {}; see `mllm4rec outputs {} --root {}`", finished.job, clock(started.elapsed()), finished.job, store.url());
+    println!(
+        "{} in {}; see `mllm4rec outputs {} --root {}`",
+        finished.job,
+        clock(started.elapsed()),
+        finished.job,
+        store.url()
+    );
     Ok(exit::DONE)
 }
 
@@ -106,10 +115,9 @@ fn ended(status: &JobStatus, nothing_to_do: bool) -> Result<End> {
             Ok(End::Done(Finished { job, nothing_to_do, reused: (reused, status.stages.len()) }))
         }
         JobState::Cancelled => bail!("job {} was cancelled: {}", status.job, status.reason),
-        JobState::Failed | JobState::Running => Err(anyhow::Error::new(exit::JobFailed {
-            job: status.job.0.clone(),
-            reason: status.reason.clone(),
-        })),
+        JobState::Failed | JobState::Running => {
+            Err(anyhow::Error::new(exit::JobFailed { job: status.job.0.clone(), reason: status.reason.clone() }))
+        }
     }
 }
 

@@ -41,8 +41,12 @@ pub(crate) async fn run(args: Show) -> Result<u8> {
 
 /// The split that was asked for, or the last one of the job that people look at.
 fn split(stages: &[StageRecord], asked: Option<&str>) -> Result<Split> {
-    let there: Vec<Split> =
-        stages.iter().filter(|s| s.stage == Stage::Retrieve).filter_map(|s| s.split).filter(|s| *s != Split::Train).collect();
+    let there: Vec<Split> = stages
+        .iter()
+        .filter(|s| s.stage == Stage::Retrieve)
+        .filter_map(|s| s.split)
+        .filter(|s| *s != Split::Train)
+        .collect();
     let names = || there.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ");
     match asked {
         Some(name) => {
@@ -139,7 +143,8 @@ impl Story {
     }
 
     fn json(&self, split: Split) -> Value {
-        let named = |item: &String| json!({"item": item, "title": self.titles.get(item), "caption": self.captions.get(item)});
+        let named =
+            |item: &String| json!({"item": item, "title": self.titles.get(item), "caption": self.captions.get(item)});
         json!({
             "user": self.history.user_id,
             "split": split.as_str(),
@@ -171,7 +176,8 @@ async fn find_history(store: &Store, prepare: &StageRecord, user: &str) -> Resul
         }
     }
     let users: u64 = done_records(store, &prepare.artifact()).await?.iter().map(|d| d.rows).sum();
-    let hint = nearest(user, known.iter().map(String::as_str)).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+    let hint =
+        nearest(user, known.iter().map(String::as_str)).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
     Err(anyhow::Error::new(exit::BadRequest(format!("there is no user {user} among the {users} of this job{hint}"))))
 }
 

@@ -32,7 +32,8 @@ impl World {
     /// Makes the shop of a seed and writes it and the base checkpoint into a folder.
     pub(crate) fn write(folder: &Path, seed: u64) -> Result<Self> {
         let world = Self { folder: folder.to_owned() };
-        std::fs::create_dir_all(world.base()).with_context(|| format!("cannot make the folder {}", world.base().display()))?;
+        std::fs::create_dir_all(world.base())
+            .with_context(|| format!("cannot make the folder {}", world.base().display()))?;
         let shop = Shop::new(seed, &Settings::default());
         put(&world.interactions(), shop.interactions_csv().as_bytes())?;
         put(&world.captions(), shop.captions_csv().as_bytes())?;

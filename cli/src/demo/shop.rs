@@ -79,7 +79,8 @@ pub(crate) struct Shop {
 impl Shop {
     /// The shop of a seed.
     pub(crate) fn new(seed: u64, settings: &Settings) -> Self {
-        let words: Words = serde_json::from_str(include_str!("words.json")).expect("the word list is part of the program");
+        let words: Words =
+            serde_json::from_str(include_str!("words.json")).expect("the word list is part of the program");
         let mut rng = Rng::new(seed);
         let items = items(&words, settings, &mut rng);
         let purchases = (0..settings.users).flat_map(|user| purchases(user, settings, &mut rng)).collect();

@@ -157,9 +157,10 @@ impl Core {
     /// Opens what is wanted and whose inputs are done.
     pub(super) fn open_ready(&mut self, actions: &mut Vec<Action>) {
         for id in self.wanted() {
-            let ready = self.artifacts.get(&id).is_some_and(|a| {
-                matches!(a.phase, Phase::Waiting) && a.needs.iter().all(|n| self.is_done(n))
-            });
+            let ready = self
+                .artifacts
+                .get(&id)
+                .is_some_and(|a| matches!(a.phase, Phase::Waiting) && a.needs.iter().all(|n| self.is_done(n)));
             if let (true, Some(artifact)) = (ready, self.artifacts.get_mut(&id)) {
                 artifact.phase = Phase::Opening;
                 actions.push(Action::Open(id));

@@ -41,7 +41,8 @@ fn begun() -> (Core, ArtifactId, ArtifactId) {
 }
 
 fn granted(actions: &[Action]) -> &Lease {
-    let grants: Vec<&Lease> = actions.iter().filter_map(|a| if let Action::Grant(_, l) = a { Some(l) } else { None }).collect();
+    let grants: Vec<&Lease> =
+        actions.iter().filter_map(|a| if let Action::Grant(_, l) = a { Some(l) } else { None }).collect();
     assert_eq!(grants.len(), 1, "{actions:?}");
     grants[0]
 }

@@ -45,10 +45,8 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         ("B", 1),
     ];
     let text = text.trim();
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(name, bytes)| text.strip_suffix(name).map(|n| (n, *bytes)))
-        .unwrap_or((text, 1));
+    let (number, unit) =
+        UNITS.iter().find_map(|(name, bytes)| text.strip_suffix(name).map(|n| (n, *bytes))).unwrap_or((text, 1));
     let number: f64 = number.trim().parse().ok()?;
     (number.is_finite() && number >= 0.0).then_some((number * unit as f64) as u64)
 }

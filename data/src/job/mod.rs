@@ -102,7 +102,8 @@ impl Job {
             root.report("name", format!("is `{name}`, allowed are letters, digits, `-`, `_` and `.`"));
         }
         let stages: Vec<(&str, Stage)> = Stage::ALL.iter().map(|s| (s.as_str(), *s)).collect();
-        let splits: Vec<(&str, Split)> = Split::ALL.iter().filter(|s| **s != Split::Train).map(|s| (s.as_str(), *s)).collect();
+        let splits: Vec<(&str, Split)> =
+            Split::ALL.iter().filter(|s| **s != Split::Train).map(|s| (s.as_str(), *s)).collect();
         let mut chosen = root.choices("stages", &Stage::ALL, &stages);
         chosen.sort_unstable();
         chosen.dedup();

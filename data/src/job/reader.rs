@@ -36,7 +36,12 @@ impl Source {
             Err(e) => {
                 source.broken = true;
                 let line = e.span().map(|span| line_at(text, span.start));
-                source.push(Problem { file: file.to_owned(), line, key: String::new(), message: e.message().to_owned() });
+                source.push(Problem {
+                    file: file.to_owned(),
+                    line,
+                    key: String::new(),
+                    message: e.message().to_owned(),
+                });
             }
         }
         for set in overrides {
@@ -209,7 +214,12 @@ impl<'a> Section<'a> {
     }
 
     /// A list of names, each with its value.
-    pub(super) fn choices<T: Copy>(&mut self, key: &'static str, default: &[T], choices: &[(&'static str, T)]) -> Vec<T> {
+    pub(super) fn choices<T: Copy>(
+        &mut self,
+        key: &'static str,
+        default: &[T],
+        choices: &[(&'static str, T)],
+    ) -> Vec<T> {
         let Some(given) = self.optional::<Vec<String>>(key) else { return default.to_vec() };
         let names: Vec<&str> = choices.iter().map(|(n, _)| *n).collect();
         let mut values = Vec::new();
@@ -231,8 +241,10 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self) {
         for key in self.table.into_iter().flat_map(Table::keys) {
             if !self.known.iter().any(|known| known == key) {
-                let hint = nearest(key, self.known.iter().copied())
-                    .map_or_else(|| format!("known keys are {}", self.known.join(", ")), |n| format!("did you mean `{n}`?"));
+                let hint = nearest(key, self.known.iter().copied()).map_or_else(
+                    || format!("known keys are {}", self.known.join(", ")),
+                    |n| format!("did you mean `{n}`?"),
+                );
                 self.report(key, format!("unknown key; {hint}"));
             }
         }

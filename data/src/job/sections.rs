@@ -18,7 +18,10 @@ impl Output {
     pub(super) fn read(mut s: Section<'_>) -> Self {
         let this = Self { root: s.get("root", "file://./runs".to_owned()), publish: s.optional("publish") };
         if this.publish.is_some() {
-            s.report("publish", "copying finished tables elsewhere is not there yet: read them at their folder, see `mllm4rec outputs`");
+            s.report(
+                "publish",
+                "copying finished tables elsewhere is not there yet: read them at their folder, see `mllm4rec outputs`",
+            );
         }
         s.finish();
         this
@@ -36,7 +39,8 @@ pub struct Limits {
 
 impl Limits {
     pub(super) fn read(mut s: Section<'_>) -> Self {
-        let max_rejected = literal(&mut s, "max_rejected", "1%", MaxRejected::parse, "a number of rows or a share such as \"1%\"");
+        let max_rejected =
+            literal(&mut s, "max_rejected", "1%", MaxRejected::parse, "a number of rows or a share such as \"1%\"");
         let memory_bytes = literal(&mut s, "memory", "4GiB", parse_bytes, "a size such as \"4GiB\"");
         s.finish();
         Self { max_rejected, memory_bytes }
@@ -183,7 +187,16 @@ impl Captions {
         s.get("max_tokens", 20_u32);
         s.get("placeholder_sha256", Vec::<String>::new());
         if this.from == CaptionsFrom::Table && this.table.is_empty() {
-            s.report("table", "is missing: from = \"table\" needs a Parquet or CSV with the columns item_id and caption");
+            s.report(
+                "table",
+                "is missing: from = \"table\" needs a Parquet or CSV with the columns item_id and caption",
+            );
+        }
+        if this.table.contains("://") && !this.table.starts_with("file://") {
+            s.report(
+                "table",
+                format!("is {}: captions are read from local files only, copy it to this machine", this.table),
+            );
         }
         s.finish();
         this
@@ -195,11 +208,17 @@ fn captions_from(s: &Section<'_>, from: &str) -> CaptionsFrom {
         "none" => CaptionsFrom::None,
         "table" => CaptionsFrom::Table,
         "blip2" => {
-            s.report("from", "`blip2` is not there yet: use from = \"table\" with captions made elsewhere, or \"none\"");
+            s.report(
+                "from",
+                "`blip2` is not there yet: use from = \"table\" with captions made elsewhere, or \"none\"",
+            );
             CaptionsFrom::None
         }
         job if job.starts_with("job:") => {
-            s.report("from", "captions of an earlier job cannot be named yet: point from = \"table\" at its captions folder");
+            s.report(
+                "from",
+                "captions of an earlier job cannot be named yet: point from = \"table\" at its captions folder",
+            );
             CaptionsFrom::None
         }
         other => {
@@ -364,7 +383,11 @@ impl Lora {
             rank: s.number("rank", 8, 1..=1024),
             alpha: s.number("alpha", 32.0, 0.0..=1e6),
             dropout: rate(&mut s, "dropout", 0.05),
-            targets: s.choices("targets", &["q_proj", "v_proj"], &Self::TARGETS).into_iter().map(str::to_owned).collect(),
+            targets: s
+                .choices("targets", &["q_proj", "v_proj"], &Self::TARGETS)
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
         };
         s.finish();
         this
@@ -374,7 +397,7 @@ impl Lora {
 /// How many tokens of prompts are worked on at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MicroBatch {
-    /// Chosen from the model's size and the memory.
+    /// Left to the worker.
     Auto,
     /// This many tokens.
     Tokens(u32),
@@ -440,7 +463,11 @@ impl Ranker {
             title_tokens: s.number("title_tokens", 32, 1..=10_000),
             caption_tokens: s.number("caption_tokens", 32, 1..=10_000),
             max_prompt_tokens: s.number("max_prompt_tokens", 1536, 16..=1_000_000),
-            negatives: s.choice("negatives", Negatives::Random, &[("random", Negatives::Random), ("retrieved", Negatives::Retrieved), ("mixed", Negatives::Mixed)]),
+            negatives: s.choice(
+                "negatives",
+                Negatives::Random,
+                &[("random", Negatives::Random), ("retrieved", Negatives::Retrieved), ("mixed", Negatives::Mixed)],
+            ),
             trainable: s.choice("trainable", Trainable::Lora, &[("lora", Trainable::Lora), ("full", Trainable::Full)]),
             quantize: s.choice("quantize", Quantize::Nf4, &[("nf4", Quantize::Nf4), ("none", Quantize::None)]),
             lora: Lora::read(s.section("lora")),

@@ -82,9 +82,19 @@ fn wrong_rankers_are_named_with_the_way_out() {
                 &[set("retriever.candidates", 40)],
                 ["retriever.candidates", "ranker.labels", "26"],
             ),
-            case("missing folder", BAD_JOB, &[base(&workshop.path("nowhere"))], ["nowhere", "ranker.base", "HF layout"]),
+            case(
+                "missing folder",
+                BAD_JOB,
+                &[base(&workshop.path("nowhere"))],
+                ["nowhere", "ranker.base", "HF layout"],
+            ),
             case("no tokenizer", BAD_JOB, &[base(&golden)], ["no tokenizer.json", "ranker.base"]),
-            case("wider", BAD_DATA, &[base(&workshop.path("wide"))], ["train_ranker", "gate_proj", "[112, 48]", "[128, 48]"]),
+            case(
+                "wider",
+                BAD_DATA,
+                &[base(&workshop.path("wide"))],
+                ["train_ranker", "gate_proj", "[112, 48]", "[128, 48]"],
+            ),
             case("deeper", BAD_DATA, &[base(&workshop.path("deep"))], ["train_ranker", "model.layers.2", "missing"]),
             case("unknown kind", BAD_DATA, &[base(&workshop.path("strange"))], ["mamba", "not supported", "llama"]),
             case(
@@ -127,7 +137,10 @@ fn check(workshop: &Workshop, cases: &[Case]) {
         let error = ended.stderr.lines().rfind(|line| line.starts_with("error: ")).unwrap_or_default();
         let missing: Vec<_> = case.words.iter().filter(|w| !error.contains(**w)).collect();
         if ended.code != Some(case.code) || !missing.is_empty() {
-            wrong += &format!("{}: exit {:?}, not {}; lacks {missing:?}: {}\n", case.name, ended.code, case.code, ended.stderr);
+            wrong += &format!(
+                "{}: exit {:?}, not {}; lacks {missing:?}: {}\n",
+                case.name, ended.code, case.code, ended.stderr
+            );
         }
     }
     assert!(wrong.is_empty(), "{wrong}");

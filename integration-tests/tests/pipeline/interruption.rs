@@ -40,7 +40,8 @@ fn an_interrupted_training_resumes_and_ends_the_same() {
     assert!(holds(&artifacts, "MANIFEST.json"), "no checkpoint was left");
 
     let resumed = workshop.finish("broken", &LONG);
-    let weights = |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
+    let weights =
+        |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
     assert!(weights(&resumed) == weights(&straight), "the resumed training ended with other weights");
     assert!(!holds(&artifacts, "MANIFEST.json"), "checkpoints of a finished training are left");
 }

@@ -39,7 +39,8 @@ fn one_key_runs_again_only_what_depends_on_it() {
     for stage in [Stage::Prepare, Stage::Caption, Stage::TrainRetriever] {
         assert_eq!(job.artifact(stage, None), other.artifact(stage, None));
     }
-    let mut fresh: Vec<&str> = after.keys().filter(|p| !before.contains_key(*p)).map(|p| p.split('/').next().unwrap()).collect();
+    let mut fresh: Vec<&str> =
+        after.keys().filter(|p| !before.contains_key(*p)).map(|p| p.split('/').next().unwrap()).collect();
     fresh.dedup();
     assert_eq!(fresh, ["evaluate", "retrieve"]);
     let rows: Vec<CandidateRow> = other.rows(Stage::Retrieve, Some(Split::Test));

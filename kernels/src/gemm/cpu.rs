@@ -73,6 +73,13 @@ fn partition(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
     row_parts.flat_map(|r| (0..panels).step_by(width).map(move |p| (r.clone(), p..(p + width).min(panels)))).collect()
 }
 
+/// Adds a row to every row.
+pub(super) fn add_to_rows(row: &[f32], y: &mut [f32]) {
+    if !row.is_empty() {
+        y.chunks_exact_mut(row.len()).for_each(|y| crate::simd::add(y, row));
+    }
+}
+
 /// Sets every row of `y` to `row`.
 pub(crate) fn fill_rows(y: &mut [f32], row: &[f32]) {
     if !row.is_empty() {

@@ -48,6 +48,22 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     Ok(y)
 }
 
+/// Adds a bias to every row of `y`.
+///
+/// # Shapes
+/// - `y`: `[n, d_out]` f32, `bias`: `[d_out]` f32
+///
+/// # Gradient
+/// That of `y` itself; the bias receives the sum over the rows.
+///
+/// # Errors
+/// [`Error::Shape`] if the widths differ.
+pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
+    bias.expect_shape("gemm::add_bias", "bias", &[y.cols()])?;
+    cpu::add_to_rows(bias.f32()?, y.f32_mut()?);
+    Ok(())
+}
+
 /// The gradient of [`linear`] with respect to its input: `dx = dy · W`.
 ///
 /// # Shapes

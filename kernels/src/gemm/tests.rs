@@ -87,3 +87,11 @@ fn every_instruction_set_gives_the_same_bits() {
         }
     }
 }
+
+#[test]
+fn a_bias_is_added_to_every_row() {
+    let mut y = Tensor::from_f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+    add_bias(&mut y, &Tensor::from_f32(&[2], vec![0.5, -1.0]).unwrap()).unwrap();
+    assert_eq!(y.f32().unwrap(), [1.5, 1.0, 3.5, 3.0]);
+    assert!(add_bias(&mut y, &Tensor::zeros(&[3])).is_err());
+}

@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use crate::packed_linear::cpu::{add_scaled, scale as scale_by};
-use crate::{Result, Tensor, gemm, packed_linear};
+use crate::simd::{add_scaled, scale as scale_by};
+use crate::{Result, Tensor, gemm};
 
 /// Adds the low-rank update to `y` and returns `x · Aᵀ` for the backward pass.
 ///
@@ -25,8 +25,8 @@ use crate::{Result, Tensor, gemm, packed_linear};
 /// Hu et al., "LoRA", 2021; scale = alpha / rank.
 pub fn forward(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32, y: &mut Tensor) -> Result<Tensor> {
     y.expect_shape("lora", "y", &[x.rows(), b.rows()])?;
-    let inner = packed_linear::forward(x, a, None)?; // [n, rank]
-    let update = packed_linear::forward(&inner, b, None)?; // [n, d_out]
+    let inner = gemm::linear(x, a, None)?; // [n, rank]
+    let update = gemm::linear(&inner, b, None)?; // [n, d_out]
     add_scaled(update.f32()?, scale, y.f32_mut()?);
     Ok(inner)
 }
@@ -59,8 +59,8 @@ pub fn backward(
     let mut scaled = inner.clone();
     scale_by(scale, scaled.f32_mut()?);
     gemm::linear_backward_weight(dy, &scaled, db, None)?;
-    let mut d_inner = packed_linear::backward_input(dy, b)?; // [n, rank]
+    let mut d_inner = gemm::linear_backward_input(dy, b)?; // [n, rank]
     scale_by(scale, d_inner.f32_mut()?);
     gemm::linear_backward_weight(&d_inner, x, da, None)?;
-    packed_linear::backward_input(&d_inner, a)
+    gemm::linear_backward_input(&d_inner, a)
 }

@@ -1,7 +1,7 @@
 //! The linear layer with a four-bit weight, decoded tile by tile.
 
 use super::{BLOCK, Nf4Weight, Rounding, cpu};
-use crate::packed_linear::{backward_input, forward};
+use crate::gemm::{linear as forward, linear_backward_input as backward_input};
 use crate::{Error, Result, Tensor};
 
 /// About as many decoded values as stay in a second-level cache.

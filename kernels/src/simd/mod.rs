@@ -74,4 +74,18 @@ vectorised! {
             *a += b;
         }
     }
+
+    /// `y += factor * x`.
+    pub(crate) fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += factor * x;
+        }
+    }
+
+    /// `y *= factor`.
+    pub(crate) fn scale(factor: f32, y: &mut [f32]) {
+        for y in y {
+            *y *= factor;
+        }
+    }
 }

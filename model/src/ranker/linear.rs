@@ -3,7 +3,6 @@
 use kernels::{
     Tensor, dropout, gemm, lora,
     nf4::{self, Rounding},
-    packed_linear,
 };
 
 use super::{
@@ -58,11 +57,11 @@ impl Linear {
             Some(Frozen::Nf4(packed)) => {
                 let mut y = nf4::linear(x, packed, Rounding::Bf16)?;
                 if let Some(bias) = bias {
-                    packed_linear::add_bias(&mut y, bias)?;
+                    gemm::add_bias(&mut y, bias)?;
                 }
                 y
             }
-            _ => packed_linear::forward(x, weights.dense(&self.weight)?, bias)?,
+            _ => gemm::linear(x, weights.dense(&self.weight)?, bias)?,
         };
         let mut saved = Saved::default();
         if let Some((options, a, b)) = self.update(weights)? {
@@ -122,7 +121,7 @@ impl Linear {
     fn backward_input(&self, weights: &Weights, dy: &Tensor) -> Result<Tensor> {
         Ok(match weights.frozen.get(&self.weight) {
             Some(Frozen::Nf4(packed)) => nf4::linear_backward_input(dy, packed, Rounding::Bf16)?,
-            _ => packed_linear::backward_input(dy, weights.dense(&self.weight)?)?,
+            _ => gemm::linear_backward_input(dy, weights.dense(&self.weight)?)?,
         })
     }
 

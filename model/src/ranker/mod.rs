@@ -2,7 +2,7 @@
 //!
 //! # What a score depends on
 //! A prompt's scores are the same bits whichever prompts are scored with it, however they are packed and on however many
-//! threads: linear layers multiply blocks of a fixed number of rows ([`kernels::packed_linear`]), attention works
+//! threads: every element of a product is summed in an order of its own ([`kernels::gemm`]), attention works
 //! sequence by sequence, and everything else row by row. Gradients are sums over tokens, so the packing of a training
 //! step changes their last bits; the examples of a step and their masks do not depend on it.
 

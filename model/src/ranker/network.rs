@@ -1,6 +1,6 @@
 //! The decoder of the Llama family: embeddings, layers, a last norm, an output projection on the rows that need it.
 
-use kernels::{Tensor, embedding, linear_cross_entropy, packed_linear, rms_norm, rope};
+use kernels::{Tensor, embedding, gemm, linear_cross_entropy, rms_norm, rope};
 
 use super::{
     config::LlamaConfig,
@@ -64,7 +64,7 @@ impl Network {
     /// Logits over the whole vocabulary at every row: for comparisons.
     pub(crate) fn logits(&self, weights: &Weights, pass: &Pass) -> Result<Tensor> {
         let hidden = self.forward(weights, pass, None, false)?.hidden;
-        Ok(packed_linear::forward(&hidden, weights.dense(Weights::head_name(&self.config))?, None)?)
+        Ok(gemm::linear(&hidden, weights.dense(Weights::head_name(&self.config))?, None)?)
     }
 
     /// Logits of some tokens at the last row of every sequence: `[sequences, tokens]`.
@@ -72,7 +72,7 @@ impl Network {
         let rows: Vec<u32> = pass.segments.last_rows()?.into_iter().map(|r| r as u32).collect();
         let hidden = self.forward(weights, pass, Some(&rows), false)?.hidden;
         let head = embedding::forward(weights.dense(Weights::head_name(&self.config))?, tokens)?;
-        Ok(packed_linear::forward(&hidden, &head, None)?)
+        Ok(gemm::linear(&hidden, &head, None)?)
     }
 
     /// The loss of every target, without gradients.

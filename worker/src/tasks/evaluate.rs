@@ -50,7 +50,13 @@ struct Ranks {
     ranker: Vec<Rank>,
 }
 
-fn of_split(cx: &mut Context, split: Split, retrieve: &ArtifactId, rank: Option<&ArtifactId>, rows: &mut Vec<MetricRow>) -> Result<u64> {
+fn of_split(
+    cx: &mut Context,
+    split: Split,
+    retrieve: &ArtifactId,
+    rank: Option<&ArtifactId>,
+    rows: &mut Vec<MetricRow>,
+) -> Result<u64> {
     let population = Population::open(cx)?;
     let mut ranks = Ranks::default();
     for shard in 0..population.shards() {

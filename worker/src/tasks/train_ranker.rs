@@ -56,7 +56,9 @@ impl<'a> Examples<'a> {
     fn open(cx: &Context, population: &'a Population, users: &'a [User]) -> Result<Self> {
         let prefixes = TrainingPrefixes::new(users.iter().map(|u| training_items(&u.items).len()));
         if prefixes.is_empty() {
-            let what = "no user has two training items; loosen dataset.min_interactions_per_item or bring longer histories".to_owned();
+            let what =
+                "no user has two training items; loosen dataset.min_interactions_per_item or bring longer histories"
+                    .to_owned();
             return Err(Error::Nothing { stage: Stage::TrainRanker, what });
         }
         let negatives = cx.job.ranker.negatives;
@@ -170,7 +172,12 @@ struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// A fresh training, or the one that the last checkpoint holds.
-    fn start(cx: &Context, prompts: &'a Prompts, examples: &'a Examples<'a>, validation: &'a Validation) -> Result<Self> {
+    fn start(
+        cx: &Context,
+        prompts: &'a Prompts,
+        examples: &'a Examples<'a>,
+        validation: &'a Validation,
+    ) -> Result<Self> {
         let settings = &cx.job.ranker;
         let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?)?;
         let per_epoch = examples.prefixes.len().div_ceil(u64::from(settings.batch_size));
@@ -224,7 +231,9 @@ impl<'a> Trainer<'a> {
                 return Err(Error::Diverged { stage: Stage::TrainRanker, step, loss, key, learning_rate });
             }
             let m = &self.course;
-            cx.progress(m.step, total, "steps", || format!("loss {loss:.3}  best N@10 {:.4} at {}", m.best, m.best_step));
+            cx.progress(m.step, total, "steps", || {
+                format!("loss {loss:.3}  best N@10 {:.4} at {}", m.best, m.best_step)
+            });
             if self.course.validation_due(settings.validate_every, total) {
                 self.validate(cx)?;
             }
@@ -246,7 +255,8 @@ impl<'a> Trainer<'a> {
 
     fn save(&self, cx: &Context) -> Result<()> {
         let state = self.ranker.save_state()?;
-        let best: Vec<(String, Vec<u8>)> = self.best.iter().map(|f| (format!("best-{}", f.name), f.bytes.clone())).collect();
+        let best: Vec<(String, Vec<u8>)> =
+            self.best.iter().map(|f| (format!("best-{}", f.name), f.bytes.clone())).collect();
         let mut files = vec![("params.safetensors", state.params), ("optimizer.safetensors", state.optimizer)];
         files.extend(best.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
         checkpoint::save(cx, self.course.step, &self.course, files)

@@ -31,7 +31,13 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let m = &trainer.course;
     output.stats.rows = trainer.windows.len() as u64;
     output.stats.steps = m.step;
-    let notes = [("steps", json!(m.step)), ("best_step", json!(m.best_step)), ("best_recall@10", json!(m.best)), ("loss", json!(last)), ("curve", json!(m.curve))];
+    let notes = [
+        ("steps", json!(m.step)),
+        ("best_step", json!(m.best_step)),
+        ("best_recall@10", json!(m.best)),
+        ("loss", json!(last)),
+        ("curve", json!(m.curve)),
+    ];
     output.stats.notes = notes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     cx.progress(m.step, m.step, "steps", || format!("best validation R@10 {:.4} at step {}", m.best, m.best_step));
     cx.commit(0, output)?;
@@ -62,11 +68,18 @@ impl<'a> Trainer<'a> {
         if windows.is_empty() {
             return Err(Error::Nothing { stage: Stage::TrainRetriever, what: "no user has training items".to_owned() });
         }
-        let config = LruRecConfig::new(items, settings.hidden as usize, settings.layers as usize, settings.dropout as f32, length)?;
+        let config = LruRecConfig::new(
+            items,
+            settings.hidden as usize,
+            settings.layers as usize,
+            settings.dropout as f32,
+            length,
+        )?;
         let model = LruRec::new(config, cx.job.seed)?;
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
         let best = model.clone();
-        let mut trainer = Self { settings, seed: cx.job.seed, users, windows, model, optimizer, best, course: Course::default() };
+        let mut trainer =
+            Self { settings, seed: cx.job.seed, users, windows, model, optimizer, best, course: Course::default() };
         trainer.resume(cx)?;
         Ok(trainer)
     }
@@ -96,7 +109,9 @@ impl<'a> Trainer<'a> {
             }
             loss = self.step(per_epoch)?;
             let m = &self.course;
-            cx.progress(m.step, total, "steps", || format!("loss {loss:.3}  best R@10 {:.4} at {}", m.best, m.best_step));
+            cx.progress(m.step, total, "steps", || {
+                format!("loss {loss:.3}  best R@10 {:.4} at {}", m.best, m.best_step)
+            });
             if self.course.validation_due(self.settings.validate_every, total) {
                 self.validate(cx)?;
             }

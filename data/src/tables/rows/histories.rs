@@ -14,7 +14,7 @@ pub struct HistoryRow {
     pub user_id: String,
     /// The items, oldest first.
     pub items: Vec<String>,
-    /// When each was, in microseconds since 1970 (UTC); empty where the data has no times.
+    /// When each was, in microseconds since 1970 (UTC); places in the sequence where the data has no times.
     pub times: Vec<i64>,
 }
 
