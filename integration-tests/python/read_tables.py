@@ -19,7 +19,8 @@ def seen(rows, columns, first, last):
 
 def with_duckdb(folder):
     table = duckdb.sql(f"SELECT * FROM '{folder}/*.parquet'")
-    rows, first, last = table.aggregate(f"count(*), min({table.columns[0]}), max({table.columns[0]})").fetchone()
+    name = f'"{table.columns[0]}"'
+    [(rows, first, last)] = table.aggregate(f"count(*), min({name}), max({name})").fetchall()
     return seen(rows, table.columns, first, last)
 
 

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::context::Context;
 use crate::device::DeviceThread;
-use crate::{Error, Result, tasks};
+use crate::{Class, Error, Result, tasks};
 
 /// How a worker is run.
 #[derive(Clone, Debug)]
@@ -198,7 +198,10 @@ impl Session {
             let word = match outcome {
                 Ok(()) => FromWorker::Ended { lease },
                 Err(e) => {
-                    warn!(%lease, stage = grant.stage, error = %e, "lease failed");
+                    match e.class() {
+                        Class::Stopped => info!(%lease, stage = grant.stage, "lease handed back"),
+                        _ => warn!(%lease, stage = grant.stage, error = %e, "lease failed"),
+                    }
                     FromWorker::Failed { lease, class: e.class().into(), reason: e.to_string() }
                 }
             };

@@ -57,10 +57,10 @@ impl Default for Settings {
     }
 }
 
-struct Item {
+pub(super) struct Item {
     id: String,
-    title: String,
-    caption: String,
+    pub(super) title: String,
+    pub(super) caption: String,
 }
 
 struct Purchase {
@@ -72,7 +72,7 @@ struct Purchase {
 /// A shop with its history.
 pub(crate) struct Shop {
     /// By category, then by motif.
-    items: Vec<Item>,
+    pub(super) items: Vec<Item>,
     purchases: Vec<Purchase>,
 }
 

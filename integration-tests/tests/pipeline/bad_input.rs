@@ -58,8 +58,14 @@ fn wrong_datasets_are_named_with_the_way_out() {
             case(
                 "too many rejected rows",
                 BAD_DATA,
-                &[set("limits.max_rejected", 2), without_ranker],
+                &[set("limits.max_rejected", 2), without_ranker.clone()],
                 ["were rejected", "limits.max_rejected", "ratings.csv:2"],
+            ),
+            case(
+                "more candidates than the catalogue has",
+                BAD_DATA,
+                &[set("retriever.candidates", 61), without_ranker],
+                ["retriever.candidates", "60 items", "lower it"],
             ),
         ],
     );
@@ -98,9 +104,9 @@ fn wrong_rankers_are_named_with_the_way_out() {
             case("deeper", BAD_DATA, &[base(&workshop.path("deep"))], ["train_ranker", "model.layers.2", "missing"]),
             case("unknown kind", BAD_DATA, &[base(&workshop.path("strange"))], ["mamba", "not supported", "llama"]),
             case(
-                "more candidates than items",
+                "more candidates than a user has not seen",
                 BAD_DATA,
-                &[set("dataset", crowded(&workshop.path("crowded")))],
+                &[set("dataset", crowded(&workshop.path("crowded"))), set("ranker.negatives", "random")],
                 ["`retriever.candidates` = 8", "of 12 items", "lower it to 3"],
             ),
             case(

@@ -51,7 +51,7 @@ fn one_key_runs_again_only_what_depends_on_it() {
 #[test]
 fn small_catalogues_give_short_lists() {
     let workshop = Workshop::open();
-    let sets = ["--set", WITHOUT_RANKER, "--set", "retriever.candidates=1000", "--set", r#"splits=["test","all"]"#];
+    let sets = ["--set", WITHOUT_RANKER, "--set", "retriever.candidates=60", "--set", r#"splits=["test","all"]"#];
     let job = workshop.finish("root", &sets);
     let histories: Vec<HistoryRow> = job.rows(Stage::Prepare, None);
     let test: Vec<CandidateRow> = job.rows(Stage::Retrieve, Some(Split::Test));
