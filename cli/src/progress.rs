@@ -43,8 +43,8 @@ struct Shown {
     state: StageState,
     bar: Option<ProgressBar>,
     began: Instant,
-    /// Units that were done when this run began to look.
-    first: u64,
+    /// The first report of progress: a resumed stage begins in the middle.
+    first: Option<(u64, Instant)>,
     last_line: Instant,
 }
 
@@ -90,11 +90,14 @@ impl Progress {
             self.printer.line(&format!("[{}] {} begins", clock(self.started.elapsed()), name(stage)));
         }
         let now = Instant::now();
-        Shown { state: StageState::Running, bar, began: now, first: stage.progress.done, last_line: now }
+        Shown { state: StageState::Running, bar, began: now, first: None, last_line: now }
     }
 
     fn show(printer: &Printer, started: Instant, shown: &mut Shown, stage: &StageStatus) {
         let ended = stage.state != StageState::Running && shown.state == StageState::Running;
+        if shown.first.is_none() && stage.progress.done > 0 {
+            shown.first = Some((stage.progress.done, Instant::now()));
+        }
         let text = describe(shown, stage);
         if let Some(bar) = &shown.bar {
             bar.set_length(stage.progress.total.max(1));
@@ -128,10 +131,7 @@ fn describe(shown: &Shown, stage: &StageStatus) -> String {
     } else if p.done > 0 {
         parts.push(format!("{} {}", grouped(p.done), p.unit));
     }
-    let seconds = shown.began.elapsed().as_secs_f64();
-    let new = p.done.saturating_sub(shown.first);
-    if new > 0 && seconds > 0.2 {
-        let rate = new as f64 / seconds;
+    if let Some(rate) = rate(shown, p.done) {
         parts.push(if rate >= 10.0 { format!("{}/s", grouped(rate as u64)) } else { format!("{rate:.1}/s") });
         if stage.state == StageState::Running && p.total > p.done {
             parts.push(format!("ETA {}", clock(Duration::from_secs_f64((p.total - p.done) as f64 / rate))));
@@ -144,6 +144,14 @@ fn describe(shown: &Shown, stage: &StageStatus) -> String {
         parts.push(format!("{} lease(s) given out again", stage.retries));
     }
     parts.join("  ")
+}
+
+/// Units a second since the first report; nothing until that says something.
+fn rate(shown: &Shown, done: u64) -> Option<f64> {
+    let (first, since) = shown.first?;
+    let seconds = since.elapsed().as_secs_f64();
+    let new = done.saturating_sub(first);
+    (new > 0 && seconds > 0.2).then(|| new as f64 / seconds)
 }
 
 fn name(stage: &StageStatus) -> String {
