@@ -39,7 +39,7 @@ pub(crate) struct Run {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
     /// Workers to start on this machine; `cluster.workers` by default.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
     /// Where tables, models and control objects go; `output.root` by default.
     #[arg(long, value_name = "URL")]
@@ -56,7 +56,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "URL", default_value = "file://./runs/demo")]
     pub(crate) root: String,
     /// Workers to start.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: u32,
     /// The seed of the shop and of every random choice; the base checkpoint comes from shops of the seeds from 500 on.
     #[arg(long, default_value_t = 42, value_parser = clap::value_parser!(u64).range(..500))]

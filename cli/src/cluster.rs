@@ -60,7 +60,7 @@ impl Cluster {
             self.revivals += 1;
             if self.revivals > REVIVALS {
                 bail!(
-                    "{name} ended ({status}), the {REVIVALS}th worker of this run; what they said stands above. The same command resumes the job"
+                    "{name} ended ({status}), after {REVIVALS} others in this run; what they said stands above. The same command resumes the job"
                 );
             }
             printer.line(&format!("{name} ended ({status}), starting it again"));

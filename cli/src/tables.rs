@@ -97,6 +97,9 @@ fn verdict(report: &Value, split: &str) -> String {
     let of = |v: &Value, key: &str| v[key].as_f64().unwrap_or(0.0);
     let steps = report["ranker_training"]["steps"].as_u64().unwrap_or(0);
     let trained = format!("trained {steps} steps");
+    if report["ranker"][split]["subset_users"].as_u64().unwrap_or(0) == 0 {
+        return format!("{trained}; no user's held-out item is among the candidates, so there is nothing to compare");
+    }
     if of(ours, "value") < of(order, "value") {
         return format!(
             "WARNING: {trained}; worse than the retriever's order (N@10 {:.4} against {:.4} on the subset). Do not serve \

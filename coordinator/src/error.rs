@@ -19,7 +19,8 @@ pub enum Error {
     },
     /// Another coordinator has taken the lead.
     #[error(
-        "another coordinator took over this root with term {newer} (this one led term {own}); it goes on with the jobs, this one stops"
+        "another run uses this root (term {newer}, this one led term {own}) and this one stops: run it again when the \
+         other has ended, what is done stays done"
     )]
     Deposed {
         /// Our term.

@@ -66,16 +66,6 @@ pub async fn stages(store: &Store, job: &str) -> Result<Vec<StageRecord>> {
     serde_json::from_slice(&bytes).map_err(|e| Error::Record { path, reason: e.to_string() })
 }
 
-/// The file of a job, as it was first submitted.
-///
-/// # Errors
-/// Those of the store.
-pub async fn job_toml(store: &Store, job: &str) -> Result<String> {
-    let path = format!("{PREFIX}/{job}/spec.toml");
-    let bytes = store.get(&path).await?;
-    String::from_utf8(bytes.to_vec()).map_err(|e| Error::Record { path, reason: e.to_string() })
-}
-
 /// The ids of all jobs under a root.
 ///
 /// # Errors

@@ -138,6 +138,9 @@ struct Shell {
     stages: BTreeMap<ArtifactId, PlannedStage>,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
     next_worker: u64,
+    /// Where a check of the leadership tells that somebody else leads.
+    depose: mpsc::Sender<Error>,
+    deposed: mpsc::Receiver<Error>,
 }
 
 async fn run(
@@ -150,20 +153,16 @@ async fn run(
     let mut lead = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
+            biased; // what workers have said comes before the clock that finds them silent
+            () = stop.cancelled() => break,
             Some(input) = inputs.recv() => shell.take(input),
             _ = tick.tick() => shell.feed(Event::Tick),
-            _ = lead.tick() => {
-                match shell.leadership.check(&shell.store).await {
-                    Err(deposed @ Error::Deposed { .. }) => {
-                        shell.dismiss("another coordinator leads").await;
-                        stop.cancel();
-                        return Err(deposed);
-                    }
-                    Err(e) => warn!(error = %e, "cannot check the leadership, will try again"),
-                    Ok(()) => {}
-                }
+            _ = lead.tick() => shell.check_leadership(),
+            Some(deposed) = shell.deposed.recv() => {
+                shell.dismiss("another coordinator leads").await;
+                stop.cancel();
+                return Err(deposed);
             }
-            () = stop.cancelled() => break,
             ended = &mut server => return ended.map_err(|e| Error::Server(e.to_string()))?,
         }
     }
@@ -178,6 +177,7 @@ async fn run(
 impl Shell {
     fn new(store: Store, options: Options, leadership: Leadership, inbox: mpsc::Sender<Input>) -> Self {
         let core = Core::new(options.policy);
+        let (depose, deposed) = mpsc::channel(1);
         Self {
             core,
             store,
@@ -189,7 +189,21 @@ impl Shell {
             stages: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 0,
+            depose,
+            deposed,
         }
+    }
+
+    /// Asks the store beside the loop who leads: a slow store must not make workers look silent.
+    fn check_leadership(&self) {
+        let (store, leadership, depose) = (self.store.clone(), self.leadership.clone(), self.depose.clone());
+        tokio::spawn(async move {
+            match leadership.check(&store).await {
+                Err(deposed @ Error::Deposed { .. }) => drop(depose.send(deposed).await),
+                Err(e) => warn!(error = %e, "cannot check the leadership, will try again"),
+                Ok(()) => {}
+            }
+        });
     }
 
     fn take(&mut self, input: Input) {

@@ -35,15 +35,28 @@ impl Course {
         self.stale >= patience
     }
 
-    /// Whether it is time to validate: every so many steps, and at the end.
+    /// Whether it is time to validate: every so many steps and at the end, once.
     pub(crate) fn validation_due(&self, every: u32, last: u64) -> bool {
-        self.step.is_multiple_of(u64::from(every)) || self.step == last
+        let due = self.step.is_multiple_of(u64::from(every)) || self.step >= last;
+        due && self.step > self.curve.last().map_or(0, |(step, _)| *step)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Course;
+
+    #[test]
+    fn a_step_is_validated_once() {
+        let mut course = Course::default();
+        assert!(!course.validation_due(10, 25), "there is nothing to validate before the first step");
+        course.step = 10;
+        assert!(course.validation_due(10, 25));
+        course.observe(0.5);
+        assert!(!course.validation_due(10, 25));
+        course.step = 25;
+        assert!(course.validation_due(10, 25), "the last step counts whatever its number");
+    }
 
     #[test]
     fn patience_counts_validations_without_a_better_one() {

@@ -39,9 +39,18 @@ impl Step {
 }
 
 /// Cargo at the root of the workspace, the one that started this program.
+///
+/// What `cargo run` tells this program about its own package is taken away again: build scripts look at it, and
+/// everything behind them (TLS, the object store, the query engine) would be built anew.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let leaks = name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_"));
+        if leaks {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -71,9 +71,9 @@ pub(crate) async fn run_job(job: &Job, store: &Store, workers: u32, printer: &Pr
     let mut cluster = Cluster::start(store.clone()).await?;
     let outcome = drive(job, workers, printer, &mut cluster).await;
     let stopped = cluster.stop().await;
-    let end = outcome?;
+    // Where the coordinator ended by itself, its word says more than what the client saw of it.
     stopped?;
-    Ok(end)
+    outcome
 }
 
 async fn drive(job: &Job, workers: u32, printer: &Printer, cluster: &mut Cluster) -> Result<End> {

@@ -22,10 +22,14 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         coordinator: args.coordinator,
         name: args.name,
         threads: args.threads.unwrap_or(cores),
-        spool: std::env::temp_dir().join("mllm4rec"),
+        spool: std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id())),
         patience: Duration::from_secs(60),
     };
-    worker::run(options, stop).await?;
+    let spool = options.spool.clone();
+    let ended = worker::run(options, stop).await;
+    // What a stopped task left there; nothing durable lies in it.
+    let _ = std::fs::remove_dir_all(&spool);
+    ended?;
     Ok(if told.is_cancelled() { exit::DRAINED } else { exit::DONE })
 }
 

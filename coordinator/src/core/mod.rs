@@ -199,12 +199,6 @@ impl Core {
         &self.queue
     }
 
-    /// Whether a stage of any running job is not done.
-    #[must_use]
-    pub fn busy(&self) -> bool {
-        self.jobs.values().any(|j| !j.state.ended())
-    }
-
     /// The stage that an artifact belongs to, for messages.
     fn stage_name(artifact: &ArtifactId, split: Option<Split>) -> String {
         let stage: Stage = artifact.stage;

@@ -98,7 +98,7 @@ impl Job {
             root.report("schema_version", format!("is {version}, this build reads {SCHEMA_VERSION}"));
         }
         let name: String = root.required("name", "a short name for the job, for example name = \"movielens\"");
-        if !name.is_empty() && !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        if root.is_empty_string("name") || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
             root.report("name", format!("is `{name}`, allowed are letters, digits, `-`, `_` and `.`"));
         }
         let stages: Vec<(&str, Stage)> = Stage::ALL.iter().map(|s| (s.as_str(), *s)).collect();

@@ -182,6 +182,11 @@ impl<'a> Section<'a> {
         self.value(key)?.as_str().map(str::to_owned)
     }
 
+    /// Whether a key is there with an empty text.
+    pub(super) fn is_empty_string(&mut self, key: &'static str) -> bool {
+        self.optional_string(key).is_some_and(|text| text.is_empty())
+    }
+
     /// Whether a key is not in the file.
     pub(super) fn is_absent(&mut self, key: &'static str) -> bool {
         self.value(key).is_none()

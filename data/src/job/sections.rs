@@ -217,7 +217,7 @@ fn captions_from(s: &Section<'_>, from: &str) -> CaptionsFrom {
         job if job.starts_with("job:") => {
             s.report(
                 "from",
-                "captions of an earlier job cannot be named yet: point from = \"table\" at its captions folder",
+                "captions of an earlier job cannot be named yet: set from = \"table\" and table to the Parquet part in its captions folder",
             );
             CaptionsFrom::None
         }

@@ -36,7 +36,8 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let mut trainer = Trainer::start(cx, &prompts, &examples, &validation)?;
     let loss = trainer.train(cx)?;
     trainer.commit(cx, loss)?;
-    checkpoint::clear(cx)
+    checkpoint::clear(cx);
+    Ok(())
 }
 
 /// The training examples: pure functions of (seed, epoch, number).
@@ -108,8 +109,8 @@ fn retrieved(cx: &Context, population: &Population, users: &[User]) -> Result<Ha
 /// Validation users whose held-out item is among the candidates, as prompts.
 struct Validation {
     prompts: Vec<Vec<u32>>,
-    /// Where the held-out item stands among the candidates, from 0.
-    answers: Vec<usize>,
+    /// Where the held-out item stands among the candidates, from 0, and how many candidates there are.
+    answers: Vec<(usize, usize)>,
     /// NDCG@10 of the retriever's own order on the same users.
     order: f64,
 }
@@ -124,14 +125,14 @@ impl Validation {
             let target = view.target.map(|t| population.catalogue.id(*t));
             if let Some(rank) = target.and_then(|t| rank_of(&row.items, t)) {
                 tokens.push((user, view.history, numbers(population, row)?));
-                answers.push(rank as usize - 1);
+                answers.push((rank as usize - 1, row.items.len()));
             }
         }
         let prompts = tokens
             .par_iter()
             .map(|(user, history, candidates)| Ok(prompts.prompt(population, &user.id, history, candidates)?.ids))
             .collect::<Result<Vec<_>>>()?;
-        let order = mean(answers.iter().map(|a| gain(*a)));
+        let order = mean(answers.iter().map(|(answer, _)| gain(*answer)));
         Ok(Self { prompts, answers, order })
     }
 
@@ -140,8 +141,14 @@ impl Validation {
         let mut gains = Vec::with_capacity(self.answers.len());
         for (prompts, answers) in self.prompts.chunks(PROMPTS).zip(self.answers.chunks(PROMPTS)) {
             cx.check()?;
-            for (logits, answer) in ranker.score(prompts, labels)?.iter().zip(answers) {
+            for (logits, (answer, candidates)) in ranker.score(prompts, labels)?.iter().zip(answers) {
+                // A short list of candidates leaves labels that stand for nothing.
+                let logits = &logits[..*candidates];
                 let own = logits[*answer];
+                if !own.is_finite() {
+                    let what = "the ranker's scores are not finite: lower ranker.learning_rate".to_owned();
+                    return Err(Error::Nothing { stage: Stage::TrainRanker, what });
+                }
                 let before = logits.iter().enumerate().filter(|(i, l)| **l > own || (**l == own && i < answer)).count();
                 gains.push(gain(before));
             }
@@ -217,7 +224,13 @@ impl<'a> Trainer<'a> {
         let settings = cx.job.ranker.clone();
         let total = self.schedule.total_steps;
         let mut loss = f64::NAN;
-        while self.course.step < total && !self.course.is_exhausted(settings.patience) {
+        loop {
+            if self.course.validation_due(settings.validate_every, total) {
+                self.validate(cx)?;
+            }
+            if self.course.step >= total || self.course.is_exhausted(settings.patience) {
+                return Ok(loss);
+            }
             if let Err(stopped) = cx.check() {
                 self.save(cx)?;
                 return Err(stopped);
@@ -234,15 +247,18 @@ impl<'a> Trainer<'a> {
             cx.progress(m.step, total, "steps", || {
                 format!("loss {loss:.3}  best N@10 {:.4} at {}", m.best, m.best_step)
             });
-            if self.course.validation_due(settings.validate_every, total) {
-                self.validate(cx)?;
-            }
         }
-        Ok(loss)
     }
 
+    /// Validates the steps so far. A stop on the way keeps them: the next attempt validates first.
     fn validate(&mut self, cx: &Context) -> Result<()> {
-        let ndcg = self.validation.ndcg(cx, &self.ranker, self.prompts.verbalizer.tokens())?;
+        let ndcg = match self.validation.ndcg(cx, &self.ranker, self.prompts.verbalizer.tokens()) {
+            Err(stopped @ Error::Stopped(_)) => {
+                self.save(cx)?;
+                return Err(stopped);
+            }
+            outcome => outcome?,
+        };
         if self.course.observe(ndcg) {
             self.best = self.files(cx)?;
         }

@@ -41,7 +41,8 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     output.stats.notes = notes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     cx.progress(m.step, m.step, "steps", || format!("best validation R@10 {:.4} at step {}", m.best, m.best_step));
     cx.commit(0, output)?;
-    checkpoint::clear(cx)
+    checkpoint::clear(cx);
+    Ok(())
 }
 
 struct Trainer<'a> {
@@ -102,7 +103,13 @@ impl<'a> Trainer<'a> {
         let per_epoch = self.windows.len().div_ceil(self.settings.batch_size as usize) as u64;
         let total = per_epoch * u64::from(self.settings.max_epochs);
         let mut loss = f64::NAN;
-        while self.course.step < total && !self.course.is_exhausted(self.settings.patience) {
+        loop {
+            if self.course.validation_due(self.settings.validate_every, total) {
+                self.validate(cx)?;
+            }
+            if self.course.step >= total || self.course.is_exhausted(self.settings.patience) {
+                return Ok(loss);
+            }
             if let Err(stopped) = cx.check() {
                 self.save(cx)?;
                 return Err(stopped);
@@ -112,11 +119,7 @@ impl<'a> Trainer<'a> {
             cx.progress(m.step, total, "steps", || {
                 format!("loss {loss:.3}  best R@10 {:.4} at {}", m.best, m.best_step)
             });
-            if self.course.validation_due(self.settings.validate_every, total) {
-                self.validate(cx)?;
-            }
         }
-        Ok(loss)
     }
 
     fn step(&mut self, per_epoch: u64) -> Result<f64> {
@@ -141,8 +144,15 @@ impl<'a> Trainer<'a> {
         Ok(report.loss)
     }
 
+    /// Validates the steps so far. A stop on the way keeps them: the next attempt validates first.
     fn validate(&mut self, cx: &Context) -> Result<()> {
-        let recall = self.recall(cx)?;
+        let recall = match self.recall(cx) {
+            Err(stopped @ Error::Stopped(_)) => {
+                self.save(cx)?;
+                return Err(stopped);
+            }
+            outcome => outcome?,
+        };
         if self.course.observe(recall) {
             self.best = self.model.clone();
         }
