@@ -1,4 +1,4 @@
-//! Checkpoints of a training stage: so that a killed worker costs minutes, not the training.
+//! Checkpoints of a training stage: a killed worker costs the steps since the last validation, not the training.
 //!
 //! `checkpoints/<generation>/<step>/` holds the files, then `MANIFEST.json`; a folder without a manifest does not exist.
 

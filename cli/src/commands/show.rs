@@ -160,7 +160,7 @@ impl Story {
     }
 }
 
-/// The shard of a user, found by the ranges of sorted parts, and the row.
+/// The shard of a user and the row. Parts are read in order until the user, or the place where it would be, is passed.
 async fn find_history(store: &Store, prepare: &StageRecord, user: &str) -> Result<(usize, HistoryRow)> {
     let reader: Reader<HistoryRow> = Reader::open(store, &prepare.artifact().table_prefix(Table::Histories)).await?;
     let mut known = Vec::new();
