@@ -33,8 +33,11 @@ pub(super) fn top_k(problem: &Problem<'_>, k: usize) -> Vec<Vec<Scored>> {
 }
 
 pub(super) fn ranks(problem: &Problem<'_>, targets: &[u32]) -> Vec<u32> {
-    let goals: Vec<Goal> =
-        targets.par_iter().enumerate().map(|(row, &id)| Goal { id, score: problem.score(row, id) }).collect();
+    let goals: Vec<Goal> = targets
+        .par_iter()
+        .enumerate()
+        .map(|(row, &id)| Goal { id, score: worst_if_nan(problem.score(row, id)) })
+        .collect();
     let mut ranks = vec![1u32; problem.n];
     for chunk in problem.chunks() {
         ranks.par_chunks_mut(ROWS).enumerate().for_each(|(block, ranks)| {
@@ -128,8 +131,7 @@ impl Best {
     }
 
     fn offer(&mut self, candidate: Scored, exclude: &[u32]) {
-        // A score that is not a number counts as the worst.
-        let score = if candidate.score.is_nan() { f32::NEG_INFINITY } else { candidate.score };
+        let score = worst_if_nan(candidate.score);
         let full = self.kept.len() == self.k;
         if (full && score <= self.bar()) || exclude.binary_search(&candidate.id).is_ok() {
             return;
@@ -140,6 +142,11 @@ impl Best {
         let place = self.kept.partition_point(|kept| kept.score >= score);
         self.kept.insert(place, Scored { id: candidate.id, score });
     }
+}
+
+/// A score that is not a number counts as the worst.
+fn worst_if_nan(score: f32) -> f32 {
+    if score.is_nan() { f32::NEG_INFINITY } else { score }
 }
 
 /// The class whose rank is wanted.

@@ -91,3 +91,10 @@ fn unsorted_exclusions_and_targets_outside_are_refused() {
     assert!(error.contains("row 0 are not sorted"), "{error}");
     assert!(matches!(ranks(&x, &w, None, 1, &[&[]], &[0]), Err(Error::Index { .. })));
 }
+
+#[test]
+fn a_target_whose_score_is_not_a_number_ranks_last() {
+    let x = Tensor::from_f32(&[1, 1], vec![1.0]).unwrap();
+    let w = Tensor::from_f32(&[4, 1], vec![0.5, -3.0, 0.1, f32::NAN]).unwrap();
+    assert_eq!(ranks(&x, &w, None, 0, &[&[]], &[3]).unwrap(), [4]);
+}
