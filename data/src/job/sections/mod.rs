@@ -1,0 +1,27 @@
+//! The sections of a job file as checked types, with their defaults.
+
+mod captions;
+mod dataset;
+mod ranker;
+mod retriever;
+mod run;
+
+pub use captions::{Captions, CaptionsFrom};
+pub use dataset::{Columns, Dataset, Format};
+pub use ranker::{Labels, Lora, MicroBatch, Negatives, Quantize, Ranker, Trainable};
+pub use retriever::Retriever;
+pub use run::{Cluster, Limits, Output};
+
+use super::reader::Section;
+
+/// A probability below one.
+fn rate(s: &mut Section<'_>, key: &'static str, default: f64) -> f64 {
+    s.number(key, default, 0.0..=0.95)
+}
+
+fn only_train(s: &mut Section<'_>) {
+    let from: String = s.get("from", "train".to_owned());
+    if from != "train" {
+        s.report("from", format!("is `{from}`, this build only knows \"train\""));
+    }
+}

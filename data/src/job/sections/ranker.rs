@@ -1,0 +1,212 @@
+//! `[ranker]`: what orders them.
+
+use serde::Serialize;
+
+use super::{only_train, rate};
+use crate::job::reader::Section;
+
+/// Where the wrong candidates of a training prompt come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Negatives {
+    /// Any unseen items, as in the paper.
+    Random,
+    /// The retriever's best for the same prefix.
+    Retrieved,
+    /// Half of each.
+    Mixed,
+}
+
+/// Which weights the ranker's training changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trainable {
+    /// Low-rank adapters only.
+    Lora,
+    /// All of them.
+    Full,
+}
+
+/// How the frozen weights are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantize {
+    /// 4-bit NormalFloat with double quantisation.
+    Nf4,
+    /// As they are in the checkpoint.
+    None,
+}
+
+/// What candidates are called in the prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Labels {
+    /// A, B, C …
+    Letters,
+    /// 1, 2, 3 …
+    Numbers,
+}
+
+impl Labels {
+    /// The name in the job file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Letters => "letters",
+            Self::Numbers => "numbers",
+        }
+    }
+
+    /// How many candidates can be told apart.
+    #[must_use]
+    pub fn max_candidates(self) -> u32 {
+        match self {
+            Self::Letters => 26,
+            Self::Numbers => 999,
+        }
+    }
+}
+
+/// `ranker.lora`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Lora {
+    /// Rank of the adapters.
+    pub rank: u32,
+    /// Their output is scaled by alpha / rank.
+    pub alpha: f64,
+    /// Dropout on their input.
+    pub dropout: f64,
+    /// The projections that carry one.
+    pub targets: Vec<String>,
+}
+
+impl Lora {
+    const TARGETS: [(&'static str, &'static str); 7] = [
+        ("q_proj", "q_proj"),
+        ("k_proj", "k_proj"),
+        ("v_proj", "v_proj"),
+        ("o_proj", "o_proj"),
+        ("gate_proj", "gate_proj"),
+        ("up_proj", "up_proj"),
+        ("down_proj", "down_proj"),
+    ];
+
+    fn read(mut s: Section<'_>) -> Self {
+        let this = Self {
+            rank: s.number("rank", 8, 1..=1024),
+            alpha: s.number("alpha", 32.0, 0.0..=1e6),
+            dropout: rate(&mut s, "dropout", 0.05),
+            targets: s
+                .choices("targets", &["q_proj", "v_proj"], &Self::TARGETS)
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+        };
+        s.finish();
+        this
+    }
+}
+
+/// How many tokens of prompts are worked on at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MicroBatch {
+    /// Left to the worker.
+    Auto,
+    /// This many tokens.
+    Tokens(u32),
+}
+
+/// `[ranker]`: the prompt, the language model and its tuning.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ranker {
+    /// HF folder of the base checkpoint; counts by content.
+    #[serde(skip)]
+    pub base: String,
+    /// The prompt template: a path, or the text itself once [`crate::job::Job::inline_template`] has run.
+    pub template: String,
+    /// The role sentence of the prompt.
+    pub role: String,
+    /// Items of history in a prompt at most.
+    pub history: u32,
+    /// Titles are cut at this many tokens.
+    pub title_tokens: u32,
+    /// Captions are cut at this many tokens.
+    pub caption_tokens: u32,
+    /// The longest prompt.
+    pub max_prompt_tokens: u32,
+    /// Where wrong candidates come from in training.
+    pub negatives: Negatives,
+    /// What is trained.
+    pub trainable: Trainable,
+    /// How frozen weights are held.
+    pub quantize: Quantize,
+    /// The adapters.
+    pub lora: Lora,
+    /// Examples in an optimiser step.
+    pub batch_size: u32,
+    /// Tokens in a micro-batch; shapes the work, not the result.
+    #[serde(skip)]
+    pub micro_batch: MicroBatch,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u32,
+    /// Passes over the training examples at most.
+    pub max_epochs: u32,
+    /// Steps at most; 0: no limit.
+    pub max_steps: u32,
+    /// Steps between two validations.
+    pub validate_every: u32,
+    /// Validations without improvement before training stops.
+    pub patience: u32,
+    /// What candidates are called.
+    pub labels: Labels,
+    /// Whether a ranker that is worse than the retriever's order on validation users fails the job.
+    pub require_lift: bool,
+}
+
+impl Ranker {
+    pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
+        only_train(&mut s);
+        let this = Self {
+            base: s.get("base", String::new()),
+            template: s.get("template", String::new()),
+            role: s.get("role", String::new()),
+            history: s.number("history", 20, 1..=10_000),
+            title_tokens: s.number("title_tokens", 32, 1..=10_000),
+            caption_tokens: s.number("caption_tokens", 32, 1..=10_000),
+            max_prompt_tokens: s.number("max_prompt_tokens", 1536, 16..=1_000_000),
+            negatives: s.choice(
+                "negatives",
+                Negatives::Random,
+                &[("random", Negatives::Random), ("retrieved", Negatives::Retrieved), ("mixed", Negatives::Mixed)],
+            ),
+            trainable: s.choice("trainable", Trainable::Lora, &[("lora", Trainable::Lora), ("full", Trainable::Full)]),
+            quantize: s.choice("quantize", Quantize::Nf4, &[("nf4", Quantize::Nf4), ("none", Quantize::None)]),
+            lora: Lora::read(s.section("lora")),
+            batch_size: s.number("batch_size", 16, 1..=1_000_000),
+            micro_batch: micro_batch(&mut s),
+            learning_rate: s.number("learning_rate", 1e-4, 0.0..=10.0),
+            warmup_steps: s.number("warmup_steps", 100, 0..=1_000_000_000),
+            max_epochs: s.number("max_epochs", 1, 1..=1_000_000),
+            max_steps: s.number("max_steps", 0, 0..=1_000_000_000),
+            validate_every: s.number("validate_every", 100, 1..=1_000_000_000),
+            patience: s.number("patience", 10, 1..=1_000_000),
+            labels: s.choice("labels", Labels::Letters, &[("letters", Labels::Letters), ("numbers", Labels::Numbers)]),
+            require_lift: s.get("require_lift", false),
+        };
+        if this.trainable == Trainable::Full && this.quantize == Quantize::Nf4 {
+            s.report("quantize", "is \"nf4\", but trainable = \"full\" changes all weights: set quantize = \"none\"");
+        }
+        s.finish();
+        this
+    }
+}
+
+fn micro_batch(s: &mut Section<'_>) -> MicroBatch {
+    const KEY: &str = "micro_batch_tokens";
+    if s.optional_string(KEY).as_deref() == Some("auto") || s.is_absent(KEY) {
+        return MicroBatch::Auto;
+    }
+    MicroBatch::Tokens(s.number(KEY, 4096, 1..=100_000_000))
+}

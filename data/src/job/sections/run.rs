@@ -1,0 +1,72 @@
+//! `[output]`, `[limits]` and `[cluster]`: where and with what a job runs.
+
+use crate::job::literals::{MaxRejected, parse_bytes};
+use crate::job::reader::Section;
+
+/// `[output]`: where everything goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// The root of all tables, models and control objects.
+    pub root: String,
+    /// Where finished rankings are copied, if anywhere.
+    pub publish: Option<String>,
+}
+
+impl Output {
+    pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
+        let this = Self { root: s.get("root", "file://./runs".to_owned()), publish: s.optional("publish") };
+        if this.publish.is_some() {
+            s.report(
+                "publish",
+                "copying finished tables elsewhere is not there yet: read them at their folder, see `mllm4rec outputs`",
+            );
+        }
+        s.finish();
+        this
+    }
+}
+
+/// `[limits]`: what a stage may lose and use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// How many rows of the input may be rejected.
+    pub max_rejected: MaxRejected,
+    /// The memory of sorts and joins, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Limits {
+    pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
+        let max_rejected =
+            literal(&mut s, "max_rejected", "1%", MaxRejected::parse, "a number of rows or a share such as \"1%\"");
+        let memory_bytes = literal(&mut s, "memory", "4GiB", parse_bytes, "a size such as \"4GiB\"");
+        s.finish();
+        Self { max_rejected, memory_bytes }
+    }
+}
+
+fn literal<T>(s: &mut Section<'_>, key: &'static str, default: &str, parse: fn(&str) -> Option<T>, allowed: &str) -> T {
+    let text = match s.optional_string(key) {
+        Some(text) => text,
+        None => s.optional::<u64>(key).map_or_else(|| default.to_owned(), |n| n.to_string()),
+    };
+    parse(&text).unwrap_or_else(|| {
+        s.report(key, format!("is {text:?}, expected {allowed}"));
+        parse(default).expect("the default is well formed")
+    })
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Workers that `mllm4rec run` starts on this machine.
+    pub workers: u32,
+}
+
+impl Cluster {
+    pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
+        let this = Self { workers: s.number("workers", 1, 1..=1024) };
+        s.finish();
+        this
+    }
+}
