@@ -303,6 +303,9 @@ pub enum Error {
         /// What the reader said.
         reason: String,
     },
+    /// Reading was given up: nobody waits for the rows any more.
+    #[error("reading was given up")]
+    Abandoned,
     /// A part has another schema than its table.
     #[error(
         "{file}: column `{column}` of table `{table}` {problem}; this folder was written as another table or by another version"

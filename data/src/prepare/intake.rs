@@ -1,12 +1,14 @@
 //! Where every format's reader puts its rows: checks what all formats share, and counts.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lines::Reason;
 use super::rejects::Rejects;
 use super::spool::{InteractionSpool, ItemMeta, ItemSpool, Time};
-use crate::Result;
 use crate::job::{Dataset, Limits};
+use crate::{Error, Result};
 
 /// One parsed interaction.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,17 @@ pub(crate) struct Intake {
     interactions: InteractionSpool,
     items: ItemSpool,
     below_min_rating: u64,
+    abandoned: Arc<AtomicBool>,
+}
+
+/// Tells a reader on another thread, by being dropped, that nobody waits for it any more.
+#[derive(Debug, Default)]
+pub(crate) struct Interest(Arc<AtomicBool>);
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What the readers left behind.
@@ -45,19 +58,20 @@ pub(crate) struct Taken {
 }
 
 impl Intake {
-    pub(crate) fn new(dataset: &Dataset, limits: &Limits, folder: &Path) -> Result<Self> {
+    pub(crate) fn new(dataset: &Dataset, limits: &Limits, folder: &Path, interest: &Interest) -> Result<Self> {
         Ok(Self {
             min_rating: dataset.min_rating,
             rejects: Rejects::new(limits.max_rejected),
             interactions: InteractionSpool::create(folder)?,
             items: ItemSpool::create(folder)?,
             below_min_rating: 0,
+            abandoned: interest.0.clone(),
         })
     }
 
     /// Takes one row of the interactions, parsed or not.
     pub(crate) fn interaction(&mut self, at: Place<'_>, row: Result<Interaction<'_>, Reason>) -> Result<()> {
-        self.rejects.count_row();
+        self.take_row()?;
         match row.and_then(check) {
             Ok(row) if row.rating.is_some_and(|r| r < self.min_rating) => {
                 self.below_min_rating += 1;
@@ -70,7 +84,7 @@ impl Intake {
 
     /// Takes one row of the items, parsed or not.
     pub(crate) fn item(&mut self, at: Place<'_>, row: Result<ItemMeta<'_>, Reason>) -> Result<()> {
-        self.rejects.count_row();
+        self.take_row()?;
         match row {
             Ok(item) if is_blank(item.id) => self.rejects.reject(at.file, Some(at.line), "empty item id"),
             Ok(item) => self.items.push(at.file, at.line, item),
@@ -81,6 +95,11 @@ impl Intake {
     /// Takes what a row of interactions says about its item; the row was counted as an interaction.
     pub(crate) fn item_of_interaction(&mut self, at: Place<'_>, item: ItemMeta<'_>) -> Result<()> {
         if is_blank(item.id) { Ok(()) } else { self.items.push(at.file, at.line, item) }
+    }
+
+    fn take_row(&mut self) -> Result<()> {
+        self.rejects.count_row();
+        if self.abandoned.load(Ordering::Relaxed) { Err(Error::Abandoned) } else { Ok(()) }
     }
 
     /// Closes the spool.
@@ -106,4 +125,24 @@ fn check(row: Interaction<'_>) -> Result<Interaction<'_>, Reason> {
 
 fn is_blank(id: &str) -> bool {
     id.trim().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::job::Job;
+
+    #[test]
+    fn reading_ends_when_nobody_waits_for_it() {
+        let job = Job::parse("job", "schema_version = 1\nname = 'a'\nstages = ['prepare']\ndataset.path = 'x'\n", &[]);
+        let (job, folder) = (job.unwrap(), tempfile::tempdir().unwrap());
+        let interest = Interest::default();
+        let mut intake = Intake::new(&job.dataset, &job.limits, folder.path(), &interest).unwrap();
+        let at = Place { file: "x", line: 1 };
+        intake.interaction(at, Err("wrong")).unwrap();
+        drop(interest);
+        assert!(matches!(intake.interaction(at, Err("wrong")), Err(Error::Abandoned)));
+    }
 }

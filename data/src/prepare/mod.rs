@@ -40,7 +40,7 @@ use crate::{Error, Result};
 use engine::Engine;
 use filter::KCore;
 use inputs::Inputs;
-use intake::{Intake, Taken};
+use intake::{Intake, Interest, Taken};
 use spool::Unit;
 
 /// A prepared dataset.
@@ -108,12 +108,12 @@ fn spool_folder(spool: &Path) -> Result<TempDir> {
     tempfile::Builder::new().prefix("prepare-").tempdir_in(&spool).map_err(|e| Error::spool(&spool, &e))
 }
 
-/// Reads all files into the spool, on a thread that may block.
+/// Reads all files into the spool, on a thread that may block; it ends early when this future is dropped.
 async fn read(dataset: &Dataset, inputs: &Inputs, limits: &Limits, folder: &Path) -> Result<Taken> {
-    let (dataset, inputs, limits) = (dataset.clone(), inputs.clone(), limits.clone());
-    let folder = folder.to_path_buf();
+    let interest = Interest::default();
+    let mut intake = Intake::new(dataset, limits, folder, &interest)?;
+    let (dataset, inputs) = (dataset.clone(), inputs.clone());
     let reading = tokio::task::spawn_blocking(move || {
-        let mut intake = Intake::new(&dataset, &limits, &folder)?;
         formats::read(&dataset, &inputs, &mut intake)?;
         let taken = intake.finish()?;
         taken.rejects.check()?;
