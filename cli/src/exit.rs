@@ -28,8 +28,8 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             return BAD_CONFIG;
         }
-        if cause.is::<JobFailed>() {
-            return BAD_DATA;
+        if let Some(failed) = cause.downcast_ref::<JobFailed>() {
+            return if failed.may_pass { RETRY } else { BAD_DATA };
         }
     }
     RETRY
@@ -51,6 +51,8 @@ pub(crate) struct JobFailed {
     pub(crate) job: String,
     /// The stage and what it said.
     pub(crate) reason: String,
+    /// Whether the same call may succeed.
+    pub(crate) may_pass: bool,
 }
 
 /// What was asked for is wrong or does not exist.

@@ -1,5 +1,7 @@
 //! What can go wrong in a coordinator.
 
+use proto::FailureClass;
+
 /// The result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -49,4 +51,15 @@ pub enum Error {
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]
     Server(String),
+}
+
+impl Error {
+    /// Whether the same may succeed later.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Data(e) if e.class() == data::Class::Retry => FailureClass::Retry,
+            _ => FailureClass::Fatal,
+        }
+    }
 }

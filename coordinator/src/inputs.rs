@@ -31,7 +31,9 @@ impl InputFiles {
             files.dataset.insert(format!("file:{}", file.name), digest);
         }
         if job.runs(Stage::Caption) && job.captions.from == CaptionsFrom::Table {
-            files.captions.insert("file:captions".to_owned(), known.digest(&job.captions.table).await?);
+            // The ending says how the file is read.
+            let ending = Path::new(&job.captions.table).extension().unwrap_or_default().to_string_lossy();
+            files.captions.insert(format!("file:captions.{ending}"), known.digest(&job.captions.table).await?);
         }
         if job.runs(Stage::TrainRanker) {
             files.base = base_files(Path::new(&job.ranker.base), known).await?;

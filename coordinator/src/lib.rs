@@ -7,6 +7,7 @@ pub mod core;
 mod error;
 mod inputs;
 mod leadership;
+mod opening;
 pub mod plan;
 pub mod records;
 pub mod report;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use data::artifact::{self, ArtifactId, InputDigests, Output, Plan};
+use data::artifact::{self, ArtifactId};
 use data::job::{Job, Stage};
 use data::store::Store;
-use data::tables::Table;
+use futures::{FutureExt, TryFutureExt};
 use proto::{FromWorker, Grant, JobId, JobState, JobStatus, ToWorker, Welcome, WorkerId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,8 +18,9 @@ use tracing::{error, info, warn};
 
 use crate::core::{Action, Core, Event, Lease, Policy, StageEntry};
 use crate::leadership::Leadership;
+use crate::opening::{open_artifact, patiently, planned};
 use crate::plan::{JobPlan, PlannedStage};
-use crate::{Error, InputFiles, Result, plan, records, report, rpc};
+use crate::{Error, Result, records, report, rpc};
 
 /// How long open streams may delay the end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -270,6 +271,7 @@ impl Shell {
                 stages: vec![],
                 workers: 0,
                 reason: String::new(),
+                failure: None,
             };
             let known = KnownJob { toml: job.to_toml(), job, status: watch::Sender::new(first), settled: false };
             self.jobs.insert(id.clone(), known);
@@ -308,10 +310,11 @@ impl Shell {
         let prepare = stage.needs.iter().find(|n| n.stage == Stage::Prepare).cloned();
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let event = match open_artifact(&store, &stage, prepare.as_ref()).await {
-                Ok((rows, done)) => Event::Opened { artifact: id, rows, done },
-                Err(e) => Event::Broken { artifact: id, reason: e.to_string() },
-            };
+            let event =
+                match patiently("open a stage", || open_artifact(&store, &stage, prepare.as_ref()).boxed()).await {
+                    Ok((rows, done)) => Event::Opened { artifact: id, rows, done },
+                    Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
+                };
             let _ = inbox.send(Input::Event(event)).await;
         });
     }
@@ -319,9 +322,9 @@ impl Shell {
     fn finish(&self, id: ArtifactId) {
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let event = match artifact::finish(&store, &id).await {
+            let event = match patiently("finish a stage", || artifact::finish(&store, &id).err_into().boxed()).await {
                 Ok(_) => Event::Finished(id),
-                Err(e) => Event::Broken { artifact: id, reason: e.to_string() },
+                Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
             };
             let _ = inbox.send(Input::Event(event)).await;
         });
@@ -358,9 +361,10 @@ impl Shell {
         if state != JobState::Succeeded {
             known.settled = true;
             if state == JobState::Cancelled {
+                let reason = self.core.status(&id).map(|s| s.reason).unwrap_or_default();
                 let (store, job) = (self.store.clone(), id.0);
                 tokio::spawn(async move {
-                    if let Err(e) = records::cancelled(&store, &job, "cancelled by its user").await {
+                    if let Err(e) = records::cancelled(&store, &job, &reason).await {
                         error!(job, error = %e, "cannot note that the job was cancelled");
                     }
                 });
@@ -369,23 +373,22 @@ impl Shell {
         }
         let (store, inbox, job) = (self.store.clone(), self.inbox.clone(), known.job.clone());
         tokio::spawn(async move {
-            let written = async {
-                let stages = records::stages(&store, &id.0).await?;
-                report::write(&store, &id.0, &job, &stages).await
-            };
-            let outcome = written.await;
+            let outcome = patiently("write the report of a job", || write_report(&store, &id, &job).boxed()).await;
             let _ = inbox.send(Input::Reported(id, outcome)).await;
         });
     }
 
     fn reported(&mut self, id: &JobId, outcome: Result<()>) {
-        if let Err(e) = outcome {
-            error!(job = %id, error = %e, "cannot write the report of a finished job");
-        }
         if let Some(known) = self.jobs.get_mut(id) {
             known.settled = true;
         }
-        self.publish();
+        match outcome {
+            Ok(()) => self.publish(),
+            Err(e) => {
+                error!(job = %id, error = %e, "cannot write the report of a job whose stages are all done");
+                self.feed(Event::Unreported { job: id.clone(), class: e.class(), reason: e.to_string() });
+            }
+        }
     }
 
     /// Shows every watcher the newest status, once.
@@ -411,64 +414,9 @@ impl Shell {
     }
 }
 
-/// The plan of a job and which of its stages are done.
-async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(JobPlan, Vec<bool>)> {
-    let mut known = cache.map_or_else(InputDigests::forgetful, InputDigests::remembered_in);
-    let files = InputFiles::of(job, &mut known).await?;
-    if let Err(e) = known.save() {
-        warn!(error = %e, "cannot remember the digests of the input files");
-    }
-    let plan = plan::plan(job, &files);
-    records::write(store, &plan, &job.to_toml()).await?;
-    let mut complete = Vec::new();
-    for stage in &plan.stages {
-        complete.push(artifact::is_complete(store, &stage.artifact).await?);
-    }
-    Ok((plan, complete))
-}
-
-/// Writes down what an artifact is, and finds its shards: rows of each, and which are done.
-async fn open_artifact(
-    store: &Store,
-    stage: &PlannedStage,
-    prepare: Option<&ArtifactId>,
-) -> Result<(Vec<u64>, Vec<u32>)> {
-    let id = &stage.artifact;
-    artifact::write_spec(store, &stage.spec).await?;
-    let mut input_parts = Vec::new();
-    if let (true, Some(prepare)) = (is_map(id.stage), prepare) {
-        for part in artifact::done_records(store, prepare).await?.into_iter().flat_map(|d| d.parts) {
-            if part.table == Table::Histories {
-                input_parts.push(artifact::InputPart { path: part.path, rows: part.rows, sha256: part.sha256 });
-            }
-        }
-    }
-    let rows: Vec<u64> = if is_map(id.stage) { input_parts.iter().map(|p| p.rows).collect() } else { vec![0] };
-    let shards = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-    let outputs = outputs(id.stage, stage.split.is_some_and(data::job::Split::has_target));
-    artifact::write_plan(store, id, &Plan { shards, input_parts, outputs }).await?;
-    let done = artifact::done_shards(store, id).await?;
-    Ok((rows, done))
-}
-
-/// Whether the users are cut into shards.
-fn is_map(stage: Stage) -> bool {
-    matches!(stage, Stage::Retrieve | Stage::Rank)
-}
-
-/// The tables and models of a stage.
-fn outputs(stage: Stage, has_target: bool) -> Vec<Output> {
-    match stage {
-        Stage::Prepare => {
-            vec![Output::Table(Table::Items), Output::Table(Table::Histories), Output::Table(Table::Rejected)]
-        }
-        Stage::Caption => vec![Output::Table(Table::Captions)],
-        Stage::TrainRetriever | Stage::TrainRanker => vec![Output::Model],
-        Stage::Retrieve if has_target => vec![Output::Table(Table::Candidates), Output::Table(Table::TargetRanks)],
-        Stage::Retrieve => vec![Output::Table(Table::Candidates)],
-        Stage::Rank => vec![Output::Table(Table::Rankings)],
-        Stage::Evaluate => vec![Output::Table(Table::Metrics)],
-    }
+async fn write_report(store: &Store, id: &JobId, job: &Job) -> Result<()> {
+    let stages = records::stages(store, &id.0).await?;
+    report::write(store, &id.0, job, &stages).await
 }
 
 /// What a worker's stream brings.

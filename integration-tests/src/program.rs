@@ -198,6 +198,26 @@ pub fn interrupt(child: Child) -> Ended {
     Ended::of(wait(child), started)
 }
 
+/// The processes that a command has started.
+///
+/// # Panics
+/// If the system does not tell.
+#[must_use]
+pub fn children(parent: &Child) -> Vec<u32> {
+    let output = Command::new("ps").args(["-o", "pid=,ppid=", "-A"]).output().expect("there is a ps command");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pair = |line: &str| {
+        let (pid, ppid) = line.trim().split_once(char::is_whitespace)?;
+        Some((pid.parse().ok()?, ppid.trim().parse::<u32>().ok()?))
+    };
+    text.lines().filter_map(pair).filter(|(_, ppid)| *ppid == parent.id()).map(|(pid, _)| pid).collect()
+}
+
+/// Tells a process to leave.
+pub fn terminate(pid: u32) {
+    let _ = Command::new("kill").args(["-TERM", &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
 /// Whether any file below a folder has this name.
 #[must_use]
 pub fn holds(folder: &Path, name: &str) -> bool {

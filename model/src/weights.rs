@@ -89,6 +89,19 @@ pub fn to_tensor(name: &str, view: &TensorView<'_>) -> Result<Tensor> {
             Tensor::from_f16(shape, bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect())?
         }
         safetensors::Dtype::U8 => Tensor::from_u8(shape, bytes.to_vec())?,
-        other => return Err(Error::TensorType { name: name.to_owned(), found: format!("{other:?}") }),
+        other => return Err(unread(name, other)),
     })
+}
+
+/// Refuses the types that [`to_tensor`] does not read.
+///
+/// # Errors
+/// [`Error::TensorType`].
+pub fn check_type(name: &str, dtype: safetensors::Dtype) -> Result<()> {
+    use safetensors::Dtype::{BF16, F16, F32, U8};
+    if [F32, BF16, F16, U8].contains(&dtype) { Ok(()) } else { Err(unread(name, dtype)) }
+}
+
+fn unread(name: &str, dtype: safetensors::Dtype) -> Error {
+    Error::TensorType { name: name.to_owned(), found: format!("{dtype:?}") }
 }

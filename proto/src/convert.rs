@@ -23,6 +23,7 @@ impl TryFrom<pb::WorkerMessage> for FromWorker {
                 Self::Register(Register { protocol: r.protocol, build: r.build, name: r.name, threads: r.threads })
             }
             M::Heartbeat(_) => Self::Heartbeat,
+            M::Leaving(_) => Self::Leaving,
             M::Progress(p) => Self::Progress {
                 lease: LeaseId(p.lease),
                 progress: Progress { done: p.done, total: p.total, unit: p.unit, note: p.note },
@@ -30,19 +31,29 @@ impl TryFrom<pb::WorkerMessage> for FromWorker {
             M::Committed(c) => Self::Committed { lease: LeaseId(c.lease), shard: c.shard, rows: c.rows },
             M::Ended(e) => Self::Ended { lease: LeaseId(e.lease) },
             M::Failed(f) => {
-                let class = failure_class(f.class())?;
+                let class = failure_class(f.class()).ok_or(Invalid("class"))?;
                 Self::Failed { lease: LeaseId(f.lease), class, reason: f.reason }
             }
         })
     }
 }
 
-fn failure_class(class: pb::FailureClass) -> Result<FailureClass, Invalid> {
+fn failure_class(class: pb::FailureClass) -> Option<FailureClass> {
     match class {
-        pb::FailureClass::Unspecified => Err(Invalid("class")),
-        pb::FailureClass::Retry => Ok(FailureClass::Retry),
-        pb::FailureClass::Fatal => Ok(FailureClass::Fatal),
-        pb::FailureClass::Returned => Ok(FailureClass::Returned),
+        pb::FailureClass::Unspecified => None,
+        pb::FailureClass::Retry => Some(FailureClass::Retry),
+        pb::FailureClass::Fatal => Some(FailureClass::Fatal),
+        pb::FailureClass::Returned => Some(FailureClass::Returned),
+    }
+}
+
+impl From<FailureClass> for pb::FailureClass {
+    fn from(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Retry => Self::Retry,
+            FailureClass::Fatal => Self::Fatal,
+            FailureClass::Returned => Self::Returned,
+        }
     }
 }
 
@@ -54,6 +65,7 @@ impl From<FromWorker> for pb::WorkerMessage {
                 M::Register(pb::Register { protocol: r.protocol, build: r.build, name: r.name, threads: r.threads })
             }
             FromWorker::Heartbeat => M::Heartbeat(pb::Heartbeat {}),
+            FromWorker::Leaving => M::Leaving(pb::Leaving {}),
             FromWorker::Progress { lease, progress: p } => {
                 M::Progress(pb::Progress { lease: lease.0, done: p.done, total: p.total, unit: p.unit, note: p.note })
             }
@@ -62,11 +74,7 @@ impl From<FromWorker> for pb::WorkerMessage {
             }
             FromWorker::Ended { lease } => M::Ended(pb::LeaseEnded { lease: lease.0 }),
             FromWorker::Failed { lease, class, reason } => {
-                let class = match class {
-                    FailureClass::Retry => pb::FailureClass::Retry,
-                    FailureClass::Fatal => pb::FailureClass::Fatal,
-                    FailureClass::Returned => pb::FailureClass::Returned,
-                };
+                let class = pb::FailureClass::from(class);
                 M::Failed(pb::LeaseFailed { lease: lease.0, class: class.into(), reason })
             }
         };
@@ -150,8 +158,10 @@ impl TryFrom<pb::JobStatus> for JobStatus {
             pb::JobState::Failed => JobState::Failed,
             pb::JobState::Cancelled => JobState::Cancelled,
         };
+        let failure = failure_class(s.failure());
         let stages = s.stages.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
-        Ok(Self { job: JobId(text(s.job_id, "job_id")?), state, stages, workers: s.workers, reason: s.reason })
+        let job = JobId(text(s.job_id, "job_id")?);
+        Ok(Self { job, state, stages, workers: s.workers, reason: s.reason, failure })
     }
 }
 
@@ -169,6 +179,7 @@ impl From<JobStatus> for pb::JobStatus {
             stages: s.stages.into_iter().map(Into::into).collect(),
             workers: s.workers,
             reason: s.reason,
+            failure: s.failure.map_or(pb::FailureClass::Unspecified, Into::into).into(),
         }
     }
 }

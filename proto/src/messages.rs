@@ -48,6 +48,8 @@ pub enum FromWorker {
     Register(Register),
     /// It lives.
     Heartbeat,
+    /// It takes no more leases and ends its session once it has handed back what it holds.
+    Leaving,
     /// A lease has come this far.
     Progress {
         /// The lease.
@@ -179,6 +181,8 @@ pub struct JobStatus {
     pub workers: u32,
     /// Why it failed or was cancelled.
     pub reason: String,
+    /// Whether the same job may succeed later, where it failed.
+    pub failure: Option<FailureClass>,
 }
 
 /// The status of one stage of a job.

@@ -22,26 +22,32 @@ pub(crate) struct Checkpoint<M> {
 }
 
 impl<M> Checkpoint<M> {
+    /// Where it lies.
+    pub(crate) fn folder(&self) -> &str {
+        &self.folder
+    }
+
     /// Reads one of its files.
     pub(crate) fn file(&self, cx: &Context, name: &str) -> Result<Bytes> {
         Ok(cx.wait(cx.store.get(&format!("{}/{name}", self.folder)))?)
     }
 }
 
-/// The checkpoint of the highest step whose manifest can be read.
-pub(crate) fn latest<M: DeserializeOwned>(cx: &Context) -> Result<Option<Checkpoint<M>>> {
+/// The checkpoints whose manifests can be read, the highest step first.
+pub(crate) fn newest_first<M: DeserializeOwned>(cx: &Context) -> Result<Vec<Checkpoint<M>>> {
+    let mut found = Vec::new();
     for (_, folder) in steps(cx)?.into_iter().rev() {
         let Some(bytes) = cx.wait(cx.store.try_get(&format!("{folder}/{MANIFEST}")))? else { continue };
         match serde_json::from_slice(&bytes) {
-            Ok(manifest) => return Ok(Some(Checkpoint { manifest, folder })),
-            Err(e) => tracing::warn!(folder, error = %e, "checkpoint is damaged, looking for an older one"),
+            Ok(manifest) => found.push(Checkpoint { manifest, folder }),
+            Err(e) => tracing::warn!(folder, error = %e, "the manifest of a checkpoint is damaged"),
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Writes a checkpoint and removes all but the last ones.
-pub(crate) fn save<M: Serialize>(cx: &Context, step: u64, manifest: &M, files: Vec<(&str, Vec<u8>)>) -> Result<()> {
+pub(crate) fn save<M: Serialize>(cx: &Context, step: u64, manifest: &M, files: Vec<(String, Vec<u8>)>) -> Result<()> {
     let folder = format!("{}/{GENERATION}/{step:010}", prefix(cx));
     for (name, bytes) in files {
         cx.wait(cx.store.put(&format!("{folder}/{name}"), bytes.into()))?;

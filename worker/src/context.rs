@@ -51,7 +51,7 @@ pub(crate) struct Output {
     parts: Vec<PartPayload>,
     files: Vec<FilePayload>,
     written: Vec<artifact::PartRecord>,
-    /// Figures of the attempt; time and memory are filled in at the commit.
+    /// Figures of the attempt; memory is filled in at the commit, and time unless more went in, in earlier attempts.
     pub(crate) stats: Stats,
 }
 
@@ -103,6 +103,17 @@ impl Context {
         self.runtime.block_on(future)
     }
 
+    /// Waits for something long that may be dropped in the middle.
+    pub(crate) fn wait_unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => Err(stopped()),
+                outcome = future => Ok(outcome),
+            }
+        })
+    }
+
     /// The digest of an input.
     pub(crate) fn input(&self, stage: Stage, split: Option<Split>) -> Result<Digest> {
         let role = artifact::role(stage, split);
@@ -112,7 +123,7 @@ impl Context {
 
     /// Fails once the lease is revoked or the worker is to leave.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.stop.is_cancelled() { Err(Error::Stopped("the lease was taken back".to_owned())) } else { Ok(()) }
+        if self.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }
     }
 
     /// Tells how far the lease is; most calls are swallowed, the last one of a lease is not.
@@ -143,7 +154,7 @@ impl Context {
     /// Makes the output of a shard count.
     pub(crate) fn commit(&mut self, shard: u32, output: Output) -> Result<()> {
         let mut stats = output.stats;
-        stats.seconds = self.began.elapsed().as_secs_f64();
+        stats.seconds = stats.seconds.max(self.began.elapsed().as_secs_f64());
         stats.peak_rss_bytes = peak_rss_bytes();
         let attempt = Attempt {
             shard,
@@ -179,6 +190,10 @@ impl Context {
         let trained = [Stage::TrainRanker, Stage::TrainRetriever];
         trained.iter().find_map(|s| self.spec.inputs.get(&artifact::role(*s, None))).map(ToString::to_string)
     }
+}
+
+fn stopped() -> Error {
+    Error::Stopped("the lease was taken back".to_owned())
 }
 
 /// Different for every attempt of any worker, ever.

@@ -1,27 +1,37 @@
 //! What a training has reached so far, and whether to go on.
 
+use data::artifact::Stats;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// The course of a training; it is the manifest of its checkpoints.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Course {
     /// Steps done.
     pub(crate) step: u64,
-    /// The best validation figure.
-    pub(crate) best: f64,
-    /// Its step.
+    /// The loss of the last one.
+    pub(crate) loss: Option<f64>,
+    /// The best validation figure, once there is one.
+    pub(crate) best: Option<f64>,
+    /// The step of the weights that are kept; 0 while there are none.
     pub(crate) best_step: u64,
+    /// The step of the last validation.
+    validated: u64,
     /// Validations since the best one.
     stale: u32,
     /// (step, figure) of every validation.
     pub(crate) curve: Vec<(u64, f64)>,
+    /// Seconds that went into the steps so far, over all attempts.
+    pub(crate) seconds: f64,
 }
 
 impl Course {
-    /// Notes the figure of a validation and says whether it is the best one; the first always is.
-    pub(crate) fn observe(&mut self, figure: f64) -> bool {
-        let better = self.curve.is_empty() || figure > self.best;
-        self.curve.push((self.step, figure));
+    /// Notes the figure of a validation and says whether the present weights are to be kept: if they are the best so
+    /// far, or if there was nobody to validate on.
+    pub(crate) fn observe(&mut self, figure: Option<f64>) -> bool {
+        self.validated = self.step;
+        self.curve.extend(figure.map(|figure| (self.step, figure)));
+        let better = self.best.is_none() || figure > self.best;
         if better {
             (self.best, self.best_step, self.stale) = (figure, self.step, 0);
         } else {
@@ -38,7 +48,20 @@ impl Course {
     /// Whether it is time to validate: every so many steps and at the end, once.
     pub(crate) fn validation_due(&self, every: u32, last: u64) -> bool {
         let due = self.step.is_multiple_of(u64::from(every)) || self.step >= last;
-        due && self.step > self.curve.last().map_or(0, |(step, _)| *step)
+        due && self.step > self.validated
+    }
+
+    /// Puts the course into the figures of a commit; `best` is the name of the best validation figure.
+    pub(crate) fn describe(&self, best: &str, stats: &mut Stats) {
+        (stats.steps, stats.seconds) = (self.step, self.seconds);
+        let notes = [
+            ("steps", json!(self.step)),
+            ("best_step", json!(self.best_step)),
+            (best, json!(self.best)),
+            ("loss", json!(self.loss)),
+            ("curve", json!(self.curve)),
+        ];
+        stats.notes.extend(notes.map(|(name, note)| (name.to_owned(), note)));
     }
 }
 
@@ -52,7 +75,7 @@ mod tests {
         assert!(!course.validation_due(10, 25), "there is nothing to validate before the first step");
         course.step = 10;
         assert!(course.validation_due(10, 25));
-        course.observe(0.5);
+        course.observe(Some(0.5));
         assert!(!course.validation_due(10, 25));
         course.step = 25;
         assert!(course.validation_due(10, 25), "the last step counts whatever its number");
@@ -61,13 +84,23 @@ mod tests {
     #[test]
     fn patience_counts_validations_without_a_better_one() {
         let mut course = Course::default();
-        assert!(course.observe(0.0), "the first is the best so far");
-        assert!(!course.observe(0.0));
+        assert!(course.observe(Some(0.0)), "the first is the best so far");
+        assert!(!course.observe(Some(0.0)));
         assert!(!course.is_exhausted(2));
-        assert!(!course.observe(0.0));
+        assert!(!course.observe(Some(0.0)));
         assert!(course.is_exhausted(2));
         course.step = 7;
-        assert!(course.observe(0.1));
+        assert!(course.observe(Some(0.1)));
         assert_eq!((course.best_step, course.is_exhausted(2)), (7, false));
+    }
+
+    #[test]
+    fn with_nobody_to_validate_on_the_last_weights_are_kept() {
+        let mut course = Course { step: 10, ..Course::default() };
+        assert!(course.observe(None));
+        course.step = 20;
+        assert!(course.observe(None));
+        assert_eq!((course.best, course.best_step, course.curve.len()), (None, 20, 0));
+        assert!(!course.is_exhausted(1));
     }
 }

@@ -68,6 +68,22 @@ pub enum Error {
         /// Its value.
         learning_rate: f64,
     },
+    /// The retriever is to propose more items than there are.
+    #[error("retriever.candidates is {candidates}, but the catalogue has {items} items: lower it")]
+    TooManyCandidates {
+        /// Candidates per user.
+        candidates: u32,
+        /// Items in the catalogue.
+        items: usize,
+    },
+    /// Two tables of the same users do not belong together.
+    #[error(
+        "{what}: was a folder changed by hand? Remove the younger table's folder under tables/ and _control/ to make it anew"
+    )]
+    Misfit {
+        /// Which ones, and how they differ.
+        what: String,
+    },
     /// There is nobody or nothing to work on.
     #[error("{stage}: {what}")]
     Nothing {

@@ -13,6 +13,8 @@ mod ranking;
 mod retrieval;
 mod session;
 mod tasks;
+mod training;
 
 pub use error::{Class, Error, Result};
+pub use ranking::check_ranker;
 pub use session::{Options, run};

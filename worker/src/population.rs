@@ -1,12 +1,12 @@
 //! Users and items as the models see them: numbers.
 
-use data::artifact::{ArtifactId, table_prefix};
+use data::artifact::{ArtifactId, Digest, table_prefix};
 use data::dataset::Catalogue;
 use data::job::Stage;
 use data::tables::{HistoryRow, ItemRow, Reader, Table, read_all};
 
-use crate::Result;
 use crate::context::Context;
+use crate::{Error, Result};
 
 /// A user with the numbers of all of their items, in time order.
 #[derive(Clone, Debug)]
@@ -54,8 +54,21 @@ impl Population {
     }
 }
 
-/// Reads the part of another table that holds the users of a shard.
-pub(crate) fn read_shard<R: data::tables::Row>(cx: &Context, artifact: &ArtifactId, shard: usize) -> Result<Vec<R>> {
-    let reader: Reader<R> = cx.wait(Reader::open(&cx.store, &artifact.table_prefix(R::TABLE)))?;
-    Ok(cx.wait(reader.part(shard))?)
+/// Reads the part of another table that holds the users of a shard: a row for every user, in the same order.
+pub(crate) fn read_shard<R: data::tables::Row>(
+    cx: &Context,
+    stage: Stage,
+    digest: &Digest,
+    shard: usize,
+    users: &[User],
+    id_of: impl Fn(&R) -> &String,
+) -> Result<Vec<R>> {
+    let folder = ArtifactId { stage, digest: digest.clone() }.table_prefix(R::TABLE);
+    let reader: Reader<R> = cx.wait(Reader::open(&cx.store, &folder))?;
+    let part = if shard < reader.len() { cx.wait(reader.part(shard))? } else { Vec::new() };
+    if part.len() != users.len() || part.iter().zip(users).any(|(row, user)| *id_of(row) != user.id) {
+        let what = format!("shard {shard} of {folder} has other users than the histories");
+        return Err(Error::Misfit { what });
+    }
+    Ok(part)
 }

@@ -1,14 +1,13 @@
 //! The ranker at work: texts, prompts and labels of one job.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use data::artifact::table_prefix;
 use data::job::{self, Job, MicroBatch, Stage};
 use data::tables::{CaptionRow, Table, read_all};
 use model::ranker::{
-    Dequantize, Item, LabelStyle, LlamaConfig, LoraOptions, Prompt, PromptBuilder, PromptOptions, Quantize,
+    Dequantize, Item, LabelStyle, LlamaConfig, LoraOptions, Prompt, PromptBuilder, PromptOptions, Quantize, Ranker,
     RankerOptions, RankerTokenizer, Trainable, Truncation, Verbalizer,
 };
 
@@ -31,15 +30,9 @@ impl Prompts {
     /// The texts of a task's items and the prompt of its job.
     pub(crate) fn open(cx: &Context, population: &Population) -> Result<Self> {
         let captions = captions(cx, population)?;
-        let base = Path::new(&cx.job.ranker.base);
-        let config_path = base.join("config.json");
-        let text = std::fs::read_to_string(&config_path)
-            .map_err(|source| model::Error::Io { path: config_path.display().to_string(), source })?;
-        let tokenizer = Arc::new(RankerTokenizer::load(base, &LlamaConfig::from_json(&text)?)?);
+        let config = Ranker::check(cx.job.ranker.base.as_ref(), &options(&cx.job)?)?;
         let with_captions = captions.iter().any(|c| !c.is_empty());
-        let options = prompt_options(&cx.job.ranker, with_captions);
-        let builder = PromptBuilder::new(tokenizer, &cx.job.ranker.template, options)?;
-        let verbalizer = builder.verbalizer(cx.job.retriever.candidates as usize)?;
+        let (builder, verbalizer) = builder(&cx.job, &config, with_captions)?;
         Ok(Self { builder, verbalizer, captions })
     }
 
@@ -65,6 +58,28 @@ impl Prompts {
         let item = |n: &u32| Item { title: population.catalogue.title(*n), caption: &self.captions[*n as usize - 1] };
         numbers.iter().map(item).collect()
     }
+}
+
+/// Finds whatever is wrong with a job's language model before anything is computed: a checkpoint that does not fit its
+/// configuration, a tokenizer that splits a label, a template that cannot be rendered, or one that leaves no room.
+///
+/// # Errors
+/// The first that is found, naming the file or the key.
+pub fn check_ranker(job: &Job) -> Result<()> {
+    let config = Ranker::check(job.ranker.base.as_ref(), &options(job)?)?;
+    let (builder, _) = builder(job, &config, true)?;
+    let nothing = Item { title: "", caption: "" };
+    builder.prompt("anybody", &[], &vec![nothing; job.retriever.candidates as usize])?;
+    Ok(())
+}
+
+/// The prompts of a job and the labels of up to K candidates.
+fn builder(job: &Job, config: &LlamaConfig, captions: bool) -> Result<(PromptBuilder, Verbalizer)> {
+    let tokenizer = Arc::new(RankerTokenizer::load(job.ranker.base.as_ref(), config)?);
+    let options = prompt_options(&job.ranker, captions);
+    let builder = PromptBuilder::new(tokenizer, &job.ranker.template, options)?;
+    let verbalizer = builder.verbalizer(job.retriever.candidates as usize)?;
+    Ok((builder, verbalizer))
 }
 
 /// Captions in the order of the catalogue.

@@ -17,6 +17,9 @@ use crate::context::Context;
 use crate::device::DeviceThread;
 use crate::{Class, Error, Result, tasks};
 
+/// How long the coordinator may take to hear a worker's last words.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// How a worker is run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -69,13 +72,18 @@ enum End {
 
 async fn session(options: &Options, device: &DeviceThread, stop: &CancellationToken) -> Result<End> {
     let (to_coordinator, outbox) = mpsc::channel(256);
-    let (welcome, stream) = register(options, &to_coordinator, outbox).await?;
+    let (welcome, mut stream) = register(options, &to_coordinator, outbox).await?;
     info!(worker = %welcome.worker, root = welcome.root, "registered");
     let store = Store::open(&welcome.root)?;
     let spool = options.spool.clone();
-    let mut session = Session { store, spool, device: device.clone(), to_coordinator, running: None };
-    let end = session.listen(stream, welcome.heartbeat, stop).await;
+    let heartbeat = welcome.heartbeat;
+    let mut session = Session { store, spool, device: device.clone(), heartbeat, to_coordinator, running: None };
+    let end = session.listen(&mut stream, stop).await;
     session.drain().await;
+    // What was said last is on its way: the stream stays until the coordinator, too, has closed it.
+    drop(session);
+    let closed = async { while let Ok(Some(_)) = stream.message().await {} };
+    let _ = tokio::time::timeout(FAREWELL, closed).await;
     Ok(end)
 }
 
@@ -129,18 +137,15 @@ struct Session {
     store: Store,
     spool: PathBuf,
     device: DeviceThread,
+    /// Time between two signs of life.
+    heartbeat: Duration,
     to_coordinator: mpsc::Sender<FromWorker>,
     running: Option<Running>,
 }
 
 impl Session {
-    async fn listen(
-        &mut self,
-        mut stream: Streaming<pb::CoordinatorMessage>,
-        heartbeat: Duration,
-        stop: &CancellationToken,
-    ) -> End {
-        let mut beat = tokio::time::interval(heartbeat);
+    async fn listen(&mut self, stream: &mut Streaming<pb::CoordinatorMessage>, stop: &CancellationToken) -> End {
+        let mut beat = tokio::time::interval(self.heartbeat);
         loop {
             tokio::select! {
                 message = stream.message() => match message.map(|m| m.map(ToWorker::try_from)) {
@@ -154,7 +159,10 @@ impl Session {
                         return End::Broken("the stream is closed".to_owned());
                     }
                 }
-                () = stop.cancelled() => return End::Over,
+                () = stop.cancelled() => {
+                    let _ = self.to_coordinator.send(FromWorker::Leaving).await;
+                    return End::Over;
+                }
             }
         }
     }
@@ -210,11 +218,17 @@ impl Session {
         Running { lease, stop, task }
     }
 
-    /// Stops what is running and waits for it: a checkpoint may still be written.
+    /// Stops what is running and waits for it, with signs of life: a checkpoint may still be written.
     async fn drain(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop.cancel();
-            let _ = running.task.await;
+        let Some(mut running) = self.running.take() else { return };
+        running.stop.cancel();
+        let mut beat = tokio::time::interval(self.heartbeat);
+        loop {
+            tokio::select! {
+                _ = &mut running.task => return,
+                // A full or closed channel must not keep the task from being waited for.
+                _ = beat.tick() => drop(self.to_coordinator.try_send(FromWorker::Heartbeat)),
+            }
         }
     }
 }

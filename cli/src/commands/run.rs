@@ -7,7 +7,7 @@ use data::job::Job;
 use data::store::Store;
 use futures::StreamExt;
 use proto::pb::jobs_client::JobsClient;
-use proto::{JobState, JobStatus, pb};
+use proto::{FailureClass, JobState, JobStatus, pb};
 use serde_json::json;
 
 use crate::args::Run;
@@ -116,7 +116,9 @@ fn ended(status: &JobStatus, nothing_to_do: bool) -> Result<End> {
         }
         JobState::Cancelled => bail!("job {} was cancelled: {}", status.job, status.reason),
         JobState::Failed | JobState::Running => {
-            Err(anyhow::Error::new(exit::JobFailed { job: status.job.0.clone(), reason: status.reason.clone() }))
+            let may_pass = status.failure == Some(FailureClass::Retry);
+            let (job, reason) = (status.job.0.clone(), status.reason.clone());
+            Err(anyhow::Error::new(exit::JobFailed { job, reason, may_pass }))
         }
     }
 }

@@ -56,16 +56,23 @@ fn split(stages: &[StageRecord], asked: Option<&str>) -> Result<Split> {
         }
         None => {
             let best = [Split::Test, Split::All, Split::Validation].into_iter().find(|s| there.contains(s));
-            best.context("the job has not retrieved candidates")
+            best.ok_or_else(|| not_there("retrieve"))
         }
     }
+}
+
+/// A stage that the job does not have.
+fn not_there(stage: &str) -> anyhow::Error {
+    anyhow::Error::new(exit::BadRequest(format!(
+        "the job has no stage `{stage}`, so there are no candidates to show: add it to `stages` and run the job again"
+    )))
 }
 
 impl Story {
     async fn read(store: &Store, stages: &[StageRecord], split: Split, user: &str) -> Result<Self> {
         let of = |stage: Stage, split: Option<Split>| stages.iter().find(|s| s.stage == stage && s.split == split);
-        let prepare = of(Stage::Prepare, None).context("the job has no prepare stage")?;
-        let retrieve = of(Stage::Retrieve, Some(split)).context("the job has not retrieved candidates")?;
+        let prepare = of(Stage::Prepare, None).ok_or_else(|| not_there("prepare"))?;
+        let retrieve = of(Stage::Retrieve, Some(split)).ok_or_else(|| not_there("retrieve"))?;
         let (shard, history) = find_history(store, prepare, user).await?;
         let candidates: CandidateRow = find(store, retrieve, shard, |r: &CandidateRow| r.user_id == user).await?;
         let ranking = match of(Stage::Rank, Some(split)) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use data::artifact::ArtifactId;
 use data::job::Split;
-use proto::{LeaseId, Progress, StageState};
+use proto::{FailureClass, LeaseId, Progress, StageState};
 
 use super::{Action, Core, StageEntry};
 
@@ -28,7 +28,14 @@ pub(super) enum Phase {
     Open(Shards),
     Finishing,
     Done,
-    Failed(String),
+    Failed(Failure),
+}
+
+/// Why something failed for good, and whether the same job may succeed later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) class: FailureClass,
+    pub(super) reason: String,
 }
 
 /// The shards of an open artifact: every one is pending, leased or done.
@@ -55,9 +62,9 @@ impl Artifact {
         }
     }
 
-    pub(super) fn failure(&self) -> Option<&str> {
+    pub(super) fn failure(&self) -> Option<&Failure> {
         match &self.phase {
-            Phase::Failed(reason) => Some(reason),
+            Phase::Failed(failure) => Some(failure),
             _ => None,
         }
     }
@@ -106,11 +113,12 @@ impl Artifact {
             self.retries += 1;
         }
         if worst >= limit {
-            self.phase = Phase::Failed(match end {
+            let reason = match end {
                 End::Lost => format!("shard {} lost its worker {worst} times: {reason}", back[0]),
                 _ if worst == 1 => reason.to_owned(),
                 _ => format!("failed {worst} times, the last time: {reason}"),
-            });
+            };
+            self.phase = Phase::Failed(Failure { class: FailureClass::Retry, reason });
         }
     }
 }
@@ -148,9 +156,9 @@ impl Core {
         }
     }
 
-    pub(super) fn break_artifact(&mut self, id: &ArtifactId, reason: &str) {
+    pub(super) fn break_artifact(&mut self, id: &ArtifactId, class: FailureClass, reason: String) {
         if let Some(artifact) = self.artifacts.get_mut(id) {
-            artifact.phase = Phase::Failed(reason.to_owned());
+            artifact.phase = Phase::Failed(Failure { class, reason });
         }
     }
 

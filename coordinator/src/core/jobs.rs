@@ -1,7 +1,7 @@
 //! Jobs: what is wanted, in which order, and when it is over.
 
 use data::artifact::ArtifactId;
-use proto::{JobId, JobState, Progress, StageState, StageStatus};
+use proto::{FailureClass, JobId, JobState, Progress, StageState, StageStatus};
 
 use super::artifacts::{Artifact, Phase};
 use super::{Action, Core, StageEntry};
@@ -12,6 +12,7 @@ pub(super) struct Job {
     pub(super) stages: Vec<WantedStage>,
     pub(super) state: JobState,
     pub(super) reason: String,
+    pub(super) failure: Option<FailureClass>,
     told: bool,
 }
 
@@ -20,6 +21,16 @@ pub(super) struct Job {
 pub(super) struct WantedStage {
     pub(super) artifact: ArtifactId,
     reused: bool,
+}
+
+impl Job {
+    fn new(stages: Vec<WantedStage>) -> Self {
+        Self { stages, state: JobState::Running, reason: String::new(), failure: None, told: false }
+    }
+
+    fn fail(&mut self, class: FailureClass, reason: String) {
+        (self.state, self.reason, self.failure) = (JobState::Failed, reason, Some(class));
+    }
 }
 
 impl Core {
@@ -38,7 +49,7 @@ impl Core {
         if !self.queue.contains(&id) {
             self.queue.push(id.clone());
         }
-        self.jobs.insert(id, Job { stages: wanted, state: JobState::Running, reason: String::new(), told: false });
+        self.jobs.insert(id, Job::new(wanted));
     }
 
     pub(super) fn cancel(&mut self, id: &JobId, reason: String) {
@@ -48,14 +59,21 @@ impl Core {
         }
     }
 
+    /// A job whose stages are all done, and whose report is not: submitting it again writes the report again.
+    pub(super) fn unreported(&mut self, id: &JobId, class: FailureClass, reason: &str) {
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.fail(class, format!("report: {reason}"));
+        }
+    }
+
     /// Ends the jobs whose stages are all done or of which one has failed.
     pub(super) fn settle_jobs(&mut self, actions: &mut Vec<Action>) {
         for (id, job) in &mut self.jobs {
             if !job.state.ended() {
                 let phases = || job.stages.iter().filter_map(|s| self.artifacts.get(&s.artifact));
-                if let Some((artifact, reason)) = phases().find_map(|a| a.failure().map(|reason| (a, reason))) {
-                    job.reason = format!("{}: {reason}", Self::stage_name(&artifact.id, artifact.split));
-                    job.state = JobState::Failed;
+                if let Some((artifact, failure)) = phases().find_map(|a| a.failure().map(|failure| (a, failure))) {
+                    let stage = Self::stage_name(&artifact.id, artifact.split);
+                    job.fail(failure.class, format!("{stage}: {}", failure.reason));
                 } else if phases().all(|a| matches!(a.phase, Phase::Done)) {
                     job.state = JobState::Succeeded;
                 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use data::artifact::ArtifactId;
 use data::job::{Split, Stage};
-use proto::{FromWorker, JobId, JobState, JobStatus, LeaseId, WorkerId};
+use proto::{FailureClass, FromWorker, JobId, JobState, JobStatus, LeaseId, WorkerId};
 
 use artifacts::Artifact;
 use jobs::Job;
@@ -82,6 +82,8 @@ pub enum Event {
     Broken {
         /// The artifact.
         artifact: ArtifactId,
+        /// Whether the same may succeed later.
+        class: FailureClass,
         /// Why.
         reason: String,
     },
@@ -95,6 +97,15 @@ pub enum Event {
     Cancelled {
         /// The job.
         job: JobId,
+        /// Why.
+        reason: String,
+    },
+    /// The report of a job whose stages are all done cannot be written.
+    Unreported {
+        /// The job.
+        job: JobId,
+        /// Whether the same may succeed later.
+        class: FailureClass,
         /// Why.
         reason: String,
     },
@@ -162,13 +173,14 @@ impl Core {
             Event::Submitted { job, stages } => self.submit(job, stages),
             Event::Opened { artifact, rows, done } => self.opened(&artifact, rows, &done),
             Event::Finished(artifact) => self.finished(&artifact),
-            Event::Broken { artifact, reason } => self.break_artifact(&artifact, &reason),
+            Event::Broken { artifact, class, reason } => self.break_artifact(&artifact, class, reason),
             Event::Joined(worker) => {
                 self.workers.insert(worker, Worker::new(now));
             }
             Event::Left(worker) => self.lose(worker),
             Event::Said(worker, message) => self.hear(worker, message, now, &mut actions),
             Event::Cancelled { job, reason } => self.cancel(&job, reason),
+            Event::Unreported { job, class, reason } => self.unreported(&job, class, &reason),
             Event::Tick => self.evict_silent(now, &mut actions),
         }
         self.settle_jobs(&mut actions);
@@ -190,6 +202,7 @@ impl Core {
             stages,
             workers: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
             reason: known.reason.clone(),
+            failure: known.failure,
         })
     }
 

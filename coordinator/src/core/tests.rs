@@ -90,6 +90,7 @@ fn a_failure_is_tried_again_and_then_told() {
     assert_eq!(actions, [Action::Ended(job("j"), JobState::Failed)]);
     let status = core.status(&job("j")).unwrap();
     assert_eq!(status.reason, "prepare: failed 3 times, the last time: no route");
+    assert_eq!(status.failure, Some(FailureClass::Retry), "the same job may succeed later");
 }
 
 #[test]
@@ -100,6 +101,40 @@ fn a_fatal_failure_ends_the_job_at_once_and_a_new_submission_tries_again() {
     assert_eq!(core.handle(Event::Said(WorkerId(1), failed), at(2)), [Action::Ended(job("j"), JobState::Failed)]);
     let stages = vec![entry(&first, &[]), entry(&second, &[&first])];
     assert_eq!(core.handle(Event::Submitted { job: job("j"), stages }, at(3)), [Action::Open(first)]);
+}
+
+#[test]
+fn workers_that_leave_in_order_cost_the_shard_nothing() {
+    let (mut core, ..) = begun();
+    for worker in (1..=20).map(WorkerId) {
+        let lease = granted(&core.handle(Event::Joined(worker), at(1))).id;
+        assert_eq!(core.handle(Event::Said(worker, FromWorker::Leaving), at(1)), []);
+        if worker.0.is_multiple_of(2) {
+            let returned = FromWorker::Failed { lease, class: FailureClass::Returned, reason: "leaving".into() };
+            assert_eq!(core.handle(Event::Said(worker, returned), at(1)), [], "who leaves gets nothing more");
+        }
+        core.handle(Event::Left(worker), at(1));
+    }
+    let status = core.status(&job("j")).unwrap();
+    assert_eq!((status.state, status.stages[0].retries), (JobState::Running, 0));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_fails_the_job_until_it_is_submitted_again() {
+    let (mut core, first, second) = begun();
+    let stages = |complete: bool| {
+        vec![StageEntry { complete, ..entry(&first, &[]) }, StageEntry { complete, ..entry(&second, &[&first]) }]
+    };
+    let succeeded = [Action::Ended(job("k"), JobState::Succeeded)];
+    let submitted = core.handle(Event::Submitted { job: job("k"), stages: stages(true) }, at(1));
+    assert_eq!(submitted, [], "prepare is at work for another job");
+    core.handle(Event::Finished(first.clone()), at(2));
+    assert_eq!(core.handle(Event::Finished(second.clone()), at(2)).last(), succeeded.last());
+    let (class, reason) = (FailureClass::Retry, "disk full".to_owned());
+    core.handle(Event::Unreported { job: job("k"), class, reason }, at(3));
+    let status = core.status(&job("k")).unwrap();
+    assert_eq!((status.state, status.reason.as_str()), (JobState::Failed, "report: disk full"));
+    assert_eq!(core.handle(Event::Submitted { job: job("k"), stages: stages(true) }, at(4)), succeeded);
 }
 
 #[test]

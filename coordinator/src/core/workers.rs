@@ -12,6 +12,8 @@ use super::{Action, Core, Lease};
 #[derive(Debug)]
 pub(super) struct Worker {
     last_heard: Duration,
+    /// It has said that it goes: it gets nothing more, and its end is no loss.
+    leaving: bool,
     pub(super) lease: Option<Held>,
 }
 
@@ -26,7 +28,7 @@ pub(super) struct Held {
 
 impl Worker {
     pub(super) fn new(now: Duration) -> Self {
-        Self { last_heard: now, lease: None }
+        Self { last_heard: now, leaving: false, lease: None }
     }
 }
 
@@ -39,24 +41,27 @@ impl Core {
         worker.last_heard = now;
         match message {
             FromWorker::Register(_) | FromWorker::Heartbeat => {}
+            FromWorker::Leaving => worker.leaving = true,
             FromWorker::Progress { lease, progress } => self.note_progress(id, lease, progress),
             FromWorker::Committed { lease, shard, rows } => self.note_committed(id, lease, shard, rows),
             FromWorker::Ended { lease } => self.end_lease(id, lease, End::Returned, ""),
             FromWorker::Failed { lease, class, reason } => match class {
                 FailureClass::Returned => self.end_lease(id, lease, End::Returned, &reason),
                 FailureClass::Retry => self.end_lease(id, lease, End::Failed, &reason),
-                FailureClass::Fatal => self.fail_lease(id, lease, &reason),
+                FailureClass::Fatal => self.fail_lease(id, lease, reason),
             },
         }
     }
 
-    /// A worker's stream closed or it fell silent: what it held goes back.
+    /// A worker's stream closed or it fell silent: what it held goes back. That counts against the shard, which may be
+    /// what killed it, unless the worker had said that it goes.
     pub(super) fn lose(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.remove(&id) else { return };
         if let Some(held) = worker.lease {
             let limit = self.policy.max_losses;
+            let end = if worker.leaving { End::Returned } else { End::Lost };
             if let Some(artifact) = self.artifacts.get_mut(&held.artifact) {
-                artifact.give_back(held.id, End::Lost, limit, "the worker vanished");
+                artifact.give_back(held.id, end, limit, "the worker vanished");
             }
         }
     }
@@ -85,7 +90,8 @@ impl Core {
     /// Gives pending shards to idle workers: first job first, first stage first, first shard first.
     pub(super) fn grant_idle(&mut self, actions: &mut Vec<Action>) {
         let wanted = self.wanted();
-        let idle: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| w.lease.is_none()).map(|(id, _)| *id).collect();
+        let is_idle = |w: &Worker| w.lease.is_none() && !w.leaving;
+        let idle: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| is_idle(w)).map(|(id, _)| *id).collect();
         for worker in idle {
             let Some(lease) = wanted.iter().find_map(|artifact| self.next_lease(artifact)) else { return };
             if let Some(worker) = self.workers.get_mut(&worker) {
@@ -142,9 +148,9 @@ impl Core {
         }
     }
 
-    fn fail_lease(&mut self, worker: WorkerId, lease: LeaseId, reason: &str) {
+    fn fail_lease(&mut self, worker: WorkerId, lease: LeaseId, reason: String) {
         let Some(artifact) = self.held(worker, lease).map(|h| h.artifact.clone()) else { return };
-        self.end_lease(worker, lease, End::Returned, reason);
-        self.break_artifact(&artifact, reason);
+        self.end_lease(worker, lease, End::Returned, &reason);
+        self.break_artifact(&artifact, FailureClass::Fatal, reason);
     }
 }

@@ -94,15 +94,10 @@ fn wrong_rankers_are_named_with_the_way_out() {
                 &[base(&workshop.path("nowhere"))],
                 ["nowhere", "ranker.base", "HF layout"],
             ),
-            case("no tokenizer", BAD_JOB, &[base(&golden)], ["no tokenizer.json", "ranker.base"]),
-            case(
-                "wider",
-                BAD_DATA,
-                &[base(&workshop.path("wide"))],
-                ["train_ranker", "gate_proj", "[112, 48]", "[128, 48]"],
-            ),
-            case("deeper", BAD_DATA, &[base(&workshop.path("deep"))], ["train_ranker", "model.layers.2", "missing"]),
-            case("unknown kind", BAD_DATA, &[base(&workshop.path("strange"))], ["mamba", "not supported", "llama"]),
+            case("no tokenizer", BAD_JOB, &[base(&golden)], ["tokenizer.json", "ranker.base", "HF layout"]),
+            case("wider", BAD_JOB, &[base(&workshop.path("wide"))], ["ranker", "gate_proj", "[112, 48]", "[128, 48]"]),
+            case("deeper", BAD_JOB, &[base(&workshop.path("deep"))], ["ranker", "model.layers.2", "missing"]),
+            case("unknown kind", BAD_JOB, &[base(&workshop.path("strange"))], ["mamba", "not supported", "llama"]),
             case(
                 "more candidates than a user has not seen",
                 BAD_DATA,
@@ -110,10 +105,16 @@ fn wrong_rankers_are_named_with_the_way_out() {
                 ["`retriever.candidates` = 8", "of 12 items", "lower it to 3"],
             ),
             case(
-                "prompts too long",
-                BAD_DATA,
+                "no room in a prompt for the candidates",
+                BAD_JOB,
                 &[set("ranker.max_prompt_tokens", 100)],
                 ["ranker.max_prompt_tokens", "100", "raise"],
+            ),
+            case(
+                "prompts longer than the base takes",
+                BAD_JOB,
+                &[set("ranker.max_prompt_tokens", 100_000)],
+                ["ranker.max_prompt_tokens", "100002", "lower"],
             ),
         ],
     );

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use data::job::Stage;
-use mllm4rec_integration_tests::program::{Workshop, holds, interrupt};
+use mllm4rec_integration_tests::program::{Workshop, children, holds, interrupt, terminate, wait};
 
 /// Only the retriever, and long enough to be interrupted.
 const LONG: [&str; 10] = [
@@ -44,6 +44,66 @@ fn an_interrupted_training_resumes_and_ends_the_same() {
         |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
     assert!(weights(&resumed) == weights(&straight), "the resumed training ended with other weights");
     assert!(!holds(&artifacts, "MANIFEST.json"), "checkpoints of a finished training are left");
+}
+
+/// More often than the coordinator lets a shard lose workers that vanish.
+#[test]
+fn workers_that_are_told_to_leave_cost_nothing() {
+    let workshop = Workshop::open();
+    let straight = workshop.finish("straight", &LONG);
+    let run = workshop.start("restless", &[&LONG[..], &["--json"]].concat());
+    let mut told = std::collections::BTreeSet::new();
+    let started = Instant::now();
+    while told.len() < 7 {
+        assert!(started.elapsed() < Duration::from_secs(60), "only {} workers in a minute", told.len());
+        for worker in children(&run).into_iter().filter(|pid| !told.contains(pid)).collect::<Vec<_>>() {
+            std::thread::sleep(Duration::from_millis(200));
+            terminate(worker);
+            told.insert(worker);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ended = wait(run);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains("exit status: 143"), "no worker left in order:\n{said}");
+    let resumed = workshop.finish("restless", &LONG);
+    let weights =
+        |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
+    assert!(weights(&resumed) == weights(&straight), "the training ended with other weights");
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_steps_and_not_the_training() {
+    let workshop = Workshop::open();
+    let straight = workshop.finish("straight", &LONG);
+    let child = workshop.start("damaged", &LONG);
+    let artifacts = workshop.path("damaged").join("_control/v1/artifacts/train_retriever");
+    let manifests = || {
+        let artifact = std::fs::read_dir(&artifacts).ok()?.next()?.ok()?.path();
+        let steps = std::fs::read_dir(artifact.join("checkpoints/0")).ok()?;
+        let mut steps: Vec<_> = steps.filter_map(|s| Some(s.ok()?.path())).collect();
+        steps.retain(|s| s.join("MANIFEST.json").exists());
+        steps.sort();
+        Some(steps)
+    };
+    let started = Instant::now();
+    while manifests().is_none_or(|steps| steps.len() < 2) {
+        assert!(started.elapsed() < Duration::from_secs(60), "no two checkpoints after a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(interrupt(child).code, Some(130));
+    std::fs::remove_file(manifests().unwrap().last().unwrap().join("optimizer.safetensors")).unwrap();
+
+    let child = workshop.start("damaged", &[&LONG[..], &["--json"]].concat());
+    let ended = wait(child);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains("looking for an older one"), "{said}");
+    let resumed = workshop.finish("damaged", &LONG);
+    let weights =
+        |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
+    assert!(weights(&resumed) == weights(&straight), "the training ended with other weights");
 }
 
 /// Twice in a row, as a machine that is preempted again and again.

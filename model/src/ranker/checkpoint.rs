@@ -85,6 +85,22 @@ impl Checkpoint {
         Ok(Self { parts, places })
     }
 
+    /// Checks, from the headers alone, that a tensor is there and has the shape that the configuration asks for.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorType`].
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let missing = || Error::MissingTensor { name: name.to_owned() };
+        let (path, map) = &self.parts[*self.places.get(name).ok_or_else(missing)?];
+        let file = open(path, map)?;
+        let view = file.tensor(name).map_err(|_| missing())?;
+        if view.shape() != shape {
+            let (found, expected) = (view.shape().to_vec(), shape.to_vec());
+            return Err(Error::TensorShape { name: name.to_owned(), found, expected });
+        }
+        weights::check_type(name, view.dtype())
+    }
+
     /// Whether there is a tensor of that name.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {

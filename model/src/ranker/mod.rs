@@ -94,10 +94,31 @@ impl Ranker {
     /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for a network that is not supported,
     /// [`Error::MissingTensor`] or [`Error::TensorShape`] for weights that do not fit it.
     pub fn load(folder: &Path, options: RankerOptions) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text =
-            std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.display().to_string(), source })?;
-        Self::from_source(&text, &Checkpoint::open(folder)?, options)
+        Self::from_source(&config_json(folder)?, &Checkpoint::open(folder)?, options)
+    }
+
+    /// Checks that a HF folder can be loaded with these options, from its configuration and the headers of its weights:
+    /// no weight is read.
+    ///
+    /// # Errors
+    /// As [`Ranker::load`]; [`Error::Config`] where the options ask for longer prompts than the network takes.
+    pub fn check(folder: &Path, options: &RankerOptions) -> Result<LlamaConfig> {
+        options.check()?;
+        let config = LlamaConfig::from_json(&config_json(folder)?)?;
+        let longest = config.longest_sequence();
+        if options.max_tokens > longest {
+            let (asked, base) = (options.max_tokens, folder.display());
+            let what = format!(
+                "{base} takes {longest} tokens at most, but prompts of {asked} are asked for: lower ranker.max_prompt_tokens"
+            );
+            return Err(Error::Config(what));
+        }
+        let network = Network::new(config, options.max_tokens)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        for (name, shape) in store::expected(&network.config, &network.linears()) {
+            checkpoint.check(&name, &shape)?;
+        }
+        Ok(network.config)
     }
 
     /// Builds a ranker from the text of a `config.json` and a source of weights.
@@ -286,6 +307,11 @@ impl Ranker {
             ModelFile { name: "model.safetensors", bytes: weights::to_bytes(&tensors)? },
         ])
     }
+}
+
+fn config_json(folder: &Path) -> Result<String> {
+    let path = folder.join("config.json");
+    std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.display().to_string(), source })
 }
 
 /// The optimiser of QLoRA's recipe: AdamW without weight decay.

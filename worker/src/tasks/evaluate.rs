@@ -1,8 +1,6 @@
 //! evaluate: how good the retriever and the ranker are on held-out items.
 
-use std::collections::BTreeMap;
-
-use data::artifact::{ArtifactId, Digest, role};
+use data::artifact::{Digest, role};
 use data::dataset::Holdout;
 use data::job::{Split, Stage};
 use data::metrics::{Rank, measure, rank_of, retrieved};
@@ -37,9 +35,8 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     cx.commit(0, output)
 }
 
-fn input(cx: &Context, stage: Stage, split: Split) -> Option<ArtifactId> {
-    let digest: Digest = cx.spec.inputs.get(&role(stage, Some(split))).cloned()?;
-    Some(ArtifactId { stage, digest })
+fn input(cx: &Context, stage: Stage, split: Split) -> Option<Digest> {
+    cx.spec.inputs.get(&role(stage, Some(split))).cloned()
 }
 
 /// The ranks of one split under each system, in the order of users.
@@ -53,21 +50,26 @@ struct Ranks {
 fn of_split(
     cx: &mut Context,
     split: Split,
-    retrieve: &ArtifactId,
-    rank: Option<&ArtifactId>,
+    retrieve: &Digest,
+    rank: Option<&Digest>,
     rows: &mut Vec<MetricRow>,
 ) -> Result<u64> {
     let population = Population::open(cx)?;
     let mut ranks = Ranks::default();
     for shard in 0..population.shards() {
         cx.check()?;
-        let targets = targets(cx, &population, shard, split)?;
-        ranks.catalogue.extend(catalogue_ranks(cx, retrieve, shard)?);
-        let candidates: Vec<CandidateRow> = read_shard(cx, retrieve, shard)?;
-        ranks.order.extend(candidates.iter().map(|c| listed(&targets, &c.user_id, &c.items)));
+        let users = population.shard(cx, shard)?;
+        let targets: Vec<Option<&str>> = users
+            .iter()
+            .map(|user| Holdout::of(&user.items, split).target.map(|item| population.catalogue.id(*item)))
+            .collect();
+        let catalogue = read_shard(cx, Stage::Retrieve, retrieve, shard, &users, |r: &TargetRankRow| &r.user_id)?;
+        ranks.catalogue.extend(catalogue.iter().map(|row| Some(row.rank)));
+        let order = read_shard(cx, Stage::Retrieve, retrieve, shard, &users, |r: &CandidateRow| &r.user_id)?;
+        ranks.order.extend(targets.iter().zip(&order).map(|(target, row)| rank_of(&row.items, (*target)?)));
         if let Some(rank) = rank {
-            let rankings: Vec<RankingRow> = read_shard(cx, rank, shard)?;
-            ranks.ranker.extend(rankings.iter().map(|r| listed(&targets, &r.user_id, &r.items)));
+            let ranked = read_shard(cx, Stage::Rank, rank, shard, &users, |r: &RankingRow| &r.user_id)?;
+            ranks.ranker.extend(targets.iter().zip(&ranked).map(|(target, row)| rank_of(&row.items, (*target)?)));
         }
         cx.progress(ranks.order.len() as u64, 0, "users", || split.to_string());
     }
@@ -83,23 +85,4 @@ fn of_split(
         add(&retrieved(&ranks.ranker), &RANKER_KS, "subset", "ranker");
     }
     Ok(ranks.order.len() as u64)
-}
-
-/// The held-out item of every user of a shard.
-fn targets(cx: &Context, population: &Population, shard: usize, split: Split) -> Result<BTreeMap<String, String>> {
-    let users = population.shard(cx, shard)?;
-    let held = |user: &crate::population::User| {
-        let target = Holdout::of(&user.items, split).target.map(|item| population.catalogue.id(*item).to_owned());
-        target.map(|target| (user.id.clone(), target))
-    };
-    Ok(users.iter().filter_map(held).collect())
-}
-
-fn catalogue_ranks(cx: &Context, retrieve: &ArtifactId, shard: usize) -> Result<Vec<Rank>> {
-    let rows: Vec<TargetRankRow> = read_shard(cx, retrieve, shard)?;
-    Ok(rows.iter().map(|row| Some(row.rank)).collect())
-}
-
-fn listed(targets: &BTreeMap<String, String>, user: &str, items: &[String]) -> Rank {
-    rank_of(items, targets.get(user)?)
 }

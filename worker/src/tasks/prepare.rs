@@ -12,14 +12,16 @@ use crate::context::{Context, Output};
 /// Makes the items, histories and rejected tables.
 pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let mut output = Output::default();
-    let mut prepared = cx.wait(prepare(&cx.job.dataset, &cx.job.limits, &cx.spool))?;
+    let mut prepared = cx.wait_unless_stopped(prepare(&cx.job.dataset, &cx.job.limits, &cx.spool))??;
     let counts = prepared.counts;
     cx.part(&mut output, &prepared.items, 0, 1)?;
+    let mut written = 0;
     for shard in 0..prepared.shards {
         cx.check()?;
-        let Some(rows) = cx.wait(prepared.histories.next_shard())? else { break };
+        let Some(rows) = cx.wait_unless_stopped(prepared.histories.next_shard())?? else { break };
         cx.write_part(&mut output, &rows, shard, prepared.shards)?;
-        cx.progress(u64::from(shard + 1) * rows.len() as u64, counts.users, "users", String::new);
+        written += rows.len() as u64;
+        cx.progress(written, counts.users, "users", String::new);
     }
     cx.part(&mut output, &prepared.rejected, 0, 1)?;
     output.stats.rows = counts.users;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use data::artifact::{ArtifactId, model_prefix};
+use data::artifact::model_prefix;
 use data::dataset::Holdout;
 use data::job::{Split, Stage, Trainable};
 use data::tables::{CandidateRow, RankingRow};
@@ -23,10 +23,11 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
     let population = Population::open(cx)?;
     let prompts = Prompts::open(cx, &population)?;
     let ranker = load(cx)?;
-    let retrieve = ArtifactId { stage: Stage::Retrieve, digest: cx.input(Stage::Retrieve, Some(split))? };
+    let retrieve = cx.input(Stage::Retrieve, Some(split))?;
     for shard in shards {
         let users = population.shard(cx, *shard as usize)?;
-        let candidates: Vec<CandidateRow> = read_shard(cx, &retrieve, *shard as usize)?;
+        let candidates =
+            read_shard(cx, Stage::Retrieve, &retrieve, *shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
         let mut rows = Vec::with_capacity(users.len());
         for (users_, candidates) in users.chunks(USERS).zip(candidates.chunks(USERS)) {
             cx.check()?;
@@ -55,17 +56,20 @@ fn load(cx: &Context) -> Result<Ranker> {
     Ok(ranker)
 }
 
-/// A checkpoint is memory-mapped, so it is brought to the local disk first.
+/// A checkpoint is memory-mapped, so it is brought to the local disk first; once for all shards of a process.
 fn copy_checkpoint(cx: &Context, prefix: &str) -> Result<PathBuf> {
     let folder = cx.spool.join(prefix);
     let io = |source| model::Error::Io { path: folder.display().to_string(), source };
     std::fs::create_dir_all(&folder).map_err(io)?;
     for name in ["config.json", "model.safetensors"] {
-        let bytes = cx.wait(cx.store.get(&format!("{prefix}/{name}")))?;
-        // Under another name first: several workers may do this at once.
-        let draft = folder.join(format!("{name}.{}", std::process::id()));
-        std::fs::write(&draft, &bytes).map_err(io)?;
-        std::fs::rename(&draft, folder.join(name)).map_err(io)?;
+        let path = folder.join(name);
+        if !path.exists() {
+            let bytes = cx.wait(cx.store.get(&format!("{prefix}/{name}")))?;
+            // Under another name first: a file that is there is whole.
+            let draft = path.with_extension("draft");
+            std::fs::write(&draft, &bytes).map_err(io)?;
+            std::fs::rename(&draft, &path).map_err(io)?;
+        }
     }
     Ok(folder)
 }

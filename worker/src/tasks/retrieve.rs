@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use data::artifact::MAX_PART_BYTES;
 use data::dataset::training_items;
 use data::examples::{Permutation, TrainingPrefixes};
-use data::job::{Split, Stage};
+use data::job::Split;
 use data::tables::{CandidateRow, TargetRankRow};
 use model::retriever::LruRec;
 
@@ -17,11 +18,9 @@ use crate::{Error, Result};
 pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
     let split = cx.split.ok_or_else(|| Error::Unknown { what: "candidates without a split".to_owned() })?;
     let population = Population::open(cx)?;
-    let k = cx.job.retriever.candidates;
-    let items = population.catalogue.len();
-    if k > items {
-        let what = format!("retriever.candidates is {k}, but the catalogue has {items} items: lower it");
-        return Err(Error::Nothing { stage: Stage::Retrieve, what });
+    let (candidates, items) = (cx.job.retriever.candidates, population.catalogue.len());
+    if candidates > items {
+        return Err(Error::TooManyCandidates { candidates, items: items as usize });
     }
     let model = load(cx, &population)?;
     let wanted = if split == Split::Train { Some(wanted_prefixes(cx, &population)?) } else { None };
@@ -69,8 +68,14 @@ fn held_out(
     Ok(())
 }
 
-/// Prefix lengths that the ranker's training will see, by user.
-type Wanted = BTreeMap<String, Vec<usize>>;
+/// What the ranker's training will see.
+struct Wanted {
+    /// Prefix lengths by user.
+    lengths: BTreeMap<String, Vec<usize>>,
+    /// Parts that every shard is written as. One user can have hundreds of prefixes, so a shard of these rows may be too
+    /// large for one part.
+    pieces: u32,
+}
 
 fn train(
     cx: &mut Context,
@@ -81,18 +86,44 @@ fn train(
     output: &mut Output,
     shard: u32,
 ) -> Result<()> {
-    let mut rows = Vec::new();
+    let all: usize = users.iter().filter_map(|u| wanted.lengths.get(&u.id)).map(Vec::len).sum();
+    let (first, of) = (shard * wanted.pieces, cx.plan.shards * wanted.pieces);
+    let size = all.div_ceil(wanted.pieces as usize);
+    let (mut rows, mut written) = (Vec::new(), 0);
     for (done, user) in users.iter().enumerate() {
         cx.check()?;
-        let Some(lengths) = wanted.get(&user.id) else { continue };
+        let Some(lengths) = wanted.lengths.get(&user.id) else { continue };
         let training = training_items(&user.items);
         let found = retrieve_prefixes(model, training, lengths, cx.job.retriever.candidates as usize)?;
         for (length, best) in lengths.iter().zip(&found) {
             rows.push(row(population, user, Split::Train, Some(*length as u32), best));
         }
+        while rows.len() > size && written + 1 < wanted.pieces {
+            let rest = rows.split_off(size);
+            cx.write_part(output, &rows, first + written, of)?;
+            (rows, written) = (rest, written + 1);
+        }
         cx.progress(done as u64 + 1, users.len() as u64, "users", String::new);
     }
-    cx.part(output, &rows, shard, cx.plan.shards)
+    // Every shard has the same number of parts, so that the names of a table's parts say whether one is missing.
+    for piece in written..wanted.pieces {
+        cx.write_part(output, &rows, first + piece, of)?;
+        rows.clear();
+    }
+    Ok(())
+}
+
+/// How many parts hold the rows of the largest shard, however badly they compress: the same for all who compute it.
+fn pieces(cx: &Context, population: &Population, lengths: &BTreeMap<String, Vec<usize>>) -> Result<u32> {
+    let longest = population.catalogue.items().iter().map(|i| i.item_id.len()).max().unwrap_or(0);
+    let bytes_of_row = |user: &User| 64 + user.id.len() + cx.job.retriever.candidates as usize * (longest + 8);
+    let mut pieces = 1;
+    for shard in 0..population.shards() {
+        let users = population.shard(cx, shard)?;
+        let bytes: usize = users.iter().filter_map(|u| Some(lengths.get(&u.id)?.len() * bytes_of_row(u))).sum();
+        pieces = pieces.max(bytes.div_ceil(MAX_PART_BYTES as usize / 2));
+    }
+    Ok(pieces as u32)
 }
 
 /// The examples that the ranker's steps will draw: all of them, or those of a bounded number of steps.
@@ -116,12 +147,12 @@ fn wanted_prefixes(cx: &Context, population: &Population) -> Result<Wanted> {
     }
     examples.sort_unstable();
     examples.dedup();
-    let mut wanted = Wanted::new();
+    let mut lengths = BTreeMap::<String, Vec<usize>>::new();
     for example in examples {
         let prefix = prefixes.at(example);
-        wanted.entry(users[prefix.user].id.clone()).or_default().push(prefix.length);
+        lengths.entry(users[prefix.user].id.clone()).or_default().push(prefix.length);
     }
-    Ok(wanted)
+    Ok(Wanted { pieces: pieces(cx, population, &lengths)?, lengths })
 }
 
 fn row(population: &Population, user: &User, split: Split, position: Option<u32>, best: &[Scored]) -> CandidateRow {

@@ -5,19 +5,21 @@ use std::collections::HashMap;
 use data::artifact::table_prefix;
 use data::dataset::{Holdout, training_items};
 use data::examples::{Permutation, Question, Seen, TrainingPrefixes, choose_candidates};
-use data::job::{Negatives, Split, Stage};
+use data::job::{self, Negatives, Split, Stage};
 use data::metrics::{Metric, rank_of};
-use data::tables::{CandidateRow, Table, read_all};
+use data::tables::{CandidateRow, Reader, Table};
 use model::ranker::{Example, ModelFile, Ranker, Schedule, State};
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
-use crate::population::{Population, User};
+use crate::population::{Population, User, read_shard};
 use crate::ranking::{Prompts, options};
 use crate::tasks::rank::numbers;
-use crate::{Error, Result, checkpoint};
+use crate::training::{Rules, Trainee, train};
+use crate::{Error, Result};
 
 /// The metric that decides, NDCG@10.
 const VALIDATION_K: u32 = 10;
@@ -32,11 +34,53 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let users = population.users(cx)?;
     let prompts = Prompts::open(cx, &population)?;
     let examples = Examples::open(cx, &population, &users)?;
-    let validation = Validation::open(cx, &population, &users, &prompts)?;
-    let mut trainer = Trainer::start(cx, &prompts, &examples, &validation)?;
-    let loss = trainer.train(cx)?;
-    trainer.commit(cx, loss)?;
+    let validation = Validation::open(cx, &population, &prompts)?;
+    let settings = cx.job.ranker.clone();
+    let rules = rules(&settings, &examples);
+    let mut trainee = Tuning::new(cx, &settings, &prompts, &examples, &validation, rules.steps)?;
+    let course = train(cx, &rules, &mut trainee)?;
+    judge(&settings, &course, &validation)?;
+    let mut output = Output::default();
+    for file in &trainee.best {
+        output.file(file.name, file.bytes.clone());
+    }
+    output.stats.rows = course.step * u64::from(settings.batch_size);
+    course.describe("best_ndcg@10", &mut output.stats);
+    output.stats.notes.insert("retriever_order_ndcg@10".to_owned(), json!(validation.order()));
+    output.stats.notes.insert("validation_users".to_owned(), json!(validation.answers.len()));
+    cx.commit(0, output)?;
     checkpoint::clear(cx);
+    Ok(())
+}
+
+fn rules(settings: &job::Ranker, examples: &Examples<'_>) -> Rules {
+    let per_epoch = examples.prefixes.len().div_ceil(u64::from(settings.batch_size));
+    let all = per_epoch * u64::from(settings.max_epochs);
+    Rules {
+        stage: Stage::TrainRanker,
+        steps: if settings.max_steps == 0 { all } else { all.min(u64::from(settings.max_steps)) },
+        validate_every: settings.validate_every,
+        patience: settings.patience,
+        metric: "N@10",
+        learning_rate: ("ranker.learning_rate", settings.learning_rate),
+    }
+}
+
+/// Warns of a ranker that is worse than the order it was given, or fails where the job forbids that.
+fn judge(settings: &job::Ranker, course: &Course, validation: &Validation) -> Result<()> {
+    let (Some(ranker), Some(retriever)) = (course.best, validation.order()) else {
+        tracing::warn!(
+            "no validation user has the held-out item among the candidates: the last step's weights are kept"
+        );
+        return Ok(());
+    };
+    if ranker < retriever && settings.require_lift {
+        return Err(Error::NoLift { ranker, retriever });
+    }
+    if ranker < retriever {
+        let what = "the ranker is worse than the retriever's own order on validation users (NDCG@10)";
+        tracing::warn!(steps = course.step, ranker, retriever, "{what}");
+    }
     Ok(())
 }
 
@@ -95,49 +139,64 @@ impl<'a> Examples<'a> {
 /// The candidates of training prefixes, by user and length.
 fn retrieved(cx: &Context, population: &Population, users: &[User]) -> Result<HashMap<(usize, usize), Vec<u32>>> {
     let digest = cx.input(Stage::Retrieve, Some(Split::Train))?;
-    let rows: Vec<CandidateRow> = cx.wait(read_all(&cx.store, &table_prefix(Table::Candidates, &digest)))?;
+    let reader: Reader<CandidateRow> = cx.wait(Reader::open(&cx.store, &table_prefix(Table::Candidates, &digest)))?;
     let places: HashMap<&str, usize> = users.iter().enumerate().map(|(i, u)| (u.id.as_str(), i)).collect();
-    let mut retrieved = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        if let (Some(user), Some(length)) = (places.get(row.user_id.as_str()), row.position) {
-            retrieved.insert((*user, length as usize), numbers(population, row)?);
+    let mut retrieved = HashMap::new();
+    for part in 0..reader.len() {
+        cx.check()?;
+        for row in &cx.wait(reader.part(part))? {
+            if let (Some(user), Some(length)) = (places.get(row.user_id.as_str()), row.position) {
+                retrieved.insert((*user, length as usize), numbers(population, row)?);
+            }
         }
     }
     Ok(retrieved)
 }
 
 /// Validation users whose held-out item is among the candidates, as prompts.
+#[derive(Default)]
 struct Validation {
     prompts: Vec<Vec<u32>>,
     /// Where the held-out item stands among the candidates, from 0, and how many candidates there are.
     answers: Vec<(usize, usize)>,
-    /// NDCG@10 of the retriever's own order on the same users.
-    order: f64,
 }
 
 impl Validation {
-    fn open(cx: &Context, population: &Population, users: &[User], prompts: &Prompts) -> Result<Self> {
+    fn open(cx: &Context, population: &Population, prompts: &Prompts) -> Result<Self> {
         let digest = cx.input(Stage::Retrieve, Some(Split::Validation))?;
-        let rows: Vec<CandidateRow> = cx.wait(read_all(&cx.store, &table_prefix(Table::Candidates, &digest)))?;
-        let (mut tokens, mut answers) = (Vec::new(), Vec::new());
-        for (user, row) in users.iter().zip(&rows) {
-            let view = Holdout::of(&user.items, Split::Validation);
-            let target = view.target.map(|t| population.catalogue.id(*t));
-            if let Some(rank) = target.and_then(|t| rank_of(&row.items, t)) {
-                tokens.push((user, view.history, numbers(population, row)?));
-                answers.push((rank as usize - 1, row.items.len()));
-            }
+        let mut this = Self::default();
+        for shard in 0..population.shards() {
+            cx.check()?;
+            let users = population.shard(cx, shard)?;
+            let rows = read_shard(cx, Stage::Retrieve, &digest, shard, &users, |r: &CandidateRow| &r.user_id)?;
+            this.add(population, prompts, &users, &rows)?;
         }
-        let prompts = tokens
-            .par_iter()
-            .map(|(user, history, candidates)| Ok(prompts.prompt(population, &user.id, history, candidates)?.ids))
-            .collect::<Result<Vec<_>>>()?;
-        let order = mean(answers.iter().map(|(answer, _)| gain(*answer)));
-        Ok(Self { prompts, answers, order })
+        Ok(this)
+    }
+
+    fn add(&mut self, population: &Population, prompts: &Prompts, users: &[User], rows: &[CandidateRow]) -> Result<()> {
+        let place = |user: &User, row: &CandidateRow| {
+            let target = Holdout::of(&user.items, Split::Validation).target.map(|t| population.catalogue.id(*t));
+            Some((rank_of(&row.items, target?)? as usize - 1, row.items.len()))
+        };
+        let subset: Vec<_> =
+            users.iter().zip(rows).filter_map(|(user, row)| Some((user, row, place(user, row)?))).collect();
+        let build = |(user, row, _): &(&User, &CandidateRow, _)| {
+            let history = Holdout::of(&user.items, Split::Validation).history;
+            Ok(prompts.prompt(population, &user.id, history, &numbers(population, row)?)?.ids)
+        };
+        self.prompts.extend(subset.par_iter().map(build).collect::<Result<Vec<_>>>()?);
+        self.answers.extend(subset.iter().map(|(_, _, answer)| *answer));
+        Ok(())
+    }
+
+    /// NDCG@10 of the retriever's own order on these users, if there are any.
+    fn order(&self) -> Option<f64> {
+        mean(self.answers.iter().map(|(answer, _)| gain(*answer)))
     }
 
     /// NDCG@10 of a ranker over these users.
-    fn ndcg(&self, cx: &Context, ranker: &Ranker, labels: &[u32]) -> Result<f64> {
+    fn ndcg(&self, cx: &Context, ranker: &Ranker, labels: &[u32]) -> Result<Option<f64>> {
         let mut gains = Vec::with_capacity(self.answers.len());
         for (prompts, answers) in self.prompts.chunks(PROMPTS).zip(self.answers.chunks(PROMPTS)) {
             cx.check()?;
@@ -161,153 +220,81 @@ fn gain(place: usize) -> f64 {
     Metric::Ndcg.of(u32::try_from(place + 1).ok(), VALIDATION_K)
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let n = values.len().max(1) as f64;
-    values.sum::<f64>() / n
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let n = values.len();
+    (n > 0).then(|| values.sum::<f64>() / n as f64)
 }
 
-struct Trainer<'a> {
+/// The ranker in training.
+struct Tuning<'a> {
+    settings: &'a job::Ranker,
     prompts: &'a Prompts,
     examples: &'a Examples<'a>,
     validation: &'a Validation,
     schedule: Schedule,
     ranker: Ranker,
-    /// The files of the best model so far.
+    /// The files of the model that is kept.
     best: Vec<ModelFile>,
-    course: Course,
 }
 
-impl<'a> Trainer<'a> {
-    /// A fresh training, or the one that the last checkpoint holds.
-    fn start(
+impl<'a> Tuning<'a> {
+    fn new(
         cx: &Context,
+        settings: &'a job::Ranker,
         prompts: &'a Prompts,
         examples: &'a Examples<'a>,
         validation: &'a Validation,
+        total_steps: u64,
     ) -> Result<Self> {
-        let settings = &cx.job.ranker;
         let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?)?;
-        let per_epoch = examples.prefixes.len().div_ceil(u64::from(settings.batch_size));
-        let all = per_epoch * u64::from(settings.max_epochs);
-        let total_steps = if settings.max_steps == 0 { all } else { all.min(u64::from(settings.max_steps)) };
         let schedule = Schedule {
             learning_rate: settings.learning_rate as f32,
             warmup_steps: u64::from(settings.warmup_steps),
             total_steps,
         };
-        let best = Vec::new();
-        let mut trainer = Self { prompts, examples, validation, schedule, ranker, best, course: Course::default() };
-        trainer.resume(cx)?;
-        Ok(trainer)
+        Ok(Self { settings, prompts, examples, validation, schedule, ranker, best: Vec::new() })
     }
 
-    fn resume(&mut self, cx: &Context) -> Result<()> {
-        let Some(found) = checkpoint::latest::<Course>(cx)? else { return Ok(()) };
-        let state = State {
-            params: found.file(cx, "params.safetensors")?.to_vec(),
-            optimizer: found.file(cx, "optimizer.safetensors")?.to_vec(),
-        };
-        self.ranker.load_state(&state)?;
-        if !found.manifest.curve.is_empty() {
-            let names = self.files(cx)?.into_iter().map(|f| f.name);
-            self.best = names
-                .map(|name| Ok(ModelFile { name, bytes: found.file(cx, &format!("best-{name}"))?.to_vec() }))
-                .collect::<Result<_>>()?;
-        }
-        self.course = found.manifest;
-        tracing::info!(step = self.course.step, "training resumes from a checkpoint");
+    fn model_files(&self) -> Result<Vec<ModelFile>> {
+        Ok(self.ranker.save(&self.settings.base, kernels::Dtype::F32)?)
+    }
+}
+
+impl Trainee for Tuning<'_> {
+    fn step(&mut self, step: u64) -> Result<f64> {
+        let batch = self.examples.batch(self.prompts, step, u64::from(self.settings.batch_size))?;
+        Ok(self.ranker.train_step(&batch, self.schedule.at(step))?.loss)
+    }
+
+    fn validate(&self, cx: &Context) -> Result<Option<f64>> {
+        self.validation.ndcg(cx, &self.ranker, self.prompts.verbalizer.tokens())
+    }
+
+    fn keep(&mut self, _: &Context) -> Result<()> {
+        self.best = self.model_files()?;
         Ok(())
     }
 
-    /// Steps until they or the patience are used up; returns the last loss.
-    fn train(&mut self, cx: &mut Context) -> Result<f64> {
-        let settings = cx.job.ranker.clone();
-        let total = self.schedule.total_steps;
-        let mut loss = f64::NAN;
-        loop {
-            if self.course.validation_due(settings.validate_every, total) {
-                self.validate(cx)?;
-            }
-            if self.course.step >= total || self.course.is_exhausted(settings.patience) {
-                return Ok(loss);
-            }
-            if let Err(stopped) = cx.check() {
-                self.save(cx)?;
-                return Err(stopped);
-            }
-            let step = self.course.step;
-            let batch = self.examples.batch(self.prompts, step, u64::from(settings.batch_size))?;
-            loss = self.ranker.train_step(&batch, self.schedule.at(step))?.loss;
-            self.course.step += 1;
-            if !loss.is_finite() {
-                let (key, learning_rate) = ("ranker.learning_rate", settings.learning_rate);
-                return Err(Error::Diverged { stage: Stage::TrainRanker, step, loss, key, learning_rate });
-            }
-            let m = &self.course;
-            cx.progress(m.step, total, "steps", || {
-                format!("loss {loss:.3}  best N@10 {:.4} at {}", m.best, m.best_step)
-            });
-        }
-    }
-
-    /// Validates the steps so far. A stop on the way keeps them: the next attempt validates first.
-    fn validate(&mut self, cx: &Context) -> Result<()> {
-        let ndcg = match self.validation.ndcg(cx, &self.ranker, self.prompts.verbalizer.tokens()) {
-            Err(stopped @ Error::Stopped(_)) => {
-                self.save(cx)?;
-                return Err(stopped);
-            }
-            outcome => outcome?,
-        };
-        if self.course.observe(ndcg) {
-            self.best = self.files(cx)?;
-        }
-        self.save(cx)
-    }
-
-    fn files(&self, cx: &Context) -> Result<Vec<ModelFile>> {
-        Ok(self.ranker.save(&cx.job.ranker.base, kernels::Dtype::F32)?)
-    }
-
-    fn save(&self, cx: &Context) -> Result<()> {
+    fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let state = self.ranker.save_state()?;
-        let best: Vec<(String, Vec<u8>)> =
-            self.best.iter().map(|f| (format!("best-{}", f.name), f.bytes.clone())).collect();
-        let mut files = vec![("params.safetensors", state.params), ("optimizer.safetensors", state.optimizer)];
-        files.extend(best.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
-        checkpoint::save(cx, self.course.step, &self.course, files)
+        let present = [("params.safetensors", state.params), ("optimizer.safetensors", state.optimizer)];
+        let present = present.into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
+        let best = self.best.iter().map(|f| (format!("best-{}", f.name), f.bytes.clone()));
+        Ok(present.chain(best).collect())
     }
 
-    fn commit(&self, cx: &mut Context, loss: f64) -> Result<()> {
-        let (m, order) = (&self.course, self.validation.order);
-        if m.best < order {
-            if cx.job.ranker.require_lift {
-                return Err(Error::NoLift { ranker: m.best, retriever: order });
-            }
-            tracing::warn!(
-                steps = m.step,
-                ranker = m.best,
-                retriever = order,
-                "the ranker is worse than the retriever's own order on validation users (NDCG@10)"
-            );
-        }
-        let mut output = Output::default();
-        for file in &self.best {
-            output.file(file.name, file.bytes.clone());
-        }
-        output.stats.rows = m.step * u64::from(cx.job.ranker.batch_size);
-        output.stats.steps = m.step;
-        let notes = [
-            ("steps", json!(m.step)),
-            ("best_step", json!(m.best_step)),
-            ("best_ndcg@10", json!(m.best)),
-            ("retriever_order_ndcg@10", json!(order)),
-            ("validation_users", json!(self.validation.answers.len())),
-            ("loss", json!(loss)),
-            ("curve", json!(m.curve)),
-        ];
-        output.stats.notes = notes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        cx.progress(m.step, m.step, "steps", || format!("best validation N@10 {:.4} at step {}", m.best, m.best_step));
-        cx.commit(0, output)
+    fn restore(&mut self, cx: &Context, from: &Checkpoint<Course>) -> Result<()> {
+        let file = |name: &str| Ok::<_, Error>(from.file(cx, name)?.to_vec());
+        let state = State { params: file("params.safetensors")?, optimizer: file("optimizer.safetensors")? };
+        let names = self.model_files()?.into_iter().map(|f| f.name);
+        let best = match from.manifest.best_step {
+            0 => Vec::new(),
+            _ => names
+                .map(|name| Ok(ModelFile { name, bytes: file(&format!("best-{name}"))? }))
+                .collect::<Result<_>>()?,
+        };
+        self.ranker.load_state(&state)?;
+        self.best = best;
+        Ok(())
     }
 }

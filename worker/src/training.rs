@@ -1,0 +1,120 @@
+//! The loop that all trainings share: step, validate, keep the best, checkpoint, stop, resume.
+
+use std::time::Instant;
+
+use data::job::Stage;
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::context::Context;
+use crate::early_stopping::Course;
+use crate::{Class, Error, Result};
+
+/// When a training validates and ends.
+pub(crate) struct Rules {
+    /// The stage, for messages.
+    pub(crate) stage: Stage,
+    /// Steps at most.
+    pub(crate) steps: u64,
+    /// Steps between two validations.
+    pub(crate) validate_every: u32,
+    /// Validations without improvement before it ends.
+    pub(crate) patience: u32,
+    /// The validation metric as people write it.
+    pub(crate) metric: &'static str,
+    /// The key of the learning rate and its value, for the one who has to lower it.
+    pub(crate) learning_rate: (&'static str, f64),
+}
+
+/// What learns.
+pub(crate) trait Trainee {
+    /// Does step number `step`, from 0: which examples it sees follows from that number alone. Returns the loss.
+    fn step(&mut self, step: u64) -> Result<f64>;
+
+    /// The figure that decides, larger is better; nothing where there is nobody to validate on.
+    fn validate(&self, cx: &Context) -> Result<Option<f64>>;
+
+    /// Remembers the present weights as the ones to commit.
+    fn keep(&mut self, cx: &Context) -> Result<()>;
+
+    /// All that is needed to go on, kept weights included.
+    fn files(&self) -> Result<Vec<(String, Vec<u8>)>>;
+
+    /// Goes back to what [`Trainee::files`] gave, or stays as it is where that fails.
+    fn restore(&mut self, cx: &Context, from: &Checkpoint<Course>) -> Result<()>;
+}
+
+/// Trains to the end, from the newest checkpoint that is whole. A stop on the way leaves a checkpoint of the last step.
+pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) -> Result<Course> {
+    let mut course = resume(cx, trainee)?;
+    let earlier = course.seconds;
+    let began = Instant::now();
+    loop {
+        course.seconds = earlier + began.elapsed().as_secs_f64();
+        if course.validation_due(rules.validate_every, rules.steps) {
+            validate(cx, trainee, &mut course)?;
+        }
+        if course.step >= rules.steps || course.is_exhausted(rules.patience) {
+            tell(cx, rules, &course, course.step);
+            return Ok(course);
+        }
+        if let Err(stopped) = cx.check() {
+            save(cx, trainee, &course)?;
+            return Err(stopped);
+        }
+        let loss = trainee.step(course.step)?;
+        course.step += 1;
+        if !loss.is_finite() {
+            let (key, learning_rate) = rules.learning_rate;
+            return Err(Error::Diverged { stage: rules.stage, step: course.step, loss, key, learning_rate });
+        }
+        course.loss = Some(loss);
+        tell(cx, rules, &course, rules.steps);
+    }
+}
+
+/// The course so far of the newest checkpoint that can be restored; a damaged one costs steps, not the training.
+fn resume(cx: &Context, trainee: &mut dyn Trainee) -> Result<Course> {
+    for found in checkpoint::newest_first::<Course>(cx)? {
+        match trainee.restore(cx, &found) {
+            Ok(()) => {
+                tracing::info!(step = found.manifest.step, "training resumes from a checkpoint");
+                return Ok(found.manifest);
+            }
+            Err(e) if e.class() == Class::Fatal => {
+                tracing::warn!(folder = found.folder(), error = %e, "checkpoint is damaged, looking for an older one");
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Course::default())
+}
+
+/// Validates the steps so far. A stop on the way keeps them: the next attempt validates first.
+fn validate(cx: &Context, trainee: &mut dyn Trainee, course: &mut Course) -> Result<()> {
+    let figure = match trainee.validate(cx) {
+        Err(stopped @ Error::Stopped(_)) => {
+            save(cx, trainee, course)?;
+            return Err(stopped);
+        }
+        outcome => outcome?,
+    };
+    if course.observe(figure) {
+        trainee.keep(cx)?;
+    }
+    save(cx, trainee, course)
+}
+
+fn save(cx: &Context, trainee: &dyn Trainee, course: &Course) -> Result<()> {
+    checkpoint::save(cx, course.step, course, trainee.files()?)
+}
+
+fn tell(cx: &mut Context, rules: &Rules, course: &Course, total: u64) {
+    cx.progress(course.step, total, "steps", || {
+        let loss = course.loss.map_or_else(String::new, |loss| format!("loss {loss:.3}  "));
+        let best = match course.best {
+            Some(best) => format!("best {} {best:.4} at {}", rules.metric, course.best_step),
+            None => "not validated yet".to_owned(),
+        };
+        loss + &best
+    });
+}
