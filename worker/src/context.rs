@@ -114,6 +114,27 @@ impl Context {
         })
     }
 
+    /// As [`Context::wait_unless_stopped`], telling now and then what `show` says.
+    pub(crate) fn wait_showing<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+        show: impl Fn() -> Progress,
+    ) -> Result<T> {
+        let (runtime, stop) = (self.runtime.clone(), self.stop.clone());
+        runtime.block_on(async {
+            let mut future = std::pin::pin!(future);
+            let mut tick = tokio::time::interval(TELL_EVERY);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Err(stopped()),
+                    outcome = &mut future => return Ok(outcome),
+                    _ = tick.tick() => self.tell(&show),
+                }
+            }
+        })
+    }
+
     /// The digest of an input.
     pub(crate) fn input(&self, stage: Stage, split: Option<Split>) -> Result<Digest> {
         let role = artifact::role(stage, split);
@@ -130,11 +151,14 @@ impl Context {
     pub(crate) fn progress(&mut self, done: u64, total: u64, unit: &str, note: impl FnOnce() -> String) {
         let due = self.told.is_none_or(|t| t.elapsed() >= TELL_EVERY) || (total > 0 && done == total);
         if due {
-            self.told = Some(Instant::now());
-            let progress = Progress { done, total, unit: unit.to_owned(), note: note() };
-            // A full channel loses a progress report, never work.
-            let _ = self.to_coordinator.try_send(FromWorker::Progress { lease: self.lease, progress });
+            self.tell(|| Progress { done, total, unit: unit.to_owned(), note: note() });
         }
+    }
+
+    fn tell(&mut self, progress: impl FnOnce() -> Progress) {
+        self.told = Some(Instant::now());
+        // A full channel loses a progress report, never work.
+        let _ = self.to_coordinator.try_send(FromWorker::Progress { lease: self.lease, progress: progress() });
     }
 
     /// Encodes the part of a shard; it is written at the commit.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::gauge::Gauge;
 use super::lines::Reason;
 use super::rejects::Rejects;
 use super::spool::{InteractionSpool, ItemMeta, ItemSpool, Time};
@@ -34,16 +35,27 @@ pub(crate) struct Intake {
     interactions: InteractionSpool,
     items: ItemSpool,
     below_min_rating: u64,
+    gauge: Gauge,
     abandoned: Arc<AtomicBool>,
 }
 
 /// Tells a reader on another thread, by being dropped, that nobody waits for it any more.
-#[derive(Debug, Default)]
-pub(crate) struct Interest(Arc<AtomicBool>);
+#[derive(Debug)]
+pub(crate) struct Interest {
+    gauge: Gauge,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Interest {
+    /// Of somebody who also wants to see how far the reader is.
+    pub(crate) fn of(gauge: &Gauge) -> Self {
+        Self { gauge: gauge.clone(), abandoned: Arc::default() }
+    }
+}
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.abandoned.store(true, Ordering::Relaxed);
     }
 }
 
@@ -65,7 +77,8 @@ impl Intake {
             interactions: InteractionSpool::create(folder)?,
             items: ItemSpool::create(folder)?,
             below_min_rating: 0,
-            abandoned: interest.0.clone(),
+            gauge: interest.gauge.clone(),
+            abandoned: interest.abandoned.clone(),
         })
     }
 
@@ -99,6 +112,7 @@ impl Intake {
 
     fn take_row(&mut self) -> Result<()> {
         self.rejects.count_row();
+        self.gauge.add_row();
         if self.abandoned.load(Ordering::Relaxed) { Err(Error::Abandoned) } else { Ok(()) }
     }
 
@@ -138,11 +152,13 @@ mod tests {
     fn reading_ends_when_nobody_waits_for_it() {
         let job = Job::parse("job", "schema_version = 1\nname = 'a'\nstages = ['prepare']\ndataset.path = 'x'\n", &[]);
         let (job, folder) = (job.unwrap(), tempfile::tempdir().unwrap());
-        let interest = Interest::default();
+        let gauge = Gauge::default();
+        let interest = Interest::of(&gauge);
         let mut intake = Intake::new(&job.dataset, &job.limits, folder.path(), &interest).unwrap();
         let at = Place { file: "x", line: 1 };
         intake.interaction(at, Err("wrong")).unwrap();
         drop(interest);
         assert!(matches!(intake.interaction(at, Err("wrong")), Err(Error::Abandoned)));
+        assert_eq!((gauge.rows(), gauge.phase()), (2, "reading"));
     }
 }

@@ -8,6 +8,7 @@ mod counts;
 mod engine;
 mod filter;
 mod formats;
+mod gauge;
 mod histories;
 mod inputs;
 mod intake;
@@ -19,6 +20,7 @@ mod spool;
 mod tests;
 
 pub use counts::{Counts, Population};
+pub use gauge::Gauge;
 pub use histories::Histories;
 pub use inputs::{InputFile, input_files};
 
@@ -58,7 +60,8 @@ pub struct Prepared {
     pub shards: u32,
 }
 
-/// Prepares a dataset; `spool` is a folder for what does not fit into memory, left as empty as it was found.
+/// Prepares a dataset; `spool` is a folder for what does not fit into memory, left as empty as it was found, also when the
+/// future is dropped on the way. `gauge` shows how far it is.
 ///
 /// In this order: rows that cannot be parsed are rejected; interactions below `min_rating` and those with items without a
 /// title (where the dataset comes with a catalogue) are dropped; of several interactions of a user with one item the earliest
@@ -69,10 +72,11 @@ pub struct Prepared {
 /// [`Error::MissingInput`], [`Error::MissingColumn`] and [`Error::Read`] for files that are not as they should be,
 /// [`Error::TooManyRejected`] past `limits.max_rejected`, [`Error::NothingLeft`] if no user stays, [`Error::Memory`] if
 /// `limits.memory` is too small even with spilling.
-pub async fn prepare(dataset: &Dataset, limits: &Limits, spool: &Path) -> Result<Prepared> {
+pub async fn prepare(dataset: &Dataset, limits: &Limits, spool: &Path, gauge: &Gauge) -> Result<Prepared> {
     let inputs = Inputs::find(dataset)?;
     let folder = spool_folder(spool)?;
-    let mut taken = read(dataset, &inputs, limits, folder.path()).await?;
+    let mut taken = read(dataset, &inputs, limits, folder.path(), gauge).await?;
+    gauge.end_of_reading();
     let engine = Engine::new(folder.path(), limits.memory_bytes)?;
     let mut counts = Counts { rows: taken.interactions, below_min_rating: taken.below_min_rating, ..Counts::default() };
 
@@ -109,8 +113,8 @@ fn spool_folder(spool: &Path) -> Result<TempDir> {
 }
 
 /// Reads all files into the spool, on a thread that may block; it ends early when this future is dropped.
-async fn read(dataset: &Dataset, inputs: &Inputs, limits: &Limits, folder: &Path) -> Result<Taken> {
-    let interest = Interest::default();
+async fn read(dataset: &Dataset, inputs: &Inputs, limits: &Limits, folder: &Path, gauge: &Gauge) -> Result<Taken> {
+    let interest = Interest::of(gauge);
     let mut intake = Intake::new(dataset, limits, folder, &interest)?;
     let (dataset, inputs) = (dataset.clone(), inputs.clone());
     let reading = tokio::task::spawn_blocking(move || {

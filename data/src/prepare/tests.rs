@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Counts, prepare};
+use super::{Counts, Gauge, prepare};
 use crate::job::{Columns, Dataset, Format, Limits, MaxRejected};
 use crate::tables::{HistoryRow, ItemRow, RejectedRow};
 use crate::{Error, Result};
@@ -101,7 +101,7 @@ fn run_with(dataset: &Dataset, limits: &Limits) -> Result<Outcome> {
     let spool = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
-        let mut prepared = prepare(dataset, limits, spool.path()).await?;
+        let mut prepared = prepare(dataset, limits, spool.path(), &Gauge::default()).await?;
         let mut shards = Vec::new();
         while let Some(shard) = prepared.histories.next_shard().await? {
             shards.push(shard);

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use data::prepare::{Counts, prepare};
+use data::prepare::{Counts, Gauge, prepare};
 use data::tables::RejectedRow;
+use proto::Progress;
 use serde_json::json;
 
 use crate::Result;
@@ -12,7 +13,10 @@ use crate::context::{Context, Output};
 /// Makes the items, histories and rejected tables.
 pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let mut output = Output::default();
-    let mut prepared = cx.wait_unless_stopped(prepare(&cx.job.dataset, &cx.job.limits, &cx.spool))??;
+    let (dataset, limits, spool) = (cx.job.dataset.clone(), cx.job.limits.clone(), cx.spool.clone());
+    let gauge = Gauge::default();
+    let show = || Progress { done: gauge.rows(), total: 0, unit: "rows".to_owned(), note: gauge.phase().to_owned() };
+    let mut prepared = cx.wait_showing(prepare(&dataset, &limits, &spool, &gauge), show)??;
     let counts = prepared.counts;
     cx.part(&mut output, &prepared.items, 0, 1)?;
     let mut written = 0;
