@@ -5,6 +5,7 @@ mod cluster;
 mod commands;
 mod demo;
 mod exit;
+mod lock;
 mod progress;
 mod tables;
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::args::Run;
 use crate::cluster::Cluster;
 use crate::commands::{read_job, report};
+use crate::lock::RootLock;
 use crate::progress::{Printer, Progress, clock};
 use crate::{exit, tables};
 
@@ -68,6 +69,7 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
 
 /// Runs a job with a coordinator and workers on this machine.
 pub(crate) async fn run_job(job: &Job, store: &Store, workers: u32, printer: &Printer) -> Result<End> {
+    let _lock = RootLock::take(store)?;
     let mut cluster = Cluster::start(store.clone()).await?;
     let outcome = drive(job, workers, printer, &mut cluster).await;
     let stopped = cluster.stop().await;

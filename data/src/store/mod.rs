@@ -101,6 +101,12 @@ impl Store {
         &self.url
     }
 
+    /// The folder of a store on this machine.
+    #[must_use]
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        self.folder.as_deref()
+    }
+
     /// The name of an object in messages.
     #[must_use]
     pub fn name(&self, path: &str) -> String {

@@ -46,6 +46,21 @@ fn an_interrupted_training_resumes_and_ends_the_same() {
     assert!(!holds(&artifacts, "MANIFEST.json"), "checkpoints of a finished training are left");
 }
 
+#[test]
+fn a_second_run_leaves_the_first_alone() {
+    let workshop = Workshop::open();
+    let first = workshop.start("root", &LONG);
+    let started = Instant::now();
+    while !holds(&workshop.path("root"), "run.lock") {
+        assert!(started.elapsed() < Duration::from_secs(60), "the first run does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = workshop.run("root", &LONG);
+    assert_eq!(second.code, Some(75), "{}", second.stderr);
+    assert!(second.stderr.contains("another `mllm4rec run` is at work"), "{}", second.stderr);
+    assert!(wait(first).status.success());
+}
+
 /// More often than the coordinator lets a shard lose workers that vanish.
 #[test]
 fn workers_that_are_told_to_leave_cost_nothing() {
