@@ -5,6 +5,7 @@
 
 pub mod core;
 mod error;
+mod inbox;
 mod inputs;
 mod leadership;
 mod opening;

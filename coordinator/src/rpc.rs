@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::core::Event;
-use crate::shell::{Input, said};
+use crate::inbox::{Input, said};
 use crate::{Error, Result};
 
 type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -9,7 +9,7 @@ use data::artifact::{self, ArtifactId};
 use data::job::{Job, Stage};
 use data::store::Store;
 use futures::{FutureExt, TryFutureExt};
-use proto::{FromWorker, Grant, JobId, JobState, JobStatus, ToWorker, Welcome, WorkerId};
+use proto::{Grant, JobId, JobState, JobStatus, ToWorker, Welcome, WorkerId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::core::{Action, Core, Event, Lease, Policy, StageEntry};
+use crate::inbox::{Input, Submission};
 use crate::leadership::Leadership;
 use crate::opening::{open_artifact, patiently, planned};
-use crate::plan::{JobPlan, PlannedStage};
+use crate::plan::PlannedStage;
 use crate::{Error, Result, records, report, rpc};
 
 /// How long open streams may delay the end.
@@ -99,25 +100,6 @@ impl Coordinator {
     pub async fn join(self) -> Result<()> {
         self.task.await.map_err(|e| Error::Server(e.to_string()))?
     }
-}
-
-/// What reaches the loop.
-pub(crate) enum Input {
-    Event(Event),
-    Submit(Box<Job>, oneshot::Sender<Result<(JobId, bool)>>),
-    Planned(Box<Submission>),
-    Join(mpsc::Sender<ToWorker>, oneshot::Sender<WorkerId>),
-    Watch(JobId, oneshot::Sender<Option<watch::Receiver<JobStatus>>>),
-    List(oneshot::Sender<Vec<JobStatus>>),
-    Reported(JobId, Result<()>),
-}
-
-/// A job whose stages are planned and looked up in the store.
-pub(crate) struct Submission {
-    job: Box<Job>,
-    plan: JobPlan,
-    complete: Vec<bool>,
-    reply: oneshot::Sender<Result<(JobId, bool)>>,
 }
 
 struct KnownJob {
@@ -417,9 +399,4 @@ impl Shell {
 async fn write_report(store: &Store, id: &JobId, job: &Job) -> Result<()> {
     let stages = records::stages(store, &id.0).await?;
     report::write(store, &id.0, job, &stages).await
-}
-
-/// What a worker's stream brings.
-pub(crate) fn said(worker: WorkerId, message: FromWorker) -> Input {
-    Input::Event(Event::Said(worker, message))
 }

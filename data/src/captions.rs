@@ -6,10 +6,9 @@ mod tests;
 use std::path::Path;
 
 use crate::dataset::Catalogue;
+use crate::input::{InputFile, NamedColumn, Rejects, one_line, read_columns};
 use crate::job::Limits;
-use crate::prepare::{InputFile, Rejects, one_line};
 use crate::tables::{CaptionRow, CaptionStatus, RejectedRow};
-use crate::tabular::{NamedColumn, read_columns};
 use crate::{Error, Result};
 
 /// The captions of a catalogue.
@@ -33,9 +32,7 @@ pub fn read_captions(path: &str, catalogue: &Catalogue, limits: &Limits) -> Resu
         NamedColumn { name: "item_id", key: "captions.table" },
         NamedColumn { name: "caption", key: "captions.table" },
     ];
-    let path = Path::new(path.strip_prefix("file://").unwrap_or(path));
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let file = InputFile { path: path.to_path_buf(), name };
+    let file = InputFile::new(Path::new(path.strip_prefix("file://").unwrap_or(path)));
     let mut captions: Vec<Option<String>> = vec![None; catalogue.items().len()];
     let mut rejects = Rejects::new(limits.max_rejected);
     let mut unknown = 0;

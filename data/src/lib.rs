@@ -1,7 +1,7 @@
 //! Datasets, histories, tables, object store and metrics: everything that is read or written. No tensors.
 
 mod error;
-mod tabular;
+mod input;
 
 pub mod job;
 

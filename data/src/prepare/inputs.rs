@@ -2,24 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::input::{InputFile, stem};
 use crate::job::{Dataset, Format};
 use crate::{Error, Result};
-
-/// One file that a dataset is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its name in messages and in the `rejected` table, without the folder: the same on every machine.
-    pub name: String,
-}
-
-impl InputFile {
-    fn new(path: PathBuf) -> Self {
-        let name = file_name(&path);
-        Self { path, name }
-    }
-}
 
 /// The files of one dataset by what they hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +67,7 @@ impl Inputs {
         let folder = if is_file { path.parent().unwrap_or(Path::new("")).to_path_buf() } else { path.clone() };
         let listing = Listing::of(&folder, &dataset.path)?;
         let interactions = match (is_file, dataset.format) {
-            (true, _) => vec![InputFile::new(path)],
+            (true, _) => vec![InputFile::new(&path)],
             (false, Format::Table) => listing.tables(&interactions)?,
             (false, _) => vec![listing.one(&interactions, None)?],
         };
@@ -130,7 +115,7 @@ impl<'a> Listing<'a> {
         for entry in entries {
             let path = entry.map_err(|e| Error::read(folder, &e))?.path();
             if path.is_file() {
-                files.push(InputFile::new(path));
+                files.push(InputFile::new(&path));
             }
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -190,15 +175,6 @@ impl<'a> Listing<'a> {
             found: self.files.iter().map(|f| f.name.clone()).collect(),
         }
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// A name without `.gz`.
-pub(crate) fn stem(name: &str) -> &str {
-    name.strip_suffix(".gz").unwrap_or(name)
 }
 
 /// `Beauty` of `ratings_Beauty.csv`, `meta_Beauty.json.gz`, `reviews_Beauty_5.json`.

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::gauge::Gauge;
-use super::lines::Reason;
-use super::rejects::Rejects;
 use super::spool::{InteractionSpool, ItemMeta, ItemSpool, Time};
+use crate::input::{Reason, Rejects};
 use crate::job::{Dataset, Limits};
 use crate::{Error, Result};
 

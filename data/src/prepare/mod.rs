@@ -12,8 +12,6 @@ mod gauge;
 mod histories;
 mod inputs;
 mod intake;
-mod lines;
-mod rejects;
 mod spool;
 
 #[cfg(test)]
@@ -22,12 +20,9 @@ mod tests;
 pub use counts::{Counts, Population};
 pub use gauge::Gauge;
 pub use histories::Histories;
-pub use inputs::{InputFile, input_files};
+pub use inputs::input_files;
 
-pub(crate) use formats::one_line;
-pub(crate) use inputs::stem;
-pub(crate) use lines::{Reason, open};
-pub(crate) use rejects::Rejects;
+pub use crate::input::InputFile;
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use data::job::Stage;
+use mllm4rec_integration_tests::outputs::JobOutputs;
 use mllm4rec_integration_tests::program::{Workshop, children, holds, interrupt, terminate, wait};
 
 /// Only the retriever, and long enough to be interrupted.
@@ -19,6 +20,20 @@ const LONG: [&str; 10] = [
     "retriever.validate_every=50",
 ];
 
+/// The weights of a job's retriever.
+fn retriever(job: &JobOutputs) -> Vec<u8> {
+    job.model(Stage::TrainRetriever, "model.safetensors")
+}
+
+/// Looks again and again until something has happened.
+fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < Duration::from_secs(60), "not after a minute: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn an_interrupted_training_resumes_and_ends_the_same() {
     let workshop = Workshop::open();
@@ -26,11 +41,7 @@ fn an_interrupted_training_resumes_and_ends_the_same() {
 
     let child = workshop.start("broken", &LONG);
     let artifacts = workshop.path("broken").join("_control/v1/artifacts/train_retriever");
-    let started = Instant::now();
-    while !holds(&artifacts, "MANIFEST.json") {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("there is a MANIFEST.json", || holds(&artifacts, "MANIFEST.json"));
     let ended = interrupt(child);
     assert_eq!(ended.code, Some(130), "{}\n{}", ended.stdout, ended.stderr);
     assert!(ended.stderr.contains("the same command resumes"), "{}", ended.stderr);
@@ -40,9 +51,7 @@ fn an_interrupted_training_resumes_and_ends_the_same() {
     assert!(holds(&artifacts, "MANIFEST.json"), "no checkpoint was left");
 
     let resumed = workshop.finish("broken", &LONG);
-    let weights =
-        |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
-    assert!(weights(&resumed) == weights(&straight), "the resumed training ended with other weights");
+    assert!(retriever(&resumed) == retriever(&straight), "the resumed training ended with other weights");
     assert!(!holds(&artifacts, "MANIFEST.json"), "checkpoints of a finished training are left");
 }
 
@@ -50,11 +59,7 @@ fn an_interrupted_training_resumes_and_ends_the_same() {
 fn a_second_run_leaves_the_first_alone() {
     let workshop = Workshop::open();
     let first = workshop.start("root", &LONG);
-    let started = Instant::now();
-    while !holds(&workshop.path("root"), "run.lock") {
-        assert!(started.elapsed() < Duration::from_secs(60), "the first run does not begin");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("there is a run.lock", || holds(&workshop.path("root"), "run.lock"));
     let second = workshop.run("root", &LONG);
     assert_eq!(second.code, Some(75), "{}", second.stderr);
     assert!(second.stderr.contains("another `mllm4rec run` is at work"), "{}", second.stderr);
@@ -83,9 +88,7 @@ fn workers_that_are_told_to_leave_cost_nothing() {
     assert!(ended.status.success(), "{said}");
     assert!(said.contains("exit status: 143"), "no worker left in order:\n{said}");
     let resumed = workshop.finish("restless", &LONG);
-    let weights =
-        |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
-    assert!(weights(&resumed) == weights(&straight), "the training ended with other weights");
+    assert!(retriever(&resumed) == retriever(&straight), "the training ended with other weights");
 }
 
 #[test]
@@ -102,11 +105,7 @@ fn a_damaged_checkpoint_costs_steps_and_not_the_training() {
         steps.sort();
         Some(steps)
     };
-    let started = Instant::now();
-    while manifests().is_none_or(|steps| steps.len() < 2) {
-        assert!(started.elapsed() < Duration::from_secs(60), "no two checkpoints after a minute");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("there are two checkpoints", || manifests().is_some_and(|steps| steps.len() >= 2));
     assert_eq!(interrupt(child).code, Some(130));
     std::fs::remove_file(manifests().unwrap().last().unwrap().join("optimizer.safetensors")).unwrap();
 
@@ -116,9 +115,7 @@ fn a_damaged_checkpoint_costs_steps_and_not_the_training() {
     assert!(ended.status.success(), "{said}");
     assert!(said.contains("looking for an older one"), "{said}");
     let resumed = workshop.finish("damaged", &LONG);
-    let weights =
-        |job: &mllm4rec_integration_tests::outputs::JobOutputs| job.model(Stage::TrainRetriever, "model.safetensors");
-    assert!(weights(&resumed) == weights(&straight), "the training ended with other weights");
+    assert!(retriever(&resumed) == retriever(&straight), "the training ended with other weights");
 }
 
 /// Twice in a row, as a machine that is preempted again and again.
@@ -134,12 +131,10 @@ fn every_interruption_keeps_what_was_reached() {
     let mut reached = 0;
     for _ in 0..2 {
         let child = workshop.start("root", &LONG);
-        let started = Instant::now();
         let artifacts = workshop.path("root").join("_control/v1/artifacts/train_retriever");
-        while !holds(&artifacts, "MANIFEST.json") || step("root") < reached + 50 {
-            assert!(started.elapsed() < Duration::from_secs(60), "no further than step {reached} after a minute");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("training is 50 steps further", || {
+            holds(&artifacts, "MANIFEST.json") && step("root") >= reached + 50
+        });
         let ended = interrupt(child);
         assert_eq!(ended.code, Some(130), "{}\n{}", ended.stdout, ended.stderr);
         assert!(step("root") > reached, "still at step {reached}");

@@ -8,9 +8,10 @@ use super::csv_line;
 use super::python_literal;
 use super::text::{self, WRONG_FIELDS};
 use crate::Result;
+use crate::input;
+use crate::input::Lines;
 use crate::prepare::inputs::Inputs;
 use crate::prepare::intake::{Intake, Interaction, Place};
-use crate::prepare::lines::Lines;
 use crate::prepare::spool::ItemMeta;
 
 pub(super) fn read(inputs: &Inputs, intake: &mut Intake) -> Result<()> {
@@ -34,7 +35,7 @@ pub(super) fn read(inputs: &Inputs, intake: &mut Intake) -> Result<()> {
             match line.text.and_then(|t| python_literal::parse(t).ok_or("not a Python literal")) {
                 Ok(Value::Object(row)) => {
                     let text = |key: &str| row.get(key).and_then(Value::as_str);
-                    let title = text("title").map(text::one_line);
+                    let title = text("title").map(input::one_line);
                     let title = title.as_deref().and_then(text::not_blank);
                     let attributes = attributes(&row, &["brand", "categories", "price"]);
                     let id = text("asin").unwrap_or_default();

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 
 use super::text::{self, BAD_RATING, BAD_TIME, SECOND};
 use crate::Result;
+use crate::input;
+use crate::input::{Lines, Reason};
 use crate::prepare::inputs::Inputs;
 use crate::prepare::intake::{Intake, Interaction, Place};
-use crate::prepare::lines::{Lines, Reason};
 use crate::prepare::spool::{ItemMeta, Time};
 
 /// What distinguishes an edition.
@@ -95,7 +96,7 @@ fn interaction<'a>(edition: &Edition, fields: Fields<'a>) -> Result<Interaction<
 }
 
 fn item(edition: &Edition, at: Place<'_>, row: &Map<String, Value>, intake: &mut Intake) -> Result<()> {
-    let title = row.get("title").and_then(Value::as_str).map(text::one_line);
+    let title = row.get("title").and_then(Value::as_str).map(input::one_line);
     let title = title.as_deref().and_then(text::not_blank);
     let attributes = attributes(row, edition.attributes);
     let id = row.get(edition.id).and_then(Value::as_str).unwrap_or_default();

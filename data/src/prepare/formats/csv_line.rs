@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::prepare::lines::Reason;
+use crate::input::Reason;
 
 /// The fields of a line; `"` quotes a field and `""` stands for one inside it.
 pub(super) fn split(line: &str) -> Result<Vec<Cow<'_, str>>, Reason> {

@@ -12,8 +12,6 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use text::one_line;
-
 use super::inputs::Inputs;
 use super::intake::Intake;
 use crate::Result;

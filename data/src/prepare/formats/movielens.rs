@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use super::csv_line;
 use super::text::{self, WRONG_FIELDS};
-use crate::prepare::inputs::{InputFile, Inputs};
+use crate::input;
+use crate::input::InputFile;
+use crate::input::{Lines, Reason};
+use crate::prepare::inputs::Inputs;
 use crate::prepare::intake::{Intake, Interaction, Place};
-use crate::prepare::lines::{Lines, Reason};
 use crate::prepare::spool::ItemMeta;
 use crate::{Error, Result};
 
@@ -87,7 +89,7 @@ fn attributes(genres: &str) -> String {
 /// A trailing article moves to the front; parentheses other than the year (an original or alternative title) are dropped; the
 /// year is kept. A title that consists of parentheses only stays as it is.
 pub(super) fn display_title(raw: &str) -> String {
-    let tidy = text::one_line(raw);
+    let tidy = input::one_line(raw);
     let (name, year) = split_year(&tidy);
     let plain = without_parentheses(name);
     let name = if plain.is_empty() { Cow::Borrowed(name) } else { front_article(&plain) };
@@ -119,7 +121,7 @@ fn without_parentheses(name: &str) -> String {
             _ => {}
         }
     }
-    text::one_line(&kept).into_owned()
+    input::one_line(&kept).into_owned()
 }
 
 fn front_article(name: &str) -> Cow<'_, str> {

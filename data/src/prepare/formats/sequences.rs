@@ -6,9 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::text;
 use crate::Result;
+use crate::input;
+use crate::input::Lines;
 use crate::prepare::inputs::Inputs;
 use crate::prepare::intake::{Intake, Interaction, Place};
-use crate::prepare::lines::Lines;
 use crate::prepare::spool::{ItemMeta, Time};
 
 pub(super) fn read(inputs: &Inputs, intake: &mut Intake) -> Result<()> {
@@ -45,7 +46,7 @@ pub(super) fn read(inputs: &Inputs, intake: &mut Intake) -> Result<()> {
             match line.text {
                 Ok(line) => match line.split_once('\t') {
                     Some((id, title)) => {
-                        let title = text::one_line(title);
+                        let title = input::one_line(title);
                         intake.item(at, Ok(ItemMeta { id, title: text::not_blank(&title), ..ItemMeta::default() }))?;
                     }
                     None => intake.item(at, Err(text::WRONG_FIELDS))?,

@@ -6,12 +6,13 @@ use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::text::{self, BAD_RATING};
 use crate::Result;
+use crate::input;
+use crate::input::Reason;
+use crate::input::{Cell, NamedColumn, read_columns};
 use crate::job::Dataset;
 use crate::prepare::inputs::Inputs;
 use crate::prepare::intake::{Intake, Interaction, Place};
-use crate::prepare::lines::Reason;
 use crate::prepare::spool::{ItemMeta, Time};
-use crate::tabular::{Cell, NamedColumn, read_columns};
 
 /// Where the cells of a row are, in the order of the columns that were asked for.
 struct Layout<'a> {
@@ -76,7 +77,7 @@ fn row(
     if is_good && (layout.title.is_some() || layout.image.is_some()) {
         let cell = |index: Option<usize>| index.and_then(|i| cells[i].text());
         let (title, image) = (cell(layout.title), cell(layout.image));
-        let title: Option<Cow<'_, str>> = title.as_deref().map(text::one_line);
+        let title: Option<Cow<'_, str>> = title.as_deref().map(input::one_line);
         let title = title.as_deref().and_then(text::not_blank);
         let image = image.as_deref().and_then(text::not_blank);
         intake.item_of_interaction(at, ItemMeta { id: &item, title, image, attributes: None })?;

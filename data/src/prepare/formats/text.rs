@@ -1,8 +1,6 @@
 //! Small readings of text that several formats share.
 
-use std::borrow::Cow;
-
-use crate::prepare::lines::Reason;
+use crate::input::Reason;
 use crate::prepare::spool::Time;
 
 pub(super) const WRONG_FIELDS: Reason = "wrong number of fields";
@@ -18,18 +16,6 @@ pub(super) fn rating(text: &str) -> Result<f64, Reason> {
 
 pub(super) fn seconds(text: &str) -> Result<Time, Reason> {
     text.trim().parse().ok().and_then(|s| Time::from_units(s, SECOND)).ok_or(BAD_TIME)
-}
-
-/// A title on one line: every run of white space or control characters becomes one space.
-///
-/// Prompts are laid out by lines, so that a line break inside a title would change what they say.
-pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    let is_gap = |c: char| c.is_whitespace() || c.is_control();
-    let tidy = !text.chars().any(|c| is_gap(c) && c != ' ') && !text.contains("  ") && text.trim() == text;
-    if tidy {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.split(is_gap).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" "))
 }
 
 /// `None` for a text without a visible character.

@@ -9,7 +9,8 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::prepare::{InputFile, Reason, open, stem};
+use super::lines::open;
+use super::{InputFile, Reason, stem};
 use crate::{Error, Result};
 
 /// A column and the key of the job file that names it.

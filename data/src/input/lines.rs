@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::inputs::InputFile;
+use super::InputFile;
 use crate::{Error, Result};
 
 /// No row of any format comes near this; a binary file must not fill the memory.

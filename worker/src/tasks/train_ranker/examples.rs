@@ -1,0 +1,89 @@
+//! What the ranker learns from: prompts whose answer is a label.
+
+use std::collections::HashMap;
+
+use data::artifact::table_prefix;
+use data::dataset::training_items;
+use data::examples::{Permutation, Question, Seen, TrainingPrefixes, choose_candidates};
+use data::job::{Negatives, Split, Stage};
+use data::tables::{CandidateRow, Reader, Table};
+use model::ranker::Example;
+use rayon::prelude::*;
+
+use crate::context::Context;
+use crate::population::{Population, User};
+use crate::ranking::Prompts;
+use crate::tasks::rank::numbers;
+use crate::{Error, Result};
+
+/// The label and the end of text.
+const ANSWER_TOKENS: usize = 2;
+
+/// The training examples: pure functions of (seed, epoch, number).
+pub(super) struct Examples<'a> {
+    population: &'a Population,
+    users: &'a [User],
+    pub(super) prefixes: TrainingPrefixes,
+    seen: Vec<Seen>,
+    /// (user, prefix length) → what the retriever proposes there.
+    retrieved: HashMap<(usize, usize), Vec<u32>>,
+    negatives: Negatives,
+    candidates: u32,
+    seed: u64,
+}
+
+impl<'a> Examples<'a> {
+    pub(super) fn open(cx: &Context, population: &'a Population, users: &'a [User]) -> Result<Self> {
+        let prefixes = TrainingPrefixes::new(users.iter().map(|u| training_items(&u.items).len()));
+        if prefixes.is_empty() {
+            let what =
+                "no user has two training items; loosen dataset.min_interactions_per_item or bring longer histories"
+                    .to_owned();
+            return Err(Error::Nothing { stage: Stage::TrainRanker, what });
+        }
+        let negatives = cx.job.ranker.negatives;
+        let retrieved = if negatives == Negatives::Random { HashMap::new() } else { retrieved(cx, population, users)? };
+        let seen = users.iter().map(|u| Seen::new(&u.items)).collect();
+        let (candidates, seed) = (cx.job.retriever.candidates, cx.job.seed);
+        Ok(Self { population, users, prefixes, seen, retrieved, negatives, candidates, seed })
+    }
+
+    fn example(&self, prompts: &Prompts, epoch: u64, number: u64) -> Result<Example> {
+        let prefix = self.prefixes.at(number);
+        let user = &self.users[prefix.user];
+        let (history, answer) = prefix.view(training_items(&user.items));
+        let retrieved = self.retrieved.get(&(prefix.user, prefix.length)).map_or(&[][..], Vec::as_slice);
+        let question = Question { example: number, answer: *answer, seen: &self.seen[prefix.user], retrieved };
+        let items = self.population.catalogue.len();
+        let choice = choose_candidates(self.negatives, self.candidates, items, self.seed, epoch, &question)?;
+        let prompt = prompts.prompt(self.population, &user.id, history, &choice.items)?;
+        let ids = prompts.training_ids(&prompt, choice.answer)?;
+        Ok(Example::from_text(&ids, ANSWER_TOKENS, model::retriever::example_key(epoch, number))?)
+    }
+
+    /// The examples of one step, the same ones whatever computes them.
+    pub(super) fn batch(&self, prompts: &Prompts, step: u64, size: u64) -> Result<Vec<Example>> {
+        let per_epoch = self.prefixes.len().div_ceil(size);
+        let (epoch, place) = (step / per_epoch, step % per_epoch);
+        let order = Permutation::new(self.prefixes.len(), self.seed, epoch);
+        let places: Vec<u64> = (place * size..((place + 1) * size).min(order.len())).collect();
+        places.par_iter().map(|p| self.example(prompts, epoch, order.at(*p))).collect()
+    }
+}
+
+/// The candidates of training prefixes, by user and length.
+fn retrieved(cx: &Context, population: &Population, users: &[User]) -> Result<HashMap<(usize, usize), Vec<u32>>> {
+    let digest = cx.input(Stage::Retrieve, Some(Split::Train))?;
+    let reader: Reader<CandidateRow> = cx.wait(Reader::open(&cx.store, &table_prefix(Table::Candidates, &digest)))?;
+    let places: HashMap<&str, usize> = users.iter().enumerate().map(|(i, u)| (u.id.as_str(), i)).collect();
+    let mut retrieved = HashMap::new();
+    for part in 0..reader.len() {
+        cx.check()?;
+        for row in &cx.wait(reader.part(part))? {
+            if let (Some(user), Some(length)) = (places.get(row.user_id.as_str()), row.position) {
+                retrieved.insert((*user, length as usize), numbers(population, row)?);
+            }
+        }
+    }
+    Ok(retrieved)
+}

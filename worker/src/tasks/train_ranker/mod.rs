@@ -1,0 +1,148 @@
+//! train_ranker: QLoRA on prompts whose answer is a letter, the best adapter on validation kept.
+
+mod examples;
+mod validation;
+
+use data::job::{self, Stage};
+use model::ranker::{ModelFile, Ranker, Schedule, State};
+use serde_json::json;
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::context::{Context, Output};
+use crate::early_stopping::Course;
+use crate::population::Population;
+use crate::ranking::{Prompts, options};
+use crate::training::{Rules, Trainee, train};
+use crate::{Error, Result};
+use examples::Examples;
+use validation::Validation;
+
+/// Trains and commits the adapter.
+pub(crate) fn run(cx: &mut Context) -> Result<()> {
+    let population = Population::open(cx)?;
+    let users = population.users(cx)?;
+    let prompts = Prompts::open(cx, &population)?;
+    let examples = Examples::open(cx, &population, &users)?;
+    let validation = Validation::open(cx, &population, &prompts)?;
+    let settings = cx.job.ranker.clone();
+    let rules = rules(&settings, &examples);
+    let mut trainee = Tuning::new(cx, &settings, &prompts, &examples, &validation, rules.steps)?;
+    let course = train(cx, &rules, &mut trainee)?;
+    judge(&settings, &course, &validation)?;
+    let mut output = Output::default();
+    for file in &trainee.best {
+        output.file(file.name, file.bytes.clone());
+    }
+    output.stats.rows = course.step * u64::from(settings.batch_size);
+    course.describe("best_ndcg@10", &mut output.stats);
+    output.stats.notes.insert("retriever_order_ndcg@10".to_owned(), json!(validation.order()));
+    output.stats.notes.insert("validation_users".to_owned(), json!(validation.answers.len()));
+    cx.commit(0, output)?;
+    checkpoint::clear(cx);
+    Ok(())
+}
+
+fn rules(settings: &job::Ranker, examples: &Examples<'_>) -> Rules {
+    let per_epoch = examples.prefixes.len().div_ceil(u64::from(settings.batch_size));
+    let all = per_epoch * u64::from(settings.max_epochs);
+    Rules {
+        stage: Stage::TrainRanker,
+        steps: if settings.max_steps == 0 { all } else { all.min(u64::from(settings.max_steps)) },
+        validate_every: settings.validate_every,
+        patience: settings.patience,
+        metric: "N@10",
+        learning_rate: ("ranker.learning_rate", settings.learning_rate),
+    }
+}
+
+/// Warns of a ranker that is worse than the order it was given, or fails where the job forbids that.
+fn judge(settings: &job::Ranker, course: &Course, validation: &Validation) -> Result<()> {
+    let (Some(ranker), Some(retriever)) = (course.best, validation.order()) else {
+        tracing::warn!(
+            "no validation user has the held-out item among the candidates: the last step's weights are kept"
+        );
+        return Ok(());
+    };
+    if ranker < retriever && settings.require_lift {
+        return Err(Error::NoLift { ranker, retriever });
+    }
+    if ranker < retriever {
+        let what = "the ranker is worse than the retriever's own order on validation users (NDCG@10)";
+        tracing::warn!(steps = course.step, ranker, retriever, "{what}");
+    }
+    Ok(())
+}
+
+/// The ranker in training.
+struct Tuning<'a> {
+    settings: &'a job::Ranker,
+    prompts: &'a Prompts,
+    examples: &'a Examples<'a>,
+    validation: &'a Validation,
+    schedule: Schedule,
+    ranker: Ranker,
+    /// The files of the model that is kept.
+    best: Vec<ModelFile>,
+}
+
+impl<'a> Tuning<'a> {
+    fn new(
+        cx: &Context,
+        settings: &'a job::Ranker,
+        prompts: &'a Prompts,
+        examples: &'a Examples<'a>,
+        validation: &'a Validation,
+        total_steps: u64,
+    ) -> Result<Self> {
+        let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?)?;
+        let schedule = Schedule {
+            learning_rate: settings.learning_rate as f32,
+            warmup_steps: u64::from(settings.warmup_steps),
+            total_steps,
+        };
+        Ok(Self { settings, prompts, examples, validation, schedule, ranker, best: Vec::new() })
+    }
+
+    fn model_files(&self) -> Result<Vec<ModelFile>> {
+        Ok(self.ranker.save(&self.settings.base, kernels::Dtype::F32)?)
+    }
+}
+
+impl Trainee for Tuning<'_> {
+    fn step(&mut self, step: u64) -> Result<f64> {
+        let batch = self.examples.batch(self.prompts, step, u64::from(self.settings.batch_size))?;
+        Ok(self.ranker.train_step(&batch, self.schedule.at(step))?.loss)
+    }
+
+    fn validate(&self, cx: &Context) -> Result<Option<f64>> {
+        self.validation.ndcg(cx, &self.ranker, self.prompts.verbalizer.tokens())
+    }
+
+    fn keep(&mut self, _: &Context) -> Result<()> {
+        self.best = self.model_files()?;
+        Ok(())
+    }
+
+    fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let state = self.ranker.save_state()?;
+        let present = [("params.safetensors", state.params), ("optimizer.safetensors", state.optimizer)];
+        let present = present.into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
+        let best = self.best.iter().map(|f| (format!("best-{}", f.name), f.bytes.clone()));
+        Ok(present.chain(best).collect())
+    }
+
+    fn restore(&mut self, cx: &Context, from: &Checkpoint<Course>) -> Result<()> {
+        let file = |name: &str| Ok::<_, Error>(from.file(cx, name)?.to_vec());
+        let state = State { params: file("params.safetensors")?, optimizer: file("optimizer.safetensors")? };
+        let names = self.model_files()?.into_iter().map(|f| f.name);
+        let best = match from.manifest.best_step {
+            0 => Vec::new(),
+            _ => names
+                .map(|name| Ok(ModelFile { name, bytes: file(&format!("best-{name}"))? }))
+                .collect::<Result<_>>()?,
+        };
+        self.ranker.load_state(&state)?;
+        self.best = best;
+        Ok(())
+    }
+}

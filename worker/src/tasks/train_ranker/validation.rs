@@ -1,0 +1,91 @@
+//! How good the ranker is on held-out items, while it trains.
+
+use data::dataset::Holdout;
+use data::job::{Split, Stage};
+use data::metrics::{Metric, rank_of};
+use data::tables::CandidateRow;
+use model::ranker::Ranker;
+use rayon::prelude::*;
+
+use crate::context::Context;
+use crate::population::{Population, User, read_shard};
+use crate::ranking::Prompts;
+use crate::tasks::rank::numbers;
+use crate::{Error, Result};
+
+/// The metric that decides, NDCG@10.
+const VALIDATION_K: u32 = 10;
+/// Prompts scored between two looks at the stop signal.
+const PROMPTS: usize = 32;
+
+/// Validation users whose held-out item is among the candidates, as prompts.
+#[derive(Default)]
+pub(super) struct Validation {
+    prompts: Vec<Vec<u32>>,
+    /// Where the held-out item stands among the candidates, from 0, and how many candidates there are.
+    pub(super) answers: Vec<(usize, usize)>,
+}
+
+impl Validation {
+    pub(super) fn open(cx: &Context, population: &Population, prompts: &Prompts) -> Result<Self> {
+        let digest = cx.input(Stage::Retrieve, Some(Split::Validation))?;
+        let mut this = Self::default();
+        for shard in 0..population.shards() {
+            cx.check()?;
+            let users = population.shard(cx, shard)?;
+            let rows = read_shard(cx, Stage::Retrieve, &digest, shard, &users, |r: &CandidateRow| &r.user_id)?;
+            this.add(population, prompts, &users, &rows)?;
+        }
+        Ok(this)
+    }
+
+    fn add(&mut self, population: &Population, prompts: &Prompts, users: &[User], rows: &[CandidateRow]) -> Result<()> {
+        let place = |user: &User, row: &CandidateRow| {
+            let target = Holdout::of(&user.items, Split::Validation).target.map(|t| population.catalogue.id(*t));
+            Some((rank_of(&row.items, target?)? as usize - 1, row.items.len()))
+        };
+        let subset: Vec<_> =
+            users.iter().zip(rows).filter_map(|(user, row)| Some((user, row, place(user, row)?))).collect();
+        let build = |(user, row, _): &(&User, &CandidateRow, _)| {
+            let history = Holdout::of(&user.items, Split::Validation).history;
+            Ok(prompts.prompt(population, &user.id, history, &numbers(population, row)?)?.ids)
+        };
+        self.prompts.extend(subset.par_iter().map(build).collect::<Result<Vec<_>>>()?);
+        self.answers.extend(subset.iter().map(|(_, _, answer)| *answer));
+        Ok(())
+    }
+
+    /// NDCG@10 of the retriever's own order on these users, if there are any.
+    pub(super) fn order(&self) -> Option<f64> {
+        mean(self.answers.iter().map(|(answer, _)| gain(*answer)))
+    }
+
+    /// NDCG@10 of a ranker over these users.
+    pub(super) fn ndcg(&self, cx: &Context, ranker: &Ranker, labels: &[u32]) -> Result<Option<f64>> {
+        let mut gains = Vec::with_capacity(self.answers.len());
+        for (prompts, answers) in self.prompts.chunks(PROMPTS).zip(self.answers.chunks(PROMPTS)) {
+            cx.check()?;
+            for (logits, (answer, candidates)) in ranker.score(prompts, labels)?.iter().zip(answers) {
+                // A short list of candidates leaves labels that stand for nothing.
+                let logits = &logits[..*candidates];
+                let own = logits[*answer];
+                if !own.is_finite() {
+                    let what = "the ranker's scores are not finite: lower ranker.learning_rate".to_owned();
+                    return Err(Error::Nothing { stage: Stage::TrainRanker, what });
+                }
+                let before = logits.iter().enumerate().filter(|(i, l)| **l > own || (**l == own && i < answer)).count();
+                gains.push(gain(before));
+            }
+        }
+        Ok(mean(gains.into_iter()))
+    }
+}
+
+fn gain(place: usize) -> f64 {
+    Metric::Ndcg.of(u32::try_from(place + 1).ok(), VALIDATION_K)
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let n = values.len();
+    (n > 0).then(|| values.sum::<f64>() / n as f64)
+}
