@@ -57,7 +57,9 @@ impl Cluster {
             let (name, child) = &mut self.workers[i];
             let Ok(Some(status)) = child.try_wait() else { continue };
             let name = name.clone();
-            self.revivals += 1;
+            // One that was told to leave has left in order; somebody preempts workers here, and may go on to.
+            let told = status.code() == Some(i32::from(crate::exit::DRAINED));
+            self.revivals += u32::from(!told);
             if self.revivals > REVIVALS {
                 bail!(
                     "{name} ended ({status}), after {REVIVALS} others in this run; what they said stands above. The same command resumes the job"

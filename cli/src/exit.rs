@@ -28,6 +28,9 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             return BAD_CONFIG;
         }
+        if cause.is::<Lasting>() {
+            return BAD_DATA;
+        }
         if let Some(failed) = cause.downcast_ref::<JobFailed>() {
             return if failed.may_pass { RETRY } else { BAD_DATA };
         }
@@ -36,10 +39,10 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
 }
 
 fn of_data(error: &data::Error) -> u8 {
-    match (error, error.class()) {
-        (data::Error::Job(_), _) => BAD_CONFIG,
-        (_, data::Class::Retry) => RETRY,
-        (_, data::Class::Fatal) => BAD_DATA,
+    match error {
+        data::Error::Job(_) => BAD_CONFIG,
+        e if e.may_pass() => RETRY,
+        _ => BAD_DATA,
     }
 }
 
@@ -54,6 +57,11 @@ pub(crate) struct JobFailed {
     /// Whether the same call may succeed.
     pub(crate) may_pass: bool,
 }
+
+/// Something that lies under the root is not as it should be, and will not mend itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Lasting(pub(crate) String);
 
 /// What was asked for is wrong or does not exist.
 #[derive(Debug, thiserror::Error)]

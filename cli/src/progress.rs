@@ -45,6 +45,8 @@ struct Shown {
     began: Instant,
     /// The first report of progress: a resumed stage begins in the middle.
     first: Option<(u64, Instant)>,
+    /// What is counted.
+    unit: String,
     last_line: Instant,
 }
 
@@ -90,21 +92,28 @@ impl Progress {
             self.printer.line(&format!("[{}] {} begins", clock(self.started.elapsed()), name(stage)));
         }
         let now = Instant::now();
-        Shown { state: StageState::Running, bar, began: now, first: None, last_line: now }
+        Shown { state: StageState::Running, bar, began: now, first: None, unit: String::new(), last_line: now }
     }
 
     fn show(printer: &Printer, started: Instant, shown: &mut Shown, stage: &StageStatus) {
         let ended = stage.state != StageState::Running && shown.state == StageState::Running;
+        if shown.unit != stage.progress.unit {
+            // Another count begins: rows that are read, then users that are written.
+            shown.unit.clone_from(&stage.progress.unit);
+            shown.first = None;
+        }
         if shown.first.is_none() && stage.progress.done > 0 {
             shown.first = Some((stage.progress.done, Instant::now()));
         }
         let text = describe(shown, stage);
         if let Some(bar) = &shown.bar {
-            bar.set_length(stage.progress.total.max(1));
-            bar.set_position(if stage.state == StageState::Done {
-                stage.progress.total.max(1)
-            } else {
-                stage.progress.done
+            let (done, total) = (stage.progress.done, stage.progress.total);
+            bar.set_length(total.max(1));
+            // Without an end in sight the bar stays empty: only the number beside it grows.
+            bar.set_position(match stage.state {
+                StageState::Done => total.max(1),
+                _ if total == 0 => 0,
+                _ => done,
             });
             bar.set_message(text);
             if ended {

@@ -58,7 +58,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Data(e) if e.class() == data::Class::Retry => FailureClass::Retry,
+            Self::Data(e) if e.may_pass() => FailureClass::Retry,
             _ => FailureClass::Fatal,
         }
     }

@@ -42,8 +42,19 @@ impl InputFiles {
     }
 }
 
+/// Refuses a folder that is no checkpoint in HF layout.
+///
+/// # Errors
+/// [`data::Error::Read`] naming the folder and what it lacks.
+pub fn check_layout(base: &Path) -> Result<()> {
+    std::fs::read_dir(base).map_err(|e| unreadable(base, &e.to_string()))?;
+    let missing = ["config.json", "tokenizer.json"].into_iter().find(|name| !base.join(name).is_file());
+    missing.map_or(Ok(()), |name| Err(unreadable(base, &format!("it has no {name}"))))
+}
+
 /// The files of a checkpoint in HF layout.
 async fn base_files(folder: &Path, known: &mut InputDigests) -> Result<BTreeMap<String, Digest>> {
+    check_layout(folder)?;
     let listing = std::fs::read_dir(folder).map_err(|e| unreadable(folder, &e.to_string()))?;
     let mut files = BTreeMap::new();
     for entry in listing {
@@ -55,11 +66,6 @@ async fn base_files(folder: &Path, known: &mut InputDigests) -> Result<BTreeMap<
             || name.ends_with(".index.json");
         if matters {
             files.insert(format!("base:{name}"), known.digest(&entry.path().to_string_lossy()).await?);
-        }
-    }
-    for needed in ["config.json", "tokenizer.json"] {
-        if !files.contains_key(&format!("base:{needed}")) {
-            return Err(unreadable(folder, &format!("it has no {needed}")));
         }
     }
     Ok(files)

@@ -16,5 +16,5 @@ mod rpc;
 mod shell;
 
 pub use error::{Error, Result};
-pub use inputs::InputFiles;
+pub use inputs::{InputFiles, check_layout};
 pub use shell::{Coordinator, Options};

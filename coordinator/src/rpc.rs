@@ -6,7 +6,7 @@ use data::job::Job;
 use futures::{Stream, StreamExt};
 use proto::pb::jobs_server::{Jobs, JobsServer};
 use proto::pb::workers_server::{Workers, WorkersServer};
-use proto::{FromWorker, JobId, JobStatus, PROTOCOL, ToWorker, WorkerId, pb};
+use proto::{FailureClass, FromWorker, JobId, JobStatus, PROTOCOL, ToWorker, WorkerId, pb};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, WatchStream};
@@ -166,6 +166,7 @@ fn status(error: &Error) -> Status {
         ) => Status::invalid_argument(error.to_string()),
         Error::NoJob { .. } => Status::not_found(error.to_string()),
         Error::Deposed { .. } => Status::unavailable(error.to_string()),
-        _ => Status::internal(error.to_string()),
+        _ if error.class() == FailureClass::Retry => Status::unavailable(error.to_string()),
+        _ => Status::failed_precondition(error.to_string()),
     }
 }

@@ -219,7 +219,7 @@ impl Shell {
     fn look_up(&self, job: Box<Job>, reply: oneshot::Sender<Result<(JobId, bool)>>) {
         let (store, inbox, cache) = (self.store.clone(), self.inbox.clone(), self.options.digest_cache.clone());
         tokio::spawn(async move {
-            match planned(&store, &job, cache.as_deref()).await {
+            match patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await {
                 Ok((plan, complete)) => {
                     let submission = Submission { job, plan, complete, reply };
                     let _ = inbox.send(Input::Planned(Box::new(submission))).await;

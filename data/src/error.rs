@@ -332,6 +332,12 @@ impl Error {
         }
     }
 
+    /// Whether the same call may succeed later: what is worth trying again at once, and what somebody has to make room for.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.class() == Class::Retry || matches!(self, Self::DiskFull { .. } | Self::Spool { .. })
+    }
+
     /// The same error with the name of the file in it, where only the bytes were known below.
     pub(crate) fn in_file(mut self, name: &str) -> Self {
         if let Self::Part { file, .. } | Self::Column { file, .. } = &mut self {

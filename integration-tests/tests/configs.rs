@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use data::Error;
 use data::job::Job;
+use mllm4rec_integration_tests::program;
 
 /// What is wrong with `wrong.toml`, all of it: where it stands, and what the message holds.
 const WRONG: [(&str, &str); 11] = [
@@ -65,6 +66,21 @@ fn templates_that_job_files_name_are_there() {
             let there = template.is_empty() || root.join(template).is_file() || folder().join(template).is_file();
             assert!(there, "{name}: ranker.template = {template}");
         }
+    }
+}
+
+/// What no file can say before it is used: the dataset's place. All else of a run is checked, the base included.
+#[test]
+fn job_files_are_valid_for_the_program() {
+    let here = folder().join("..");
+    for (name, _) in files().into_iter().filter(|(name, _)| name != "wrong.toml") {
+        let mut command = std::process::Command::new(program::binary());
+        command.current_dir(&here).args(["validate", &format!("configs/{name}")]);
+        let output = command.args(["--set", "dataset.path=somewhere"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let own_base = said.contains("ranker.base must be the folder of a checkpoint");
+        assert!(output.status.success() || own_base, "{name}: {said}");
+        assert!(name == "table.toml" || !own_base, "{name}: {said}");
     }
 }
 

@@ -111,6 +111,12 @@ impl Params {
         self.tensors.values().map(Tensor::len).sum()
     }
 
+    /// Whether every value is a finite number.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.tensors().all(|t| t.to_f32().iter().all(|x| x.is_finite()))
+    }
+
     /// Zeros of the same names and shapes: where gradients are collected.
     #[must_use]
     pub fn zeros_like(&self) -> Self {

@@ -46,17 +46,21 @@ pub(crate) fn newest_first<M: DeserializeOwned>(cx: &Context) -> Result<Vec<Chec
     Ok(found)
 }
 
-/// Writes a checkpoint and removes all but the last ones.
+/// Writes a checkpoint and removes all but the last ones, and whatever lies at later steps: that was damaged or never
+/// completed, or the training would not be at this step.
 pub(crate) fn save<M: Serialize>(cx: &Context, step: u64, manifest: &M, files: Vec<(String, Vec<u8>)>) -> Result<()> {
     let folder = format!("{}/{GENERATION}/{step:010}", prefix(cx));
+    cx.wait(cx.store.delete(&format!("{folder}/{MANIFEST}")))?;
     for (name, bytes) in files {
         cx.wait(cx.store.put(&format!("{folder}/{name}"), bytes.into()))?;
     }
     let text = serde_json::to_vec_pretty(manifest).expect("a manifest has only string keys");
     cx.wait(cx.store.put(&format!("{folder}/{MANIFEST}"), text.into()))?;
     let known = steps(cx)?;
-    for (_, old) in &known[..known.len().saturating_sub(KEEP)] {
-        if let Err(e) = remove(cx, old) {
+    let (useful, stray): (Vec<_>, Vec<_>) = known.into_iter().partition(|(s, _)| *s <= step);
+    let old = &useful[..useful.len().saturating_sub(KEEP)];
+    for (_, folder) in old.iter().chain(&stray) {
+        if let Err(e) = remove(cx, folder) {
             tracing::warn!(error = %e, "cannot remove an old checkpoint");
         }
     }

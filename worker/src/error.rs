@@ -68,13 +68,25 @@ pub enum Error {
         /// Its value.
         learning_rate: f64,
     },
+    /// Prompts may become longer than the base takes.
+    #[error(
+        "ranker.max_prompt_tokens is {asked}, but {base} takes prompts of {room} tokens at most: lower it to that or less"
+    )]
+    LongPrompts {
+        /// The folder of the base.
+        base: String,
+        /// The longest prompt of the job.
+        asked: usize,
+        /// The longest that the base takes with an answer behind it.
+        room: usize,
+    },
     /// The retriever is to propose more items than there are.
     #[error("retriever.candidates is {candidates}, but the catalogue has {items} items: lower it")]
     TooManyCandidates {
         /// Candidates per user.
         candidates: u32,
         /// Items in the catalogue.
-        items: usize,
+        items: u32,
     },
     /// Two tables of the same users do not belong together.
     #[error(
@@ -116,10 +128,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Data(e) => match e.class() {
-                data::Class::Retry => Class::Retry,
-                data::Class::Fatal => Class::Fatal,
-            },
+            Self::Data(e) if e.may_pass() => Class::Retry,
             Self::Stopped(_) => Class::Stopped,
             Self::Panicked(_) | Self::Unreachable { .. } => Class::Retry,
             _ => Class::Fatal,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use data::artifact::table_prefix;
-use data::job::{self, Job, MicroBatch, Stage};
+use data::job::{self, CaptionsFrom, Job, MicroBatch, Stage};
 use data::tables::{CaptionRow, Table, read_all};
 use model::ranker::{
     Dequantize, Item, LabelStyle, LlamaConfig, LoraOptions, Prompt, PromptBuilder, PromptOptions, Quantize, Ranker,
@@ -15,6 +15,8 @@ use crate::context::Context;
 use crate::population::Population;
 use crate::{Error, Result};
 
+/// What follows the prompt in training: the label and the end of text.
+pub(crate) const ANSWER_TOKENS: usize = 2;
 /// Tokens that are computed together where the job leaves it to us.
 const AUTO_TOKENS: usize = 4096;
 
@@ -67,15 +69,22 @@ impl Prompts {
 /// The first that is found, naming the file or the key.
 pub fn check_ranker(job: &Job) -> Result<()> {
     let config = Ranker::check(job.ranker.base.as_ref(), &options(job)?)?;
-    let (builder, _) = builder(job, &config, true)?;
-    let nothing = Item { title: "", caption: "" };
-    builder.prompt("anybody", &[], &vec![nothing; job.retriever.candidates as usize])?;
+    let captions = job.captions.from != CaptionsFrom::None;
+    let (builder, _) = builder(job, &config, captions)?;
+    // The shortest prompt that a template may count on: somebody with one item.
+    let item = Item { title: "a", caption: if captions { "a" } else { "" } };
+    builder.prompt("everybody", &[item], &vec![item; job.retriever.candidates as usize])?;
     Ok(())
 }
 
 /// The prompts of a job and the labels of up to K candidates.
 fn builder(job: &Job, config: &LlamaConfig, captions: bool) -> Result<(PromptBuilder, Verbalizer)> {
-    let tokenizer = Arc::new(RankerTokenizer::load(job.ranker.base.as_ref(), config)?);
+    let (base, asked) = (&job.ranker.base, job.ranker.max_prompt_tokens as usize);
+    let room = config.longest_sequence().saturating_sub(ANSWER_TOKENS);
+    if asked > room {
+        return Err(Error::LongPrompts { base: base.clone(), asked, room });
+    }
+    let tokenizer = Arc::new(RankerTokenizer::load(base.as_ref(), config)?);
     let options = prompt_options(&job.ranker, captions);
     let builder = PromptBuilder::new(tokenizer, &job.ranker.template, options)?;
     let verbalizer = builder.verbalizer(job.retriever.candidates as usize)?;
@@ -121,8 +130,7 @@ pub(crate) fn options(job: &Job) -> Result<RankerOptions> {
         dequantize: Dequantize::Auto,
         trainable,
         seed: job.seed,
-        // The label and the end follow the prompt in training.
-        max_tokens: ranker.max_prompt_tokens as usize + 2,
+        max_tokens: ranker.max_prompt_tokens as usize + ANSWER_TOKENS,
         max_grad_norm: Some(1.0),
         micro_batch_tokens: match ranker.micro_batch {
             MicroBatch::Auto => AUTO_TOKENS,

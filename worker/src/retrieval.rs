@@ -5,12 +5,18 @@ use data::dataset::Holdout;
 use data::job::{Split, Stage};
 use model::retriever::{LruRec, PackedBatch};
 
-use crate::Result;
 use crate::context::Context;
 use crate::population::{Population, User};
+use crate::{Error, Result};
 
 /// Users scored together: fixed, so that a score never depends on who else is scored.
 pub(crate) const USERS: usize = 256;
+
+/// Refuses to propose more items than there are.
+pub(crate) fn check_candidates(cx: &Context, population: &Population) -> Result<()> {
+    let (candidates, items) = (cx.job.retriever.candidates, population.catalogue.len());
+    if candidates > items { Err(Error::TooManyCandidates { candidates, items }) } else { Ok(()) }
+}
 
 /// Loads the retriever that a task's artifact was planned with.
 pub(crate) fn load(cx: &Context, population: &Population) -> Result<LruRec> {

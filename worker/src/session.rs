@@ -8,6 +8,7 @@ use futures::StreamExt;
 use proto::pb::workers_client::WorkersClient;
 use proto::{FromWorker, Grant, LeaseId, PROTOCOL, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -155,12 +156,14 @@ impl Session {
                     Err(status) => return End::Broken(status.message().to_owned()),
                 },
                 _ = beat.tick() => {
-                    if self.to_coordinator.send(FromWorker::Heartbeat).await.is_err() {
+                    // A full channel says as much as a heartbeat would: it must not keep a stop from being seen.
+                    if matches!(self.to_coordinator.try_send(FromWorker::Heartbeat), Err(TrySendError::Closed(_))) {
                         return End::Broken("the stream is closed".to_owned());
                     }
                 }
                 () = stop.cancelled() => {
-                    let _ = self.to_coordinator.send(FromWorker::Leaving).await;
+                    // A coordinator that does not take it hears of the end all the same, as a loss.
+                    let _ = self.to_coordinator.try_send(FromWorker::Leaving);
                     return End::Over;
                 }
             }

@@ -46,19 +46,18 @@ pub(crate) trait Trainee {
 /// Trains to the end, from the newest checkpoint that is whole. A stop on the way leaves a checkpoint of the last step.
 pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) -> Result<Course> {
     let mut course = resume(cx, trainee)?;
-    let earlier = course.seconds;
-    let began = Instant::now();
+    let clock = Clock { earlier: course.seconds, began: Instant::now() };
     loop {
-        course.seconds = earlier + began.elapsed().as_secs_f64();
         if course.validation_due(rules.validate_every, rules.steps) {
-            validate(cx, trainee, &mut course)?;
+            validate(cx, trainee, &mut course, &clock)?;
         }
         if course.step >= rules.steps || course.is_exhausted(rules.patience) {
             tell(cx, rules, &course, course.step);
+            course.seconds = clock.seconds();
             return Ok(course);
         }
         if let Err(stopped) = cx.check() {
-            save(cx, trainee, &course)?;
+            save(cx, trainee, &mut course, &clock)?;
             return Err(stopped);
         }
         let loss = trainee.step(course.step)?;
@@ -90,10 +89,10 @@ fn resume(cx: &Context, trainee: &mut dyn Trainee) -> Result<Course> {
 }
 
 /// Validates the steps so far. A stop on the way keeps them: the next attempt validates first.
-fn validate(cx: &Context, trainee: &mut dyn Trainee, course: &mut Course) -> Result<()> {
+fn validate(cx: &Context, trainee: &mut dyn Trainee, course: &mut Course, clock: &Clock) -> Result<()> {
     let figure = match trainee.validate(cx) {
         Err(stopped @ Error::Stopped(_)) => {
-            save(cx, trainee, course)?;
+            save(cx, trainee, course, clock)?;
             return Err(stopped);
         }
         outcome => outcome?,
@@ -101,10 +100,24 @@ fn validate(cx: &Context, trainee: &mut dyn Trainee, course: &mut Course) -> Res
     if course.observe(figure) {
         trainee.keep(cx)?;
     }
-    save(cx, trainee, course)
+    save(cx, trainee, course, clock)
 }
 
-fn save(cx: &Context, trainee: &dyn Trainee, course: &Course) -> Result<()> {
+/// Measures the time that went into a training, over all attempts.
+struct Clock {
+    /// Seconds of earlier attempts.
+    earlier: f64,
+    began: Instant,
+}
+
+impl Clock {
+    fn seconds(&self) -> f64 {
+        self.earlier + self.began.elapsed().as_secs_f64()
+    }
+}
+
+fn save(cx: &Context, trainee: &dyn Trainee, course: &mut Course, clock: &Clock) -> Result<()> {
+    course.seconds = clock.seconds();
     checkpoint::save(cx, course.step, course, trainee.files()?)
 }
 

@@ -31,12 +31,8 @@ pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Re
 
 /// Finds what is wrong with the language model now, and not when the retriever has been trained.
 fn check_base(job: &Job) -> Result<()> {
-    let base = Path::new(&job.ranker.base);
-    if let Some(missing) = ["config.json", "tokenizer.json"].into_iter().find(|name| !base.join(name).is_file()) {
-        let layout = "it must be the folder of a checkpoint in HF layout: config.json, tokenizer.json, safetensors";
-        let what = format!("ranker.base: there is no {missing} in {}; {layout}", base.display());
-        return Err(crate::exit::BadRequest(what).into());
-    }
+    let layout = coordinator::check_layout(job.ranker.base.as_ref());
+    layout.map_err(|e| crate::exit::BadRequest(e.to_string()))?;
     ::worker::check_ranker(job).map_err(|e| crate::exit::BadRequest(format!("ranker: {e}")).into())
 }
 

@@ -127,8 +127,10 @@ fn ended(status: &JobStatus, nothing_to_do: bool) -> Result<End> {
 
 /// What the coordinator said, without the wrapping of the wire.
 fn said(status: tonic::Status) -> anyhow::Error {
-    if status.code() == tonic::Code::InvalidArgument {
-        return anyhow::Error::new(exit::BadRequest(status.message().to_owned()));
+    let words = status.message().to_owned();
+    match status.code() {
+        tonic::Code::InvalidArgument | tonic::Code::NotFound => exit::BadRequest(words).into(),
+        tonic::Code::FailedPrecondition => exit::Lasting(words).into(),
+        _ => anyhow::Error::msg(words),
     }
-    anyhow::anyhow!("{}", status.message())
 }

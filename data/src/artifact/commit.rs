@@ -42,7 +42,7 @@ pub struct Stats {
     pub rows: u64,
     /// Rejected rows by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Time that the attempt took.
+    /// Time that the attempt took; of a training, that of the attempts before it too.
     pub seconds: f64,
     /// Training steps, where there are any.
     pub steps: u64,

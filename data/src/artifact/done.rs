@@ -58,7 +58,7 @@ pub struct Done {
     /// Rejected rows by reason.
     #[serde(default)]
     pub rejected: BTreeMap<String, u64>,
-    /// Time that the attempt took.
+    /// Time that the attempt took; of a training, that of the attempts before it too.
     pub seconds: f64,
     /// Training steps, where there are any.
     #[serde(default)]

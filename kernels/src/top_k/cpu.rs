@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Problem, Scored};
+use super::{Problem, Scored, worst_if_nan};
 use crate::{
     gemm::cpu::{MatRef, PANEL, Packed, Tile},
     simd::{lanes, vectorised},
@@ -144,11 +144,6 @@ impl Best {
     }
 }
 
-/// A score that is not a number counts as the worst.
-fn worst_if_nan(score: f32) -> f32 {
-    if score.is_nan() { f32::NEG_INFINITY } else { score }
-}
-
 /// The class whose rank is wanted.
 struct Goal {
     score: f32,
@@ -161,13 +156,15 @@ impl Goal {
         // Classes before the target win a tie, the target and those behind it do not.
         let split = (self.id.saturating_sub(first_class) as usize).min(scores.len());
         let (before, behind) = scores.split_at(split);
-        let all = count_at_least(before, self.score) + count_above(behind, self.score);
+        // Below the worst score nothing is left, and scores that are no numbers tie with it.
+        let ahead = if self.score == f32::NEG_INFINITY { split as u32 } else { count_at_least(before, self.score) };
+        let all = ahead + count_above(behind, self.score);
         let end = first_class + scores.len() as u32;
         let from = exclude.partition_point(|&id| id < first_class);
         let mut last = None;
         let excluded = exclude[from..].iter().take_while(|&&id| id < end).filter(|&&id| {
             let repeated = last.replace(id) == Some(id);
-            let score = scores[(id - first_class) as usize];
+            let score = worst_if_nan(scores[(id - first_class) as usize]);
             !repeated && (score > self.score || (score == self.score && id < self.id))
         });
         all - excluded.count() as u32

@@ -1,4 +1,6 @@
 //! The best classes of every row, and the place of a given class, without the `n × V` scores.
+//!
+//! A score that is not a number counts as −∞: it never displaces a number, and ties with other such scores by id.
 
 mod cpu;
 #[cfg(test)]
@@ -72,6 +74,10 @@ pub fn ranks(
         return Err(Error::Index { op: OP, what: "target", index: target as usize, len: problem.classes });
     }
     Ok(cpu::ranks(&problem, targets))
+}
+
+fn worst_if_nan(score: f32) -> f32 {
+    if score.is_nan() { f32::NEG_INFINITY } else { score }
 }
 
 /// Checked operands.

@@ -1,6 +1,6 @@
 //! All scores, sorted.
 
-use super::{Problem, Scored};
+use super::{Problem, Scored, worst_if_nan};
 
 /// Every class that can be chosen, best first.
 pub(super) fn order(problem: &Problem<'_>, row: usize) -> Vec<Scored> {
@@ -14,6 +14,7 @@ pub(super) fn order(problem: &Problem<'_>, row: usize) -> Vec<Scored> {
         .filter(|id| !problem.exclude[row].contains(id))
         .map(|id| Scored { id, score: score(id) })
         .collect();
-    all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+    let key = |s: &Scored| worst_if_nan(s.score);
+    all.sort_by(|a, b| key(b).total_cmp(&key(a)).then(a.id.cmp(&b.id)));
     all
 }

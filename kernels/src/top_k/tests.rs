@@ -97,4 +97,9 @@ fn a_target_whose_score_is_not_a_number_ranks_last() {
     let x = Tensor::from_f32(&[1, 1], vec![1.0]).unwrap();
     let w = Tensor::from_f32(&[4, 1], vec![0.5, -3.0, 0.1, f32::NAN]).unwrap();
     assert_eq!(ranks(&x, &w, None, 0, &[&[]], &[3]).unwrap(), [4]);
+    let nothing = Tensor::from_f32(&[1, 1], vec![f32::NAN]).unwrap();
+    for target in 1..4 {
+        assert_eq!(ranks(&nothing, &w, None, 1, &[&[]], &[target]).unwrap(), [target], "all tie, by id");
+    }
+    assert_eq!(ranks(&nothing, &w, None, 1, &[&[1, 3]], &[2]).unwrap(), [1]);
 }

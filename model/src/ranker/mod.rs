@@ -101,24 +101,25 @@ impl Ranker {
     /// no weight is read.
     ///
     /// # Errors
-    /// As [`Ranker::load`]; [`Error::Config`] where the options ask for longer prompts than the network takes.
+    /// As [`Ranker::load`].
     pub fn check(folder: &Path, options: &RankerOptions) -> Result<LlamaConfig> {
         options.check()?;
         let config = LlamaConfig::from_json(&config_json(folder)?)?;
-        let longest = config.longest_sequence();
-        if options.max_tokens > longest {
-            let (asked, base) = (options.max_tokens, folder.display());
-            let what = format!(
-                "{base} takes {longest} tokens at most, but prompts of {asked} are asked for: lower ranker.max_prompt_tokens"
-            );
-            return Err(Error::Config(what));
-        }
         let network = Network::new(config, options.max_tokens)?;
         let checkpoint = Checkpoint::open(folder)?;
         for (name, shape) in store::expected(&network.config, &network.linears()) {
             checkpoint.check(&name, &shape)?;
         }
         Ok(network.config)
+    }
+
+    /// Checks that the files of a saved model belong to this ranker and are whole.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`], [`Error::TensorShape`], [`Error::MissingTensor`] or [`Error::UnknownTensor`].
+    pub fn check_saved(&self, files: &[ModelFile]) -> Result<()> {
+        let mut weights = files.iter().filter(|f| f.name.ends_with(".safetensors"));
+        weights.try_for_each(|f| weights::from_bytes_f32(f.name, &f.bytes)?.expect_like(&self.weights.trainable))
     }
 
     /// Builds a ranker from the text of a `config.json` and a source of weights.

@@ -117,7 +117,6 @@ impl Weights {
     }
 }
 
-/// Names and shapes of the weights outside of the linear layers.
 /// Every tensor that a checkpoint of this network holds, with its shape.
 pub(crate) fn expected(config: &LlamaConfig, linears: &[&Linear]) -> Vec<(String, Vec<usize>)> {
     let mut shapes = dense_shapes(config);
@@ -128,6 +127,7 @@ pub(crate) fn expected(config: &LlamaConfig, linears: &[&Linear]) -> Vec<(String
     shapes
 }
 
+/// Names and shapes of the weights outside of the linear layers.
 fn dense_shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut shapes = vec![(EMBEDDINGS.to_owned(), vec![vocab, hidden]), (FINAL_NORM.to_owned(), vec![hidden])];

@@ -59,7 +59,7 @@ fn load(cx: &Context) -> Result<Ranker> {
 /// A checkpoint is memory-mapped, so it is brought to the local disk first; once for all shards of a process.
 fn copy_checkpoint(cx: &Context, prefix: &str) -> Result<PathBuf> {
     let folder = cx.spool.join(prefix);
-    let io = |source| model::Error::Io { path: folder.display().to_string(), source };
+    let io = |e: std::io::Error| data::Error::Spool { path: folder.display().to_string(), reason: e.to_string() };
     std::fs::create_dir_all(&folder).map_err(io)?;
     for name in ["config.json", "model.safetensors"] {
         let path = folder.join(name);

@@ -11,7 +11,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
 use crate::population::{Population, User};
-use crate::retrieval::{USERS, retrieve};
+use crate::retrieval::{USERS, check_candidates, retrieve};
 use crate::training::{Rules, Trainee, train};
 use crate::{Error, Result};
 
@@ -23,6 +23,9 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let population = Population::open(cx)?;
     let users = population.users(cx)?;
     let settings = cx.job.retriever.clone();
+    if cx.job.runs(Stage::Retrieve) {
+        check_candidates(cx, &population)?; // before the training, and not behind it
+    }
     let mut trainee = Retriever::new(cx.job.seed, &settings, population.catalogue.len() as usize, &users)?;
     let rules = Rules {
         stage: Stage::TrainRetriever,
@@ -58,10 +61,6 @@ struct Retriever<'a> {
 
 impl<'a> Retriever<'a> {
     fn new(seed: u64, settings: &'a job::Retriever, items: usize, users: &'a [User]) -> Result<Self> {
-        if settings.candidates as usize > items {
-            // Found here and not by retrieve, which comes after the training.
-            return Err(Error::TooManyCandidates { candidates: settings.candidates, items });
-        }
         let length = settings.max_length as usize;
         let windows: Vec<&[u32]> = users
             .iter()
@@ -106,6 +105,10 @@ impl Trainee for Retriever<'_> {
 
     /// Recall@10 of the validation items over all users.
     fn validate(&self, cx: &Context) -> Result<Option<f64>> {
+        if !self.model.params().is_finite() {
+            let what = "the weights are not finite any more: lower retriever.learning_rate".to_owned();
+            return Err(Error::Nothing { stage: Stage::TrainRetriever, what });
+        }
         let mut hits = 0.0;
         for users in self.users.chunks(USERS) {
             cx.check()?;

@@ -12,12 +12,9 @@ use rayon::prelude::*;
 
 use crate::context::Context;
 use crate::population::{Population, User};
-use crate::ranking::Prompts;
+use crate::ranking::{ANSWER_TOKENS, Prompts};
 use crate::tasks::rank::numbers;
 use crate::{Error, Result};
-
-/// The label and the end of text.
-const ANSWER_TOKENS: usize = 2;
 
 /// The training examples: pure functions of (seed, epoch, number).
 pub(super) struct Examples<'a> {

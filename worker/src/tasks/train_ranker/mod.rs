@@ -135,12 +135,13 @@ impl Trainee for Tuning<'_> {
         let file = |name: &str| Ok::<_, Error>(from.file(cx, name)?.to_vec());
         let state = State { params: file("params.safetensors")?, optimizer: file("optimizer.safetensors")? };
         let names = self.model_files()?.into_iter().map(|f| f.name);
-        let best = match from.manifest.best_step {
+        let best: Vec<ModelFile> = match from.manifest.best_step {
             0 => Vec::new(),
             _ => names
                 .map(|name| Ok(ModelFile { name, bytes: file(&format!("best-{name}"))? }))
                 .collect::<Result<_>>()?,
         };
+        self.ranker.check_saved(&best)?;
         self.ranker.load_state(&state)?;
         self.best = best;
         Ok(())

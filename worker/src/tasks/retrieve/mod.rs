@@ -1,0 +1,75 @@
+//! retrieve: the top K of the whole catalogue for every user, and where the held-out item stands.
+
+mod prefixes;
+
+use data::job::Split;
+use data::tables::{CandidateRow, TargetRankRow};
+use model::retriever::LruRec;
+
+use crate::context::{Context, Output};
+use crate::population::{Population, User};
+use crate::retrieval::{Scored, USERS, check_candidates, load, retrieve};
+use crate::{Error, Result};
+use prefixes::Wanted;
+
+/// What all shards of a lease share.
+struct Retrieval {
+    population: Population,
+    model: LruRec,
+    split: Split,
+}
+
+/// Makes the candidates of some shards, and the ranks of their held-out items.
+pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
+    let split = cx.split.ok_or_else(|| Error::Unknown { what: "candidates without a split".to_owned() })?;
+    let population = Population::open(cx)?;
+    check_candidates(cx, &population)?;
+    let retrieval = Retrieval { model: load(cx, &population)?, population, split };
+    let wanted = if split == Split::Train { Some(Wanted::of(cx, &retrieval.population)?) } else { None };
+    for shard in shards {
+        let users = retrieval.population.shard(cx, *shard as usize)?;
+        let mut output = Output::default();
+        match &wanted {
+            Some(wanted) => retrieval.prefixes(cx, &users, wanted, &mut output, *shard)?,
+            None => retrieval.held_out(cx, &users, &mut output, *shard)?,
+        }
+        output.stats.rows = users.len() as u64;
+        cx.commit(*shard, output)?;
+    }
+    Ok(())
+}
+
+impl Retrieval {
+    fn held_out(&self, cx: &mut Context, users: &[User], output: &mut Output, shard: u32) -> Result<()> {
+        let (mut candidates, mut ranks) = (Vec::new(), Vec::new());
+        for batch in users.chunks(USERS) {
+            cx.check()?;
+            let found = retrieve(&self.model, batch, self.split, cx.job.retriever.candidates as usize)?;
+            for (user, best) in batch.iter().zip(&found.candidates) {
+                candidates.push(self.row(user, None, best));
+            }
+            ranks.extend(batch.iter().zip(&found.ranks).map(|(user, rank)| TargetRankRow {
+                user_id: user.id.clone(),
+                split: self.split,
+                rank: *rank,
+            }));
+            cx.progress(candidates.len() as u64, users.len() as u64, "users", String::new);
+        }
+        let of = cx.plan.shards;
+        cx.part(output, &candidates, shard, of)?;
+        if self.split.has_target() {
+            cx.part(output, &ranks, shard, of)?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, user: &User, position: Option<u32>, best: &[Scored]) -> CandidateRow {
+        CandidateRow {
+            user_id: user.id.clone(),
+            split: self.split,
+            position,
+            items: best.iter().map(|(item, _)| self.population.catalogue.id(*item).to_owned()).collect(),
+            scores: best.iter().map(|(_, score)| *score).collect(),
+        }
+    }
+}
