@@ -158,7 +158,7 @@ impl JobState {
 /// Where a stage stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageState {
-    /// Its inputs are not done.
+    /// Its inputs are not done, or no worker has begun with it.
     Waiting,
     /// Its shards are worked on.
     Running,

@@ -49,6 +49,13 @@ pub(super) struct Shards {
     losses: BTreeMap<u32, u32>,
 }
 
+impl Shards {
+    /// Whether nobody has begun with any of them.
+    fn untouched(&self) -> bool {
+        self.leased.is_empty() && self.done.is_empty()
+    }
+}
+
 impl Artifact {
     pub(super) fn new(stage: &StageEntry) -> Self {
         let phase = if stage.complete { Phase::Done } else { Phase::Waiting };
@@ -70,9 +77,10 @@ impl Artifact {
     }
 
     pub(super) fn state(&self) -> StageState {
-        match self.phase {
-            Phase::Waiting => StageState::Waiting,
-            Phase::Opening | Phase::Open(_) | Phase::Finishing => StageState::Running,
+        match &self.phase {
+            Phase::Waiting | Phase::Opening => StageState::Waiting,
+            Phase::Open(shards) if shards.untouched() && self.retries == 0 => StageState::Waiting,
+            Phase::Open(_) | Phase::Finishing => StageState::Running,
             Phase::Done => StageState::Done,
             Phase::Failed(_) => StageState::Failed,
         }
