@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::testing::{noise_tensor, same_on_threads};
+use crate::testing::{check_gradient, noise_tensor, same_on_threads, weighted_sum};
 
 const MASK: Mask = Mask { seed: 7, site: 3, rate: 0.2 };
 
@@ -72,4 +72,16 @@ fn rate_zero_changes_nothing_and_rate_one_is_refused() {
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
     same_on_threads(|| ones_after(&MASK, 300, 37));
+}
+
+#[test]
+fn the_gradient_goes_through_the_same_mask() {
+    let x = noise_tensor(1, &[9, 11]);
+    let mut dx = noise_tensor(2, &[9, 11]);
+    apply(&mut dx, &MASK, &keys(9)).unwrap();
+    check_gradient("dx", &x, &dx, |x| {
+        let mut y = x.clone();
+        apply(&mut y, &MASK, &keys(9)).unwrap();
+        weighted_sum(2, &y)
+    });
 }

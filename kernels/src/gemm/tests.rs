@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::reference::{matmul, transpose};
 use super::*;
-use crate::testing::{largest_error, noise_tensor, same_on_threads};
+use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
 
 #[test]
 fn a_small_layer_by_hand() {
@@ -94,4 +94,16 @@ fn a_bias_is_added_to_every_row() {
     add_bias(&mut y, &Tensor::from_f32(&[2], vec![0.5, -1.0]).unwrap()).unwrap();
     assert_eq!(y.f32().unwrap(), [1.5, 1.0, 3.5, 3.0]);
     assert!(add_bias(&mut y, &Tensor::zeros(&[3])).is_err());
+}
+
+#[test]
+fn gradients_of_a_linear_layer_agree_with_differences() {
+    let (x, w, b) = (noise_tensor(1, &[5, 7]), noise_tensor(2, &[6, 7]), noise_tensor(3, &[6]));
+    let loss = |x: &Tensor, w: &Tensor, b: &Tensor| weighted_sum(4, &linear(x, w, Some(b)).unwrap());
+    let dy = noise_tensor(4, &[5, 6]);
+    let (mut dw, mut db) = (Tensor::zeros(&[6, 7]), Tensor::zeros(&[6]));
+    linear_backward_weight(&dy, &x, &mut dw, Some(&mut db)).unwrap();
+    check_gradient("dx", &x, &linear_backward_input(&dy, &w).unwrap(), |x| loss(x, &w, &b));
+    check_gradient("dw", &w, &dw, |w| loss(&x, w, &b));
+    check_gradient("db", &b, &db, |b| loss(&x, &w, b));
 }

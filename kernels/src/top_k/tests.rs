@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use proptest::prelude::*;
+
 use super::*;
 use crate::testing::{noise_tensor, same_on_threads};
 
@@ -102,4 +104,29 @@ fn a_target_whose_score_is_not_a_number_ranks_last() {
         assert_eq!(ranks(&nothing, &w, None, 1, &[&[]], &[target]).unwrap(), [target], "all tie, by id");
     }
     assert_eq!(ranks(&nothing, &w, None, 1, &[&[1, 3]], &[2]).unwrap(), [1]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn lists_and_ranks_are_those_of_sorting_everything(
+        seed in any::<u64>(), n in 0_usize..9, classes in 2_usize..300, d in 1_usize..9, k in 0_usize..40, share in 0_u64..4,
+    ) {
+        let (x, w) = (integers(seed, &[n, d]), integers(seed ^ 1, &[classes, d]));
+        let hidden = |row: usize| (0..classes as u32).filter(move |id| (u64::from(*id) * 7 + row as u64) % 4 < share);
+        let exclude: Vec<Vec<u32>> = (0..n).map(|row| hidden(row).collect()).collect();
+        let exclude: Vec<&[u32]> = exclude.iter().map(Vec::as_slice).collect();
+        let problem = Problem::new("test", &x, &w, None, 1, &exclude).unwrap();
+        let targets: Vec<u32> = (0..n).map(|row| 1 + (row * 31 % (classes - 1)) as u32).collect();
+        let best = top_k(&x, &w, None, 1, &exclude, k).unwrap();
+        let places = ranks(&x, &w, None, 1, &exclude, &targets).unwrap();
+        for row in 0..n {
+            let all = reference::order(&problem, row);
+            prop_assert_eq!(&best[row], &all[..k.min(all.len())]);
+            if let Some(place) = all.iter().position(|s| s.id == targets[row]) {
+                prop_assert_eq!(places[row] as usize, place + 1);
+            }
+        }
+    }
 }

@@ -90,4 +90,22 @@ proptest! {
         Rng::keyed(&[seed]).shuffle(&mut shuffled);
         prop_assert_eq!(outcome(&table(&rows), 3, 3), outcome(&table(&shuffled), 3, 3));
     }
+
+    #[test]
+    fn shards_are_consecutive_users_of_the_size_asked_for(rows in log(), size in 1..9_u32) {
+        let Some(whole) = outcome(&table(&rows), 3, 2) else { return Ok(()) };
+        let folder = Folder::new();
+        folder.write("log.csv", &table(&rows));
+        let dataset = Dataset {
+            min_interactions_per_user: 3,
+            min_interactions_per_item: 2,
+            shard_users: size,
+            ..folder.dataset(Format::Table)
+        };
+        let cut = run(&dataset).unwrap();
+        prop_assert_eq!(cut.lines(), whole.lines(), "every user once, in the same order");
+        let (last, full) = cut.shards.split_last().unwrap();
+        prop_assert!(full.iter().all(|shard| shard.len() == size as usize));
+        prop_assert!((1..=size as usize).contains(&last.len()));
+    }
 }
