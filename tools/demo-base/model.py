@@ -74,7 +74,7 @@ def save(folder, p, config, vocab, dtype=torch.bfloat16):
     os.makedirs(folder, exist_ok=True)
     save_file({k: v.detach().to(dtype).contiguous() for k, v in p.items()}, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     c = dict(architectures=["LlamaForCausalLM"], model_type="llama", attention_bias=False, mlp_bias=False, hidden_act="silu", initializer_range=0.02,
-             bos_token_id=1, eos_token_id=2, pad_token_id=0, max_position_embeddings=1536, rope_scaling=None, tie_word_embeddings=True,
+             bos_token_id=1, eos_token_id=2, pad_token_id=0, max_position_embeddings=2048, rope_scaling=None, tie_word_embeddings=True,
              torch_dtype=str(dtype).split(".")[1], use_cache=True, vocab_size=vocab, **config)
     with open(os.path.join(folder, "config.json"), "w") as f:
         json.dump(dict(sorted(c.items())), f, indent=2)

@@ -1,13 +1,13 @@
-"""Trains the demo's base: a tokenizer and a small Llama that can read a shop's prompts.
+"""Trains the demo's base: a tokenizer and a small Llama that can read a shop's prompts, with captions and without.
 
 It sees shops of other seeds than the demo's only (TOKENIZER_SEEDS, TRAIN_SEEDS, CHECK_SEEDS), in which the same words stand for other
-items: it can learn to compare descriptions, not what a shop sells.
+items: it can learn to compare descriptions and to follow the ring of categories, not what a shop sells.
 
     python train_base.py --out base
 
-Losses: the letter (not the sampled one, but the chances of all: the generator knows them) and </s>, the next token at a sample of the positions (so that
-it is a language model of shop texts), and, through a probe that is thrown away, whether each candidate shows the
-customer's motifs, and which of its words stand in the history (dense supervision instead of one answer a prompt).
+Losses: the answer's letter (not the sampled one, but the chances of all: the generator knows them) and </s>, the next token at a sample of
+the positions (so that it is a language model of shop texts), and AIDS: small readouts of the inner layers, thrown away at the end, that
+are asked for the steps on the way to the answer. One letter a prompt teaches a network of this size next to nothing.
 """
 import argparse
 import math
@@ -68,8 +68,26 @@ def example(rng, shop, user, k, history, captions, encoder, head=True, first=0):
     rng.shuffle(pool)
     ids, ends = encoder.prompt([items[i] for i in seen], [items[i] for i in pool], captions, head, first)
     shown = {items[i]["motif"] for i in seen}
-    match = [float(items[i]["motif"] in shown) for i in pool]
-    return dict(ids=ids, ends=ends, match=match, target=pool.index(target), chances=chances(shop, seen, pool, captions), first=first)
+    follows = [0.15 / n_cat] * n_cat
+    follows[(last + 1) % n_cat] += 0.6
+    follows[(last + 2) % n_cat] += 0.25
+    return dict(
+        ids=ids,
+        ends=ends,
+        first=first,
+        target=pool.index(target),
+        chances=chances(shop, seen, pool, captions),
+        last_category=last,
+        match=[float(items[i]["motif"] in shown) for i in pool],
+        ring=[ring(items[i]["category"] - last, n_cat) for i in pool],
+        follows=follows,
+    )
+
+
+def ring(steps, categories):
+    """1 and 2: so many steps further in the ring of categories; 0: elsewhere."""
+    steps %= categories
+    return steps if steps in (1, 2) else 0
 
 
 def batches(seed, number, stage, encoder):
@@ -83,7 +101,7 @@ def batches(seed, number, stage, encoder):
         head = rng.randrange(100) < stage["instruction_percent"]
         first = rng.randint(0, 20 - k) if rng.randrange(100) < stage["any_letter_percent"] else 0
         rows = []
-        while len(rows) < stage["batch"]:
+        while len(rows) < stage["batch"] * (1 if captions else 2):
             if not users:
                 shop = Shop(shop_seed, users=24, taste_percent=stage["taste_percent"])
                 shop_seed += 1
@@ -97,7 +115,7 @@ def collate(rows, encoder):
     ids = torch.zeros(len(rows), T, dtype=torch.long)
     for b, r in enumerate(rows):
         ids[b, : len(r["ids"]) + 2] = torch.tensor(r["ids"] + [encoder.letters[r["first"] + r["target"]], 2])
-    out = {k: torch.tensor([r[k] for r in rows]) for k in ("ends", "match", "target", "chances")}
+    out = {k: torch.tensor([r[k] for r in rows]) for k in ("ends", "target", "chances", "last_category", "match", "ring", "follows")}
     k = len(rows[0]["ends"])
     letters = torch.tensor([encoder.letters[r["first"] : r["first"] + k] for r in rows])
     return dict(ids=ids, last=torch.tensor([len(r["ids"]) - 1 for r in rows]), letters=letters, **out)
@@ -123,11 +141,65 @@ def accuracy(p, config, encoder, captions, prompts=200, k=20, taste_percent=100)
 
 
 STAGES = [
-    dict(steps=1000, lr=(2e-3, 1.7e-3), candidates=(2, 5), history=(1, 3), taste_percent=100, batch=32, instruction_percent=0, any_letter_percent=0, captions_percent=90),
-    dict(steps=600, lr=(1.5e-3, 1.5e-3), candidates=(4, 12), history=(2, 5), taste_percent=85, batch=24, instruction_percent=100, any_letter_percent=50, captions_percent=90),
-    dict(steps=1200, lr=(1.5e-3, 2e-5), candidates=(12, 20), history=(3, 6), taste_percent=60, batch=16, instruction_percent=100, any_letter_percent=0, captions_percent=80),
-    dict(steps=1000, lr=(1e-3, 2e-5), candidates=(20, 20), history=(4, 6), taste_percent=50, batch=16, instruction_percent=100, any_letter_percent=0, captions_percent=50),
+    dict(steps=1000, lr=(2e-3, 1.7e-3), candidates=(2, 5), history=(1, 3), taste_percent=100, batch=32, instruction_percent=0, any_letter_percent=0, captions_percent=75),
+    dict(steps=800, lr=(1.5e-3, 1.5e-3), candidates=(4, 12), history=(2, 5), taste_percent=85, batch=24, instruction_percent=100, any_letter_percent=50, captions_percent=75),
+    dict(steps=1200, lr=(1.5e-3, 1e-3), candidates=(12, 20), history=(3, 6), taste_percent=60, batch=16, instruction_percent=100, any_letter_percent=0, captions_percent=65),
+    dict(steps=2400, lr=(1e-3, 1e-5), candidates=(20, 20), history=(4, 6), taste_percent=50, batch=16, instruction_percent=100, any_letter_percent=0, captions_percent=50),
 ]
+
+
+class Aids:
+    """What the inner layers are asked for in training. Layer numbers count from 0, of four."""
+
+    def __init__(self, encoder, vocab):
+        first = lambda words: torch.tensor([encoder.ids(" " + w)[0] for w in words])
+        self.pool = encoder.ids("Candidate pool:\n")[0]
+        self.categories = first(WORDS["categories"])
+        self.category_of = torch.full((vocab,), -1)
+        self.category_of[self.categories] = torch.arange(len(self.categories))
+        self.looks = torch.zeros(vocab, dtype=torch.bool)
+        self.looks[first(WORDS["motifs"] + WORDS["colours"])] = True
+
+    @staticmethod
+    def create(width):
+        """The readouts: weights and a bias in the last column, or a map into the space of the embeddings."""
+        p = {name: torch.zeros(width + 1) for name in ("match", "score", "again")}
+        p.update({name: torch.zeros(3, width + 1) for name in ("ring", "ring_word")})
+        p.update({name: torch.eye(width) for name in ("letter", "follows")})
+        return p
+
+    def losses(self, p, layers, b, captions):
+        """Name -> (loss, weight)."""
+        E = p["model.embed_tokens.weight"]
+        norm = lambda x: F.rms_norm(x, (x.shape[-1],))
+        ask = lambda x, q: norm(x) @ q[..., :-1].t() + q[..., -1]
+        rows = torch.arange(len(b["ids"]))
+        x = b["ids"][:, :-1]
+        in_pool = (x == self.pool).cumsum(1) > 0
+        # Where the pool begins: which category comes next?
+        start = layers[0][rows, (x == self.pool).int().argmax(1)]
+        follows = (F.log_softmax(norm(start) @ p["follows"] @ E[self.categories].T, 1) * b["follows"]).sum(1).mean()
+        # At the name of a candidate's category: is it one of those?
+        place = self.category_of[x]
+        named = in_pool & (place >= 0)
+        steps = ((place - b["last_category"][:, None]) % len(self.categories))[named]
+        steps = torch.where((steps == 1) | (steps == 2), steps, 0)
+        # At the end of a candidate: the same, its letter, and how likely it is.
+        ends = layers[2][rows[:, None], b["ends"]]
+        out = dict(
+            follows=((b["follows"] * b["follows"].log()).sum(1).mean() - follows, 1),
+            ring_word=(F.cross_entropy(ask(layers[1][named], p["ring_word"]), steps), 1),
+            ring=(F.cross_entropy(ask(ends, p["ring"]).flatten(0, 1), b["ring"].flatten()), 1),
+            own=(F.cross_entropy((norm(ends) @ p["letter"] @ E.T).flatten(0, 1), b["letters"].flatten()), 0.3),
+            score=(-(F.log_softmax(ask(ends, p["score"]), 1) * b["chances"]).sum(1).mean(), 0.5),
+        )
+        if captions:
+            # Does the candidate show a motif of the history; and at its words: do they stand there?
+            asked = in_pool & self.looks[x]
+            seen = ((x[:, :, None] == x[:, None, :]) & ~in_pool[:, None, :]).any(2)
+            out["match"] = (F.binary_cross_entropy_with_logits(ask(ends, p["match"]), b["match"]), 1)
+            out["again"] = (F.binary_cross_entropy_with_logits(ask(layers[1][asked], p["again"]), seen[asked].float()), 1)
+        return out
 
 
 def main():
@@ -147,11 +219,8 @@ def main():
         encoder.check(shop.items[:6], shop.items[30:50], captions)
     config = dict(model.CONFIG)
     p = model.create(config, o.vocab, o.seed)
-    # The probes (weights and a bias), thrown away at the end.
-    for name in ("match", "score", "again"):
-        p[name] = torch.zeros(config["hidden_size"] + 1)
+    p.update(Aids.create(config["hidden_size"]))
     checkpoint = lambda n: os.path.join(o.checkpoints, "stage-%d.safetensors" % n)
-    p["letter"] = torch.eye(config["hidden_size"])
     if o.first:
         p = load_file(checkpoint(o.first - 1))
     print("parameters", sum(t.numel() for k, t in p.items() if k.startswith("model")), flush=True)
@@ -163,6 +232,23 @@ def main():
         model.save(o.out, {k: v for k, v in p.items() if k.startswith("model")}, config, o.vocab)
 
 
+def all_losses(p, config, b, captions, aids):
+    """Name -> (loss, weight); letter and score are cross-entropies against the true chances."""
+    ids, last = b["ids"], b["last"]
+    B, T = ids.shape
+    E = p["model.embed_tokens.weight"]
+    layers = []
+    h = model.forward(p, config, ids[:, :-1], layers_out=layers)
+    rows = torch.arange(B)
+    pick = (torch.rand(B, T - 1) < 0.15) & (torch.arange(T - 1)[None] < last[:, None])
+    return dict(
+        letter=(-(F.log_softmax(h[rows, last] @ E.T, -1).gather(1, b["letters"]) * b["chances"]).sum(1).mean(), 1),
+        eos=(F.cross_entropy(h[rows, last + 1] @ E.T, ids[rows, last + 2]), 0.2),
+        lm=(F.cross_entropy(h[pick] @ E.T, ids[:, 1:][pick]), 0.3),
+        **aids.losses(p, layers, b, captions),
+    )
+
+
 def train(p, config, encoder, number, o):
     """One stage: fresh optimiser, its own examples and learning rates (half a cosine from the first to the second)."""
     stage = STAGES[number]
@@ -170,54 +256,30 @@ def train(p, config, encoder, number, o):
     p = {k: v.clone().requires_grad_(True) for k, v in p.items()}
     decay = [t for t in p.values() if t.dim() == 2]
     opt = torch.optim.AdamW([dict(params=decay, weight_decay=0.05), dict(params=[t for t in p.values() if t.dim() != 2], weight_decay=0)], betas=(0.9, 0.98), eps=1e-8)
-    looks = torch.zeros(len(p["model.embed_tokens.weight"]), dtype=torch.bool)
-    looks[[encoder.ids(" " + w)[0] for w in WORDS["motifs"] + WORDS["colours"]]] = True
-    pool_word = encoder.ids("Candidate pool:\n")[0]
-    ask = lambda z, q: F.rms_norm(z, (z.shape[-1],)) @ q[:-1] + q[-1]
-    E = p["model.embed_tokens.weight"]
-    start, sums = time.time(), [0.0] * 8
+    aids = Aids(encoder, len(p["model.embed_tokens.weight"]))
+    start, sums = time.time(), {}
     for step, (b, captions) in enumerate(batches(o.seed, number, stage, encoder)):
         if step == stage["steps"]:
             break
         high, low = stage["lr"]
         for g in opt.param_groups:
             g["lr"] = min(1, (step + 1) / 100) * (low + (high - low) * 0.5 * (1 + math.cos(math.pi * step / stage["steps"])))
-        ids, last = b["ids"], b["last"]
-        B, T = ids.shape
-        layers = []
-        h = model.forward(p, config, ids[:, :-1], layers_out=layers)
-        rows = torch.arange(B)
-        letter = -(F.log_softmax(h[rows, last] @ E.T, -1).gather(1, b["letters"]) * b["chances"]).sum(1).mean()
-        ideal = -(b["chances"] * b["chances"].log()).sum(1).mean()
-        eos = F.cross_entropy(h[rows, last + 1] @ E.T, ids[rows, last + 2])
-        pick = (torch.rand(B, T - 1) < 0.15) & (torch.arange(T - 1)[None] < last[:, None])
-        lm = F.cross_entropy(h[pick] @ E.T, ids[:, 1:][pick])
-        loss = letter + 0.2 * eos + 0.3 * lm
-        if captions:
-            ends = layers[-2][rows[:, None], b["ends"]]
-            match = F.binary_cross_entropy_with_logits(ask(ends, p["match"]), b["match"])
-            score = -(F.log_softmax(ask(ends, p["score"]), 1) * b["chances"]).sum(1).mean()
-            own = F.cross_entropy((F.rms_norm(ends, (ends.shape[-1],)) @ p["letter"] @ E.T).flatten(0, 1), b["letters"].flatten())
-            x = ids[:, :-1]
-            in_pool = (x == pool_word).cumsum(1) > 0
-            asked = in_pool & looks[x]
-            seen = ((x[:, :, None] == x[:, None, :]) & ~in_pool[:, None, :]).any(2)
-            again = F.binary_cross_entropy_with_logits(ask(layers[1][asked], p["again"]), seen[asked].float())
-            loss = loss + match + again + 0.5 * score + 0.3 * own
+        losses = all_losses(p, config, b, captions, aids)
         opt.zero_grad()
-        loss.backward()
+        sum(loss * weight for loss, weight in losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(p.values(), 1.0)
         opt.step()
-        if captions:
-            for i, v in enumerate((letter.item() - ideal.item(), eos.item(), lm.item(), match.item(), again.item(), score.item() - ideal.item(), own.item(), 1)):
-                sums[i] += v
+        ideal = -(b["chances"] * b["chances"].log()).sum(1).mean().item()
+        for name, (loss, _) in losses.items():
+            over = ideal if name in ("letter", "score") else 0
+            sums.setdefault((captions, name), []).append(loss.item() - over)
         if (step + 1) % 100 == 0:
-            print("stage %d step %d  %.0f s  letter over ideal %.3f  eos %.3f  lm %.3f  match %.3f  again %.3f  score over ideal %.3f  own %.3f" % (number, step + 1, time.time() - start, *(v / sums[7] for v in sums[:7])), flush=True)
-            sums = [0.0] * 8
+            for c in (True, False):
+                means = ["%s %.3f" % (name, sum(v) / len(v)) for (with_captions, name), v in sums.items() if with_captions == c]
+                print("stage %d step %d  %.0f s  captions %s  %s" % (number, step + 1, time.time() - start, "yes" if c else "no", "  ".join(means)), flush=True)
+            sums = {}
         if (step + 1) % 400 == 0 or step + 1 == stage["steps"]:
-            print("   check (first, mrr): k=4 %.3f %.3f  k=20 %.3f %.3f" % (*accuracy(p, config, encoder, True, k=4), *accuracy(p, config, encoder, True)), flush=True)
-            if o.checkpoints:
-                model.save(os.path.join(o.checkpoints, "latest"), {k: v for k, v in p.items() if k.startswith("model")}, config, len(E))
+            print("   check (first, mrr): k=20 %.3f %.3f  k=20, no captions %.3f %.3f" % (*accuracy(p, config, encoder, True), *accuracy(p, config, encoder, False)), flush=True)
     return {k: v.detach() for k, v in p.items()}
 
 
