@@ -40,7 +40,7 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
 
 fn of_data(error: &data::Error) -> u8 {
     match error {
-        data::Error::Job(_) => BAD_CONFIG,
+        data::Error::Job(_) | data::Error::StoreUrl { .. } => BAD_CONFIG,
         e if e.may_pass() => RETRY,
         _ => BAD_DATA,
     }

@@ -8,6 +8,7 @@ mod exit;
 mod lock;
 mod progress;
 mod tables;
+mod terminal;
 
 use std::io::IsTerminal;
 
@@ -21,7 +22,7 @@ fn main() -> std::process::ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("error: cannot start the async runtime: {e}");
+            terminal::print_error(format_args!("error: cannot start the async runtime: {e}"));
             return exit::RETRY.into();
         }
     };
@@ -39,7 +40,7 @@ fn main() -> std::process::ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(e) => {
-            eprintln!("error: {e:#}");
+            terminal::print_error(format_args!("error: {e:#}"));
             exit::code_of(&e).into()
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use crate::terminal::print_error;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use proto::{JobStatus, StageState, StageStatus};
 
@@ -25,8 +26,8 @@ impl Printer {
     /// Prints a line above the bars.
     pub(crate) fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bars) => bars.suspend(|| print_error(text)),
+            None => print_error(text),
         }
     }
 }
@@ -35,6 +36,7 @@ impl Printer {
 pub(crate) struct Progress {
     printer: Printer,
     stages: BTreeMap<(String, Option<String>), Shown>,
+    told_reused: bool,
     started: Instant,
 }
 
@@ -53,11 +55,17 @@ struct Shown {
 impl Progress {
     /// Nothing shown yet.
     pub(crate) fn new(printer: Printer) -> Self {
-        Self { printer, stages: BTreeMap::new(), started: Instant::now() }
+        Self { printer, stages: BTreeMap::new(), told_reused: false, started: Instant::now() }
     }
 
     /// Shows a status.
     pub(crate) fn update(&mut self, status: &JobStatus) {
+        if !std::mem::replace(&mut self.told_reused, true) {
+            let reused: Vec<String> = status.stages.iter().filter(|s| s.reused).map(name).collect();
+            if !reused.is_empty() {
+                self.printer.line(&format!("done before: {}", reused.join(", ")));
+            }
+        }
         for stage in &status.stages {
             if stage.reused || stage.state == StageState::Waiting {
                 continue;
@@ -84,7 +92,11 @@ impl Progress {
 
     fn begin(&self, stage: &StageStatus) -> Shown {
         let bar = self.printer.bars.as_ref().map(|bars| {
-            let bar = bars.add(ProgressBar::new(0).with_style(style()).with_prefix(name(stage)));
+            let bar = bars.add(
+                ProgressBar::new(0)
+                    .with_style(style("{prefix:22} {bar:24.cyan/dim} {elapsed:>4}  {msg}"))
+                    .with_prefix(name(stage)),
+            );
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
@@ -96,7 +108,10 @@ impl Progress {
     }
 
     fn show(printer: &Printer, started: Instant, shown: &mut Shown, stage: &StageStatus) {
-        let ended = stage.state != StageState::Running && shown.state == StageState::Running;
+        if shown.state != StageState::Running {
+            return; // what has ended stays as it ended
+        }
+        let ended = stage.state != StageState::Running;
         if shown.unit != stage.progress.unit {
             // Another count begins: rows that are read, then users that are written.
             shown.unit.clone_from(&stage.progress.unit);
@@ -115,14 +130,19 @@ impl Progress {
                 _ if total == 0 => 0,
                 _ => done,
             });
-            bar.set_message(text);
             if ended {
+                // Its own time, and not that of the bars that go on.
+                bar.set_style(style("{prefix:22} {bar:24.cyan/dim} {msg}"));
+                bar.set_message(format!("{:>4}  {text}", short_time(shown.began.elapsed())));
                 bar.abandon();
+            } else {
+                bar.set_message(text);
             }
         } else if ended {
             let verb = if stage.state == StageState::Done { "done" } else { "failed" };
             let took = shown.began.elapsed().as_secs_f64();
-            printer.line(&format!("[{}] {} {verb} in {took:.1} s  {text}", clock(started.elapsed()), name(stage)));
+            let text = if verb == "done" && !text.is_empty() { format!("  {text}") } else { String::new() };
+            printer.line(&format!("[{}] {} {verb} in {took:.1} s{text}", clock(started.elapsed()), name(stage)));
         } else if shown.last_line.elapsed() >= LINE_EVERY && shown.state == StageState::Running {
             shown.last_line = Instant::now();
             printer.line(&format!("[{}] {} {text}", clock(started.elapsed()), name(stage)));
@@ -167,10 +187,18 @@ fn name(stage: &StageStatus) -> String {
     stage.split.as_ref().map_or_else(|| stage.stage.clone(), |split| format!("{}:{split}", stage.stage))
 }
 
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:22} {bar:24.cyan/dim} {elapsed:>4}  {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━━─")
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─")
+}
+
+/// `8s`, `2m`, as the bars that run write it.
+fn short_time(time: Duration) -> String {
+    let s = time.as_secs();
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m", s / 60),
+        _ => format!("{}h", s / 3600),
+    }
 }
 
 /// `1:05` or `1:02:03`.

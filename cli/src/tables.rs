@@ -52,23 +52,22 @@ fn retriever(report: &Value, split: &str) -> Option<Table> {
     Some(align(table))
 }
 
-/// Rows: population and system; columns: metric@k.
+/// Rows: metric@k; columns: population and system, side by side.
 fn ranker(report: &Value, split: &str) -> Option<Table> {
-    let columns: Vec<String> = [1, 5, 10].iter().flat_map(|k| METRICS.map(|(m, _)| format!("{m}@{k}"))).collect();
-    let columns: Vec<&String> = columns.iter().filter(|c| !c.ends_with("@1") || c.starts_with("recall")).collect();
     report["ranker"][split].as_object()?;
+    let columns: Vec<(&str, &str, &str)> = ["subset", "overall"]
+        .into_iter()
+        .flat_map(|p| [("retriever_order", "retriever's order", p), ("ranker", "ranker", p)])
+        .collect();
     let mut table = table();
-    let header = columns.iter().map(|c| {
-        let (metric, k) = c.split_once('@').unwrap_or((c, ""));
-        let short = METRICS.iter().find(|(m, _)| *m == metric).map_or(metric, |(_, s)| s);
-        format!("{short}@{k}")
-    });
-    table.set_header(["".to_owned(), "".to_owned()].into_iter().chain(header));
-    for population in ["subset", "overall"] {
-        for (system, name) in [("retriever_order", "retriever's order"), ("ranker", "ranker")] {
-            let figures = &report[system][split][population];
-            let cells = columns.iter().map(|c| cell(&figures[c.as_str()]));
-            table.add_row([population.to_owned(), name.to_owned()].into_iter().chain(cells));
+    let header = columns.iter().map(|(_, name, population)| format!("{population}\n{name}"));
+    table.set_header(std::iter::once(String::new()).chain(header));
+    for k in [1, 5, 10] {
+        // Of a list of one, all metrics are the same.
+        for (metric, short) in METRICS.into_iter().filter(|(m, _)| k > 1 || *m == "recall") {
+            let name = format!("{metric}@{k}");
+            let cells = columns.iter().map(|(system, _, population)| cell(&report[*system][split][*population][&name]));
+            table.add_row(std::iter::once(format!("{short}@{k}")).chain(cells));
         }
     }
     Some(align(table))
@@ -100,16 +99,16 @@ fn verdict(report: &Value, split: &str) -> String {
     if report["ranker"][split]["subset_users"].as_u64().unwrap_or(0) == 0 {
         return format!("{trained}; no user's held-out item is among the candidates, so there is nothing to compare");
     }
+    let apart = of(ours, "low") > of(order, "high") || of(order, "low") > of(ours, "high");
+    let apart = if apart { "the intervals do not overlap" } else { "the intervals overlap" };
     if of(ours, "value") < of(order, "value") {
         return format!(
-            "WARNING: {trained}; worse than the retriever's order (N@10 {:.4} against {:.4} on the subset). Do not serve \
-             this ranker: train longer, start from a stronger base or try ranker.negatives = \"mixed\".",
+            "WARNING: {trained}; worse than the retriever's order (N@10 {:.4} against {:.4} on the subset; {apart}). Do not \
+             serve this ranker as it is: train longer or start from a stronger ranker.base.",
             of(ours, "value"),
             of(order, "value")
         );
     }
-    let apart =
-        if of(ours, "low") > of(order, "high") { "the intervals do not overlap" } else { "the intervals overlap" };
     format!(
         "{trained}; better than the retriever's order by {:.4} N@10 on the subset; {apart}",
         of(ours, "value") - of(order, "value")

@@ -75,7 +75,7 @@ fn unreadable(folder: &Path, reason: &str) -> Error {
     Error::Data(data::Error::Read {
         path: folder.display().to_string(),
         reason: format!(
-            "{reason}; ranker.base must be the folder of a checkpoint in HF layout: config.json, *.safetensors, tokenizer.json"
+            "{reason}; ranker.base must be the folder of a checkpoint in HF layout (config.json, *.safetensors, tokenizer.json); a relative path is taken from where the command runs"
         ),
     })
 }

@@ -211,6 +211,8 @@ impl Session {
                 Err(e) => {
                     match e.class() {
                         Class::Stopped => info!(%lease, stage = grant.stage, "lease handed back"),
+                        // The coordinator tells the user.
+                        Class::Fatal => info!(%lease, stage = grant.stage, error = %e, "lease failed for good"),
                         _ => warn!(%lease, stage = grant.stage, error = %e, "lease failed"),
                     }
                     FromWorker::Failed { lease, class: e.class().into(), reason: e.to_string() }

@@ -1,10 +1,14 @@
 //! `mllm4rec demo`: the whole pipeline on a made-up shop, with captions and without.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use coordinator::records;
+use data::job::{Split, Stage};
 use data::store::Store;
+use data::tables::{HistoryRow, RankingRow, Table, read_all};
 use serde_json::{Value, json};
 
 use crate::args::Demo;
@@ -12,6 +16,7 @@ use crate::commands::report;
 use crate::commands::run::{End, run_job};
 use crate::demo::World;
 use crate::progress::{Printer, clock};
+use crate::terminal::print;
 use crate::{exit, tables};
 
 /// Makes the shop, runs both jobs and compares them.
@@ -33,19 +38,38 @@ pub(crate) async fn run(args: Demo) -> Result<u8> {
     }
     let [with, without] = &reports[..] else { unreachable!("two jobs were run") };
     if args.json {
-        println!("{:#}", json!({"root": store.url(), "with_captions": with, "without_captions": without}));
+        print(format_args!("{:#}", json!({"root": store.url(), "with_captions": with, "without_captions": without})));
         return Ok(exit::DONE);
     }
-    print!("{}", tables::render(with));
-    println!("with and without captions, test, N@10\n{}\n", tables::compare(with, without));
-    println!("{}\n", claim(with, without));
-    println!(
-        "done in {}; look at a customer: mllm4rec show {} --user u00001 --root {}",
+    print(tables::render(with));
+    print(format_args!("with and without captions, test, N@10\n{}\n", tables::compare(with, without)));
+    print(format_args!("{}\n", claim(with, without)));
+    let job = with["job"].as_str().unwrap_or_default();
+    let customer = telling_customer(&store, job).await?.unwrap_or_else(|| "u00001".to_owned());
+    print(format_args!(
+        "done in {}; look at a customer: mllm4rec show {job} --user {customer} --root {}",
         clock(started.elapsed()),
-        with["job"].as_str().unwrap_or_default(),
         store.url()
-    );
+    ));
     Ok(exit::DONE)
+}
+
+/// Somebody whose held-out item stood far down in the retriever's order and comes first in the ranker's.
+async fn telling_customer(store: &Store, job: &str) -> Result<Option<String>> {
+    let stages = records::stages(store, job).await?;
+    let folder = |stage: Stage, split: Option<Split>, table: Table| {
+        let found = stages.iter().find(|s| s.stage == stage && s.split == split);
+        found.map(|s| s.artifact().table_prefix(table)).context("the demo's job lacks a stage")
+    };
+    let histories: Vec<HistoryRow> = read_all(store, &folder(Stage::Prepare, None, Table::Histories)?).await?;
+    let rankings: Vec<RankingRow> = read_all(store, &folder(Stage::Rank, Some(Split::Test), Table::Rankings)?).await?;
+    let held_out: BTreeMap<&str, Option<&String>> =
+        histories.iter().map(|h| (h.user_id.as_str(), h.items.last())).collect();
+    let telling = |r: &&RankingRow| {
+        let first = r.items.first().zip(r.retriever_ranks.first());
+        first.is_some_and(|(item, before)| *before >= 10 && held_out.get(r.user_id.as_str()) == Some(&Some(item)))
+    };
+    Ok(rankings.iter().find(telling).map(|r| r.user_id.clone()))
 }
 
 /// Beside the tables where the root is a local folder, else in the system's folder for temporary files.

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 /// Reads a job file with its overrides and the prompt template that it names.
 pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Result<Job> {
-    let text =
-        std::fs::read_to_string(config).with_context(|| format!("cannot read the job file {}", config.display()))?;
+    let text = std::fs::read_to_string(config)
+        .map_err(|e| crate::exit::BadRequest(format!("cannot read the job file {}: {e}", config.display())))?;
     let mut sets = sets.to_vec();
     sets.extend(root.map(|root| format!("output.root={}", toml::Value::String(root.to_owned()))));
     let mut job = Job::parse(&config.display().to_string(), &text, &sets)?;

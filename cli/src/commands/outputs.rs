@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use comfy_table::Table;
-use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::presets::NOTHING;
 use coordinator::records;
 use data::artifact::{Done, done_records};
 use data::store::Store;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::args::Outputs;
 use crate::exit;
 use crate::progress::grouped;
+use crate::terminal::print;
 
 /// A folder of a job.
 struct Folder {
@@ -23,7 +24,7 @@ struct Folder {
 
 /// Lists the outputs of a job, or the jobs.
 pub(crate) async fn run(args: Outputs) -> Result<u8> {
-    let store = Store::open(&args.root)?;
+    let store = Store::open_existing(&args.root)?;
     let Some(job) = &args.job else { return list_jobs(&store, args.json).await };
     let folders = folders(&store, job).await?;
     if args.json {
@@ -31,27 +32,34 @@ pub(crate) async fn run(args: Outputs) -> Result<u8> {
             .iter()
             .map(|f| json!({"table": f.name, "split": f.split, "folder": f.path, "rows": f.rows, "bytes": f.bytes}))
             .collect();
-        println!("{:#}", Value::Array(rows));
+        print(format_args!("{:#}", Value::Array(rows)));
         return Ok(exit::DONE);
     }
     let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_header(["table", "split", "rows", "bytes", "folder"]);
+    table.load_style(NOTHING).set_header(["table", "split", "rows", "bytes", "folder"]);
     for f in folders {
         let rows = f.rows.map(grouped).unwrap_or_default();
         table.add_row([f.name, f.split, rows, grouped(f.bytes), f.path]);
     }
-    println!("{table}");
+    print(table);
     Ok(exit::DONE)
 }
 
 async fn list_jobs(store: &Store, json: bool) -> Result<u8> {
-    let jobs = records::list(store).await?;
+    let mut jobs = Vec::new();
+    for job in records::list(store).await? {
+        let finished = store.exists(&coordinator::report::path(&job)).await?;
+        jobs.push((job, finished));
+    }
     if json {
-        println!("{:#}", json!(jobs));
+        let jobs: Vec<Value> = jobs.iter().map(|(job, finished)| json!({"job": job, "finished": finished})).collect();
+        print(format_args!("{:#}", Value::Array(jobs)));
     } else if jobs.is_empty() {
-        println!("no job has run under {}", store.url());
+        print(format_args!("no job has run under {}", store.url()));
     } else {
-        println!("{}", jobs.join("\n"));
+        for (job, finished) in jobs {
+            print(format_args!("{job}  {}", if finished { "finished" } else { "not finished" }));
+        }
     }
     Ok(exit::DONE)
 }

@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::commands::{read_job, report};
 use crate::lock::RootLock;
 use crate::progress::{Printer, Progress, clock};
+use crate::terminal::print;
 use crate::{exit, tables};
 
 /// How a job on this machine ended.
@@ -47,23 +48,26 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
     };
     let report = report(&store, &finished.job).await?;
     if args.json {
-        println!(
+        print(format_args!(
             "{:#}",
             json!({"job": finished.job, "root": store.url(), "nothing_to_do": finished.nothing_to_do, "report": report})
-        );
+        ));
         return Ok(exit::DONE);
     }
     if finished.nothing_to_do {
-        println!("everything is done: all {} stages of {} were finished before\n", finished.reused.1, finished.job);
+        print(format_args!(
+            "everything is done: all {} stages of {} were finished before\n",
+            finished.reused.1, finished.job
+        ));
     }
-    print!("{}", tables::render(&report));
-    println!(
+    print(tables::render(&report));
+    print(format_args!(
         "{} in {}; see `mllm4rec outputs {} --root {}`",
         finished.job,
         clock(started.elapsed()),
         finished.job,
         store.url()
-    );
+    ));
     Ok(exit::DONE)
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::args::Show;
 use crate::exit;
+use crate::terminal::print;
 
 /// What is known of one user.
 struct Story {
@@ -27,12 +28,12 @@ struct Story {
 
 /// Shows one user of a job.
 pub(crate) async fn run(args: Show) -> Result<u8> {
-    let store = Store::open(&args.root)?;
+    let store = Store::open_existing(&args.root)?;
     let stages = records::stages(&store, &args.job).await?;
     let split = split(&stages, args.split.as_deref())?;
     let story = Story::read(&store, &stages, split, &args.user).await?;
     if args.json {
-        println!("{:#}", story.json(split));
+        print(format_args!("{:#}", story.json(split)));
     } else {
         story.print(split, &args.user);
     }
@@ -105,20 +106,20 @@ impl Story {
     }
 
     fn print(&self, split: Split, user: &str) {
-        println!("user {user}, {split}: {} items of history", self.history.items.len());
+        print(format_args!("user {user}, {split}: {} items of history", self.history.items.len()));
         let shown = self.history.items.len().saturating_sub(20);
         if shown > 0 {
-            println!("  … {shown} earlier");
+            print(format_args!("  … {shown} earlier"));
         }
         for item in &self.history.items[shown..] {
-            println!("  {item:>10}  {}", self.title(item));
+            print(format_args!("  {item:>10}  {}", self.title(item)));
         }
         if let Some(target) = &self.target {
             let rank = self.candidates.items.iter().position(|c| c == target);
             let place = rank.map_or("not among the candidates".to_owned(), |r| format!("candidate {}", r + 1));
-            println!("held out\n  {target:>10}  {}  ({place})", self.title(target));
+            print(format_args!("held out\n  {target:>10}  {}  ({place})", self.title(target)));
         }
-        println!("{}", self.grid());
+        print(format_args!("{}", self.grid()));
     }
 
     /// Candidates in the ranker's order, or in the retriever's where nothing was ranked.

@@ -48,12 +48,14 @@ impl Location {
     }
 }
 
-pub(super) fn open(url: &str) -> Result<Store> {
+pub(super) fn open(url: &str, make: bool) -> Result<Store> {
     let wrong = |reason: String| Error::StoreUrl { url: url.to_owned(), reason };
     let name = url.trim_end_matches('/').to_owned();
     match Location::parse(url)? {
         Location::Local(path) => {
-            std::fs::create_dir_all(&path).map_err(|e| wrong(format!("cannot make the folder: {e}")))?;
+            if make {
+                std::fs::create_dir_all(&path).map_err(|e| wrong(format!("cannot make the folder: {e}")))?;
+            }
             let folder = path.canonicalize().map_err(|e| wrong(e.to_string()))?;
             let objects = LocalFileSystem::new_with_prefix(&folder).map_err(|e| wrong(e.to_string()))?;
             let store = Store::over(Arc::new(objects), &name);

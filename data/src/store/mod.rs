@@ -73,7 +73,15 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`] if the URL is none of these, or the folder cannot be made.
     pub fn open(url: &str) -> Result<Self> {
-        location::open(url)
+        location::open(url, true)
+    }
+
+    /// The same for somebody who only reads: a local folder must be there.
+    ///
+    /// # Errors
+    /// [`Error::StoreUrl`].
+    pub fn open_existing(url: &str) -> Result<Self> {
+        location::open(url, false)
     }
 
     /// A store over any implementation of objects, with `url` as its name in messages.
