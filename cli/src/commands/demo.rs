@@ -41,7 +41,8 @@ pub(crate) async fn run(args: Demo) -> Result<u8> {
         print(format_args!("{:#}", json!({"root": store.url(), "with_captions": with, "without_captions": without})));
         return Ok(exit::DONE);
     }
-    print(tables::render(with));
+    print(tables::render(with).trim_end());
+    print("");
     print(format_args!("with and without captions, test, N@10\n{}\n", tables::compare(with, without)));
     print(format_args!("{}\n", claim(with, without)));
     let job = with["job"].as_str().unwrap_or_default();

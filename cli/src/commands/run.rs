@@ -60,7 +60,8 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
             finished.reused.1, finished.job
         ));
     }
-    print(tables::render(&report));
+    print(tables::render(&report).trim_end());
+    print("");
     print(format_args!(
         "{} in {}; see `mllm4rec outputs {} --root {}`",
         finished.job,

@@ -68,7 +68,7 @@ fn judge(settings: &job::Ranker, course: &Course, validation: &Validation) -> Re
     }
     if ranker < retriever {
         let what = "the ranker is worse than the retriever's own order on validation users (NDCG@10)";
-        tracing::warn!(steps = course.step, ranker, retriever, "{what}");
+        tracing::warn!(steps = course.step, "{what}: {ranker:.4} against {retriever:.4}");
     }
     Ok(())
 }
