@@ -95,7 +95,7 @@ proptest! {
     fn shards_are_consecutive_users_of_the_size_asked_for(rows in log(), size in 1..9_u32) {
         let Some(whole) = outcome(&table(&rows), 3, 2) else { return Ok(()) };
         let folder = Folder::new();
-        folder.write("log.csv", &table(&rows));
+        folder.write("log.csv", table(&rows));
         let dataset = Dataset {
             min_interactions_per_user: 3,
             min_interactions_per_item: 2,
