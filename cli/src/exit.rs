@@ -28,7 +28,7 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             return BAD_CONFIG;
         }
-        if cause.is::<Lasting>() {
+        if cause.is::<Lasting>() || matches!(cause.downcast_ref(), Some(coordinator::Error::Record { .. })) {
             return BAD_DATA;
         }
         if let Some(failed) = cause.downcast_ref::<JobFailed>() {

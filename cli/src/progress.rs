@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use crate::terminal::print_error;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use proto::{JobStatus, StageState, StageStatus};
 
 /// Plain lines about a running stage come at most so often.
@@ -133,7 +133,8 @@ impl Progress {
             if ended {
                 // Its own time, and not that of the bars that go on.
                 bar.set_style(style("{prefix:22} {bar:24.cyan/dim} {msg}"));
-                bar.set_message(format!("{:>4}  {text}", short_time(shown.began.elapsed())));
+                let took = format!("{:#}", HumanDuration(shown.began.elapsed()));
+                bar.set_message(format!("{took:>4}  {text}"));
                 bar.abandon();
             } else {
                 bar.set_message(text);
@@ -189,16 +190,6 @@ fn name(stage: &StageStatus) -> String {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─")
-}
-
-/// `8s`, `2m`, as the bars that run write it.
-fn short_time(time: Duration) -> String {
-    let s = time.as_secs();
-    match s {
-        0..60 => format!("{s}s"),
-        60..3600 => format!("{}m", s / 60),
-        _ => format!("{}h", s / 3600),
-    }
 }
 
 /// `1:05` or `1:02:03`.

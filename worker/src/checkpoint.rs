@@ -46,8 +46,8 @@ pub(crate) fn newest_first<M: DeserializeOwned>(cx: &Context) -> Result<Vec<Chec
     Ok(found)
 }
 
-/// Writes a checkpoint and removes all but the last ones, and whatever lies at later steps: that was damaged or never
-/// completed, or the training would not be at this step.
+/// Writes a checkpoint and removes older ones but for the last. Later steps are left alone: they are another worker's, if
+/// this one has lost its lease and does not know it yet.
 pub(crate) fn save<M: Serialize>(cx: &Context, step: u64, manifest: &M, files: Vec<(String, Vec<u8>)>) -> Result<()> {
     let folder = format!("{}/{GENERATION}/{step:010}", prefix(cx));
     cx.wait(cx.store.delete(&format!("{folder}/{MANIFEST}")))?;
@@ -57,14 +57,21 @@ pub(crate) fn save<M: Serialize>(cx: &Context, step: u64, manifest: &M, files: V
     let text = serde_json::to_vec_pretty(manifest).expect("a manifest has only string keys");
     cx.wait(cx.store.put(&format!("{folder}/{MANIFEST}"), text.into()))?;
     let known = steps(cx)?;
-    let (useful, stray): (Vec<_>, Vec<_>) = known.into_iter().partition(|(s, _)| *s <= step);
-    let old = &useful[..useful.len().saturating_sub(KEEP)];
-    for (_, folder) in old.iter().chain(&stray) {
+    let until = known.partition_point(|(s, _)| *s <= step);
+    for (_, folder) in &known[..until.saturating_sub(KEEP)] {
         if let Err(e) = remove(cx, folder) {
             tracing::warn!(error = %e, "cannot remove an old checkpoint");
         }
     }
     Ok(())
+}
+
+/// Removes what lies beyond the step at which a training goes on: it was damaged or never completed.
+pub(crate) fn discard_after(cx: &Context, step: u64) {
+    let stray = steps(cx).map(|steps| steps.into_iter().filter(|(s, _)| *s > step).collect::<Vec<_>>());
+    if let Err(e) = stray.and_then(|stray| stray.iter().try_for_each(|(_, folder)| remove(cx, folder))) {
+        tracing::warn!(error = %e, "cannot remove a damaged checkpoint");
+    }
 }
 
 /// Removes every checkpoint: the model is committed. What cannot be removed costs space, not the model.

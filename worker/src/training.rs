@@ -46,6 +46,7 @@ pub(crate) trait Trainee {
 /// Trains to the end, from the newest checkpoint that is whole. A stop on the way leaves a checkpoint of the last step.
 pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) -> Result<Course> {
     let mut course = resume(cx, trainee)?;
+    checkpoint::discard_after(cx, course.step);
     let clock = Clock { earlier: course.seconds, began: Instant::now() };
     loop {
         if course.validation_due(rules.validate_every, rules.steps) {

@@ -15,6 +15,7 @@ use crate::args::Demo;
 use crate::commands::report;
 use crate::commands::run::{End, run_job};
 use crate::demo::World;
+use crate::lock::RootLock;
 use crate::progress::{Printer, clock};
 use crate::terminal::print;
 use crate::{exit, tables};
@@ -24,6 +25,7 @@ pub(crate) async fn run(args: Demo) -> Result<u8> {
     let started = Instant::now();
     let printer = Printer::new();
     let store = Store::open(&args.root)?;
+    let _lock = RootLock::take(&store)?;
     let folder = folder(&args.root);
     let world = World::write(&folder, args.seed)?;
     printer.line(&format!("a shop of seed {} in {}", args.seed, folder.display()));

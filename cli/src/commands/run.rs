@@ -43,6 +43,7 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
     let store = Store::open(&job.output.root)?;
     let workers = args.workers.unwrap_or(job.cluster.workers);
     let printer = Printer::new();
+    let _lock = RootLock::take(&store)?;
     let End::Done(finished) = run_job(&job, &store, workers, &printer).await? else {
         return Ok(exit::INTERRUPTED);
     };
@@ -72,9 +73,8 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Runs a job with a coordinator and workers on this machine.
+/// Runs a job with a coordinator and workers on this machine; the root is the caller's.
 pub(crate) async fn run_job(job: &Job, store: &Store, workers: u32, printer: &Printer) -> Result<End> {
-    let _lock = RootLock::take(store)?;
     let mut cluster = Cluster::start(store.clone()).await?;
     let outcome = drive(job, workers, printer, &mut cluster).await;
     let stopped = cluster.stop().await;

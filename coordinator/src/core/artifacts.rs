@@ -16,6 +16,8 @@ pub(super) struct Artifact {
     pub(super) needs: Vec<ArtifactId>,
     pub(super) phase: Phase,
     pub(super) retries: u32,
+    /// Whether a worker has ever begun with it.
+    pub(super) begun: bool,
     /// The last progress that was heard of.
     pub(super) last: Progress,
 }
@@ -49,13 +51,6 @@ pub(super) struct Shards {
     losses: BTreeMap<u32, u32>,
 }
 
-impl Shards {
-    /// Whether nobody has begun with any of them.
-    fn untouched(&self) -> bool {
-        self.leased.is_empty() && self.done.is_empty()
-    }
-}
-
 impl Artifact {
     pub(super) fn new(stage: &StageEntry) -> Self {
         let phase = if stage.complete { Phase::Done } else { Phase::Waiting };
@@ -65,6 +60,7 @@ impl Artifact {
             needs: stage.needs.clone(),
             phase,
             retries: 0,
+            begun: false,
             last: Progress::default(),
         }
     }
@@ -79,7 +75,7 @@ impl Artifact {
     pub(super) fn state(&self) -> StageState {
         match &self.phase {
             Phase::Waiting | Phase::Opening => StageState::Waiting,
-            Phase::Open(shards) if shards.untouched() && self.retries == 0 => StageState::Waiting,
+            Phase::Open(_) if !self.begun => StageState::Waiting,
             Phase::Open(_) | Phase::Finishing => StageState::Running,
             Phase::Done => StageState::Done,
             Phase::Failed(_) => StageState::Failed,
@@ -154,6 +150,7 @@ impl Core {
             shards.pending.remove(shard);
             shards.done.insert(*shard);
         }
+        artifact.begun |= !done.is_empty();
         artifact.phase = Phase::Open(shards);
     }
 

@@ -117,6 +117,7 @@ fn workers_that_leave_in_order_cost_the_shard_nothing() {
     }
     let status = core.status(&job("j")).unwrap();
     assert_eq!((status.state, status.stages[0].retries), (JobState::Running, 0));
+    assert_eq!(status.stages[0].state, proto::StageState::Running, "it was begun, whoever goes on with it");
 }
 
 #[test]

@@ -110,6 +110,7 @@ impl Core {
         self.next_lease += 1;
         let lease = LeaseId(self.next_lease);
         shards.leased.insert(shard, lease);
+        artifact.begun = true;
         let of = u32::try_from(shards.rows.len()).unwrap_or(u32::MAX);
         Some(Lease { id: lease, job, artifact: id.clone(), split: artifact.split, shards: vec![shard], of })
     }
