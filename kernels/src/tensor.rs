@@ -204,6 +204,11 @@ impl Tensor {
         if self.shape == shape { Ok(()) } else { Err(Error::shape(op, what, &self.shape, format!("{shape:?}"))) }
     }
 
+    /// The values as 32-bit floats; an error names the operation and the operand.
+    pub(crate) fn expect_f32(&self, op: &'static str, what: &'static str) -> Result<&[f32]> {
+        self.f32().map_err(|_| Error::Dtype { op, what, found: self.dtype(), expected: Dtype::F32 })
+    }
+
     fn not(&self, expected: Dtype) -> Error {
         Error::Dtype { op: "tensor", what: "buffer", found: self.dtype(), expected }
     }

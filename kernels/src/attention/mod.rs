@@ -43,7 +43,8 @@ pub struct Saved {
 /// See [`backward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not fit, [`Error::Setting`] if `kv_heads` does not divide `heads`.
+/// [`Error::Shape`] if the operands do not fit; [`Error::Dtype`] unless they are f32; [`Error::Setting`] if `kv_heads`
+/// does not divide `heads`.
 ///
 /// # Source
 /// Vaswani et al., 2017; grouped heads: Ainslie et al., 2023; only the denominators are kept, as in FlashAttention
@@ -51,7 +52,13 @@ pub struct Saved {
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, shape: &Shape) -> Result<(Tensor, Saved)> {
     shape.check(q, k, v, segments)?;
     let mut out = Tensor::zeros(q.shape());
-    let operands = cpu::Operands { q: q.f32()?, k: k.f32()?, v: v.f32()?, segments, shape };
+    let operands = cpu::Operands {
+        q: q.expect_f32(OP, "q")?,
+        k: k.expect_f32(OP, "k")?,
+        v: v.expect_f32(OP, "v")?,
+        segments,
+        shape,
+    };
     let log_sums = cpu::forward(&operands, out.f32_mut()?);
     Ok((out, Saved { log_sums }))
 }
@@ -89,8 +96,18 @@ pub fn backward(
         return Err(Error::shape(OP, "saved denominators", &[saved.log_sums.len()], expected));
     }
     let (mut dq, mut dk, mut dv) = (Tensor::zeros(q.shape()), Tensor::zeros(k.shape()), Tensor::zeros(v.shape()));
-    let operands = cpu::Operands { q: q.f32()?, k: k.f32()?, v: v.f32()?, segments, shape };
-    let results = cpu::Results { d_out: d_out.f32()?, out: out.f32()?, log_sums: &saved.log_sums };
+    let operands = cpu::Operands {
+        q: q.expect_f32(OP, "q")?,
+        k: k.expect_f32(OP, "k")?,
+        v: v.expect_f32(OP, "v")?,
+        segments,
+        shape,
+    };
+    let results = cpu::Results {
+        d_out: d_out.expect_f32(OP, "d_out")?,
+        out: out.expect_f32(OP, "out")?,
+        log_sums: &saved.log_sums,
+    };
     cpu::backward(&operands, &results, dq.f32_mut()?, dk.f32_mut()?, dv.f32_mut()?);
     Ok((dq, dk, dv))
 }

@@ -86,3 +86,12 @@ fn heads_that_do_not_divide_are_refused() {
     let error = forward(&q, &k, &v, &Segments::from_lengths([1]), &s).unwrap_err();
     assert!(error.to_string().contains("3 heads of 1 features over 2 key-value heads"));
 }
+
+#[test]
+fn an_operand_of_another_dtype_is_named() {
+    let s = shape(1, 1, 2, true);
+    let (q, k, _) = operands(1, 1, &s);
+    let v = Tensor::from_u8(&[1, 2], vec![0; 2]).unwrap();
+    let error = forward(&q, &k, &v, &Segments::from_lengths([1]), &s).unwrap_err();
+    assert!(error.to_string().contains("attention: v is U8"), "{error}");
+}
