@@ -1,42 +1,48 @@
-//! Scaled dot-product attention over packed sequences, with grouped key-value heads, causal or full.
+//! Scaled dot-product attention over packed sequences, with grouped key-value heads: causal, full, or across to the keys
+//! of other sequences, each with or without a prefix that all sequences share.
 
 mod cpu;
+mod layout;
+mod operands;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Segments, Tensor};
+use crate::{Error, Result, Tensor};
+use layout::Layout;
+pub use operands::{Mask, Operands, Prefix, Shape};
 
 const OP: &str = "attention";
 
-/// Heads of the operands and whether a row sees only rows up to itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key-value heads; divides `heads`, and query head `h` reads key-value head `h / (heads / kv_heads)`.
-    pub kv_heads: usize,
-    /// Features of a head.
-    pub head_dim: usize,
-    /// Whether a row sees only itself and earlier rows of its sequence.
-    pub causal: bool,
-}
-
-/// What the backward pass needs: the logarithm of every softmax's denominator.
+/// What the backward pass needs: the logarithm of every softmax's denominator, and to which pass it belongs.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// Sequence by sequence, head by head, row by row.
-    log_sums: Vec<f32>,
+    log_sums: Vec<f32>, // [n, heads]
+    layout: Layout,
 }
 
-/// Attention of every row over the rows of its own sequence: `softmax(q · kᵀ / sqrt(head_dim)) · v`, head by head.
+/// Where [`backward`] adds the gradient of the prefix.
+#[derive(Debug)]
+pub struct PrefixGradient<'a> {
+    /// `[p, kv_heads * head_dim]` f32, added to.
+    pub dk: &'a mut Tensor,
+    /// `[p, kv_heads * head_dim]` f32, added to.
+    pub dv: &'a mut Tensor,
+}
+
+/// Attention of every row over the keys that it sees: `softmax(q · kᵀ / sqrt(head_dim)) · v`, head by head.
 ///
-/// The result of a sequence depends on that sequence alone, to the last bit.
+/// The result of a sequence depends on that sequence and the prefix alone, to the last bit; it is the same whether the
+/// prefix is shared or written before the keys of every sequence. A row that sees no key gives zeros.
+///
+/// What is not a number stays inside of its sequence and of the heads that read it, but there it may also reach rows that
+/// do not see it. In the prefix it reaches all sequences.
 ///
 /// # Shapes
-/// - `q`: `[n, heads * head_dim]` f32
-/// - `k`, `v`: `[n, kv_heads * head_dim]` f32
+/// - `operands.q`: `[n, heads * head_dim]` f32
+/// - `operands.k`, `operands.v`: `[m, kv_heads * head_dim]` f32; `m` is `n` except under [`Mask::Cross`]
+/// - `operands.prefix`: keys and values `[p, kv_heads * head_dim]` f32
 /// - returns `[n, heads * head_dim]` f32
 ///
 /// # Gradient
@@ -44,94 +50,73 @@ pub struct Saved {
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit; [`Error::Dtype`] unless they are f32; [`Error::Setting`] if `kv_heads`
-/// does not divide `heads`.
+/// does not divide `heads`, if there are no heads or no features, or if queries and keys are not as many sequences.
 ///
 /// # Source
 /// Vaswani et al., 2017; grouped heads: Ainslie et al., 2023; only the denominators are kept, as in FlashAttention
 /// (Dao et al., 2022).
-pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, shape: &Shape) -> Result<(Tensor, Saved)> {
-    shape.check(q, k, v, segments)?;
-    let mut out = Tensor::zeros(q.shape());
-    let operands = cpu::Operands {
-        q: q.expect_f32(OP, "q")?,
-        k: k.expect_f32(OP, "k")?,
-        v: v.expect_f32(OP, "v")?,
-        segments,
-        shape,
-    };
-    let log_sums = cpu::forward(&operands, out.f32_mut()?);
-    Ok((out, Saved { log_sums }))
+pub fn forward(operands: &Operands<'_>, shape: &Shape) -> Result<(Tensor, Saved)> {
+    let checked = operands.check(shape)?;
+    let mut out = Tensor::zeros(operands.q.shape());
+    let log_sums = cpu::forward(&checked, out.f32_mut()?);
+    Ok((out, Saved { log_sums, layout: checked.layout }))
 }
 
-/// The gradient of [`forward`]: returns `(dq, dk, dv)`.
+/// The gradient of [`forward`]: returns `(dq, dk, dv)`, and adds that of the prefix to `d_prefix` if asked for.
+///
+/// The gradients of a sequence depend on that sequence and the prefix alone; they too are the same whether the prefix is
+/// shared or repeated. That of the prefix is the sum over the sequences, in an order that depends on their number alone.
 ///
 /// # Shapes
-/// - `d_out`, `q`, `out`: `[n, heads * head_dim]` f32
-/// - `k`, `v`: `[n, kv_heads * head_dim]` f32
+/// - `d_out`, `out`: `[n, heads * head_dim]` f32
+/// - `operands`: those of the forward
+/// - `d_prefix`: two tensors shaped as the keys of the prefix
 /// - returns three tensors shaped as `q`, `k`, `v`
 ///
 /// # Gradient
 /// With `p` the softmax (computed again from the saved denominators) and `D = sum(d_out * out)` per row and head:
 /// `dv = pᵀ · d_out`, `ds = p * (d_out · vᵀ - D) / sqrt(head_dim)`, `dq = ds · k`, `dk = dsᵀ · q`; the query heads of one
-/// group add up in `dk` and `dv`.
+/// group add up in `dk` and `dv`. Rows that see no key, and keys that no row sees, receive zeros.
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not belong to one forward pass.
-#[allow(clippy::too_many_arguments)]
+/// Those of [`forward`]; [`Error::Shape`] and [`Error::Dtype`] also for the gradients; [`Error::Setting`] if `saved` is of
+/// a pass with other shapes, and if the gradient of a prefix is asked for where there is none.
 pub fn backward(
     d_out: &Tensor,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    operands: &Operands<'_>,
     out: &Tensor,
     saved: &Saved,
-    segments: &Segments,
     shape: &Shape,
+    d_prefix: Option<PrefixGradient<'_>>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    shape.check(q, k, v, segments)?;
-    d_out.expect_shape(OP, "d_out", q.shape())?;
-    out.expect_shape(OP, "out", q.shape())?;
-    if saved.log_sums.len() != q.rows() * shape.heads {
-        let expected = format!("[{}]", q.rows() * shape.heads);
-        return Err(Error::shape(OP, "saved denominators", &[saved.log_sums.len()], expected));
+    let checked = operands.check(shape)?;
+    if saved.layout != checked.layout {
+        let what = "the saved state is of a pass with other heads, mask, segments or prefix".to_owned();
+        return Err(Error::Setting { op: OP, what });
     }
-    let (mut dq, mut dk, mut dv) = (Tensor::zeros(q.shape()), Tensor::zeros(k.shape()), Tensor::zeros(v.shape()));
-    let operands = cpu::Operands {
-        q: q.expect_f32(OP, "q")?,
-        k: k.expect_f32(OP, "k")?,
-        v: v.expect_f32(OP, "v")?,
-        segments,
-        shape,
-    };
+    d_out.expect_shape(OP, "d_out", operands.q.shape())?;
+    out.expect_shape(OP, "out", operands.q.shape())?;
+    let d_prefix = d_prefix.map(|gradient| gradient.check(operands.prefix)).transpose()?;
     let results = cpu::Results {
         d_out: d_out.expect_f32(OP, "d_out")?,
         out: out.expect_f32(OP, "out")?,
         log_sums: &saved.log_sums,
     };
-    cpu::backward(&operands, &results, dq.f32_mut()?, dk.f32_mut()?, dv.f32_mut()?);
+    let [mut dq, mut dk, mut dv] = [operands.q, operands.k, operands.v].map(|t| Tensor::zeros(t.shape()));
+    cpu::backward(&checked, &results, [dq.f32_mut()?, dk.f32_mut()?, dv.f32_mut()?], d_prefix);
     Ok((dq, dk, dv))
 }
 
-impl Shape {
-    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments) -> Result<()> {
-        if self.kv_heads == 0 || self.head_dim == 0 || !self.heads.is_multiple_of(self.kv_heads) {
-            let what = format!(
-                "{} heads of {} features over {} key-value heads; the latter must divide the former",
-                self.heads, self.head_dim, self.kv_heads
-            );
+impl<'a> PrefixGradient<'a> {
+    fn check(self, prefix: Option<Prefix<'_>>) -> Result<[&'a mut [f32]; 2]> {
+        let Some(prefix) = prefix else {
+            let what = "the gradient of a prefix is asked for, but there is no prefix".to_owned();
             return Err(Error::Setting { op: OP, what });
-        }
-        let n = segments.rows();
-        q.expect_shape(OP, "q", &[n, self.heads * self.head_dim])?;
-        k.expect_shape(OP, "k", &[n, self.kv_heads * self.head_dim])?;
-        v.expect_shape(OP, "v", &[n, self.kv_heads * self.head_dim])
-    }
-
-    fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
+        };
+        self.dk.expect_shape(OP, "prefix dk", prefix.k.shape())?;
+        self.dv.expect_shape(OP, "prefix dv", prefix.v.shape())?;
+        self.dk.expect_f32(OP, "prefix dk")?;
+        self.dv.expect_f32(OP, "prefix dv")?;
+        Ok([self.dk.f32_mut()?, self.dv.f32_mut()?])
     }
 }

@@ -17,6 +17,7 @@ struct Line([f32; 16]);
 /// A matrix in panels of [`PANEL`] columns, within blocks of [`DEPTH`] rows; the last panel is filled up with zeros.
 ///
 /// Packing costs about as much as multiplying a few rows, so an operand that is used often is packed once.
+#[derive(Default)]
 pub(crate) struct Packed {
     lines: Vec<Line>,
     pub(super) rows: usize,

@@ -107,3 +107,38 @@ fn gradients_of_a_linear_layer_agree_with_differences() {
     check_gradient("dw", &w, &dw, |w| loss(&x, w, &b));
     check_gradient("db", &b, &db, |b| loss(&x, &w, b));
 }
+
+#[test]
+fn tiles_are_written_apart() {
+    let mut values = vec![0.0; 4 * 5];
+    let tiles = MatMut::new(&mut values, 4, 5).tiles([0..1, 1..1, 2..4], 3);
+    for (i, mut tile) in tiles.into_iter().enumerate() {
+        for row in 0..tile.rows() {
+            tile.row_mut(row).fill(i as f32 + 1.0);
+        }
+    }
+    let wanted: [[f32; 5]; 4] =
+        [[1.0, 1.0, 1.0, 2.0, 2.0], [0.0; 5], [5.0, 5.0, 5.0, 6.0, 6.0], [5.0, 5.0, 5.0, 6.0, 6.0]];
+    assert_eq!(values, wanted.concat());
+}
+
+#[test]
+#[should_panic(expected = "tiles of a matrix overlap")]
+fn tiles_that_overlap_are_refused() {
+    let _ = MatMut::new(&mut [0.0; 6], 3, 2).tiles([0..2, 1..3], 1);
+}
+
+#[test]
+#[should_panic(expected = "part of a matrix lies outside of it")]
+fn tiles_outside_are_refused() {
+    let _ = MatMut::new(&mut [0.0; 6], 3, 2).tiles(std::iter::once(2..4), 1);
+}
+
+#[test]
+fn an_empty_part_may_begin_behind_the_last_row() {
+    let mut values = [1.0; 4];
+    let mut matrix = MatMut::new(&mut values, 2, 2);
+    assert_eq!(matrix.sub(2..2, 1..2).rows(), 0);
+    matrix.sub(1..2, 1..2).row_mut(0).fill(3.0);
+    assert_eq!(values, [1.0, 1.0, 1.0, 3.0]);
+}

@@ -34,7 +34,7 @@ impl<'a> MatRef<'a> {
     }
 
     /// Some of the columns.
-    pub(super) fn cols(self, range: Range<usize>) -> Self {
+    pub(crate) fn cols(self, range: Range<usize>) -> Self {
         let data = &self.data[(range.start * self.col_stride).min(self.data.len())..];
         Self { data, cols: range.len(), ..self }
     }
@@ -88,17 +88,74 @@ impl<'a> MatMut<'a> {
     /// # Safety
     /// The rectangle lies inside of the matrix, and while it lives no other view touches its elements.
     pub(super) unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'a> {
+        // An empty part may begin behind the last element, so no pointer to its start is made.
+        let start = if rows.is_empty() || cols.is_empty() { 0 } else { rows.start * self.row_stride + cols.start };
         // SAFETY: the caller vouches that the start lies inside of the matrix.
-        let data = unsafe { self.data.add(rows.start * self.row_stride + cols.start) };
+        let data = unsafe { self.data.add(start) };
         MatMut { data, rows: rows.len(), cols: cols.len(), row_stride: self.row_stride, borrow: PhantomData }
+    }
+
+    /// A rectangle of the matrix, for as long as the matrix is borrowed.
+    ///
+    /// # Panics
+    /// If the rectangle reaches beyond the matrix: a mistake of the caller.
+    pub(crate) fn sub(&mut self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'_> {
+        self.check(&rows, &cols);
+        // SAFETY: the rectangle was checked, and `self` is borrowed mutably while it lives.
+        unsafe { self.part(rows, cols) }
+    }
+
+    /// Cuts the matrix into tiles, which may be written by several threads: every range of rows by columns in steps of
+    /// `width`, row range by row range.
+    ///
+    /// # Panics
+    /// If the ranges do not ascend without overlap inside of the matrix, or the width is zero: a mistake of the caller.
+    pub(crate) fn tiles(self, rows: impl IntoIterator<Item = Range<usize>>, width: usize) -> Vec<MatMut<'a>> {
+        let mut tiles = Vec::new();
+        let mut end = 0;
+        for rows in rows {
+            assert!(end <= rows.start, "tiles of a matrix overlap");
+            end = end.max(rows.end);
+            for col in (0..self.cols).step_by(width) {
+                let cols = col..(col + width).min(self.cols);
+                self.check(&rows, &cols);
+                // SAFETY: the tile was checked. No other one has its elements: row ranges ascend without overlap, and
+                // so do the columns of one range. The matrix itself is used up.
+                tiles.push(unsafe { self.part(rows.clone(), cols) });
+            }
+        }
+        tiles
+    }
+
+    fn check(&self, rows: &Range<usize>, cols: &Range<usize>) {
+        let inside = rows.start <= rows.end && rows.end <= self.rows && cols.start <= cols.end && cols.end <= self.cols;
+        assert!(inside, "part of a matrix lies outside of it");
+    }
+
+    /// The number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// If there is no such row: a mistake of the caller.
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "a matrix view has {} rows, not a row {row}", self.rows);
+        // SAFETY: the row lies inside of the view, which is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride), self.cols) }
     }
 
     /// Multiplies every element; zero also replaces what is not a number.
     pub(super) fn scale(&mut self, factor: f32) {
         for row in 0..self.rows {
-            // SAFETY: the row lies inside of the view, which is borrowed mutably.
-            let row = unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride), self.cols) };
-            row.iter_mut().for_each(|v| *v = if factor == 0.0 { 0.0 } else { *v * factor });
+            self.row_mut(row).iter_mut().for_each(|v| *v = if factor == 0.0 { 0.0 } else { *v * factor });
         }
     }
 }

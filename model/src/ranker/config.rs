@@ -68,7 +68,7 @@ impl LlamaConfig {
     /// Heads of attention, as the operation takes them.
     #[must_use]
     pub fn attention(&self) -> attention::Shape {
-        attention::Shape { heads: self.heads, kv_heads: self.kv_heads, head_dim: self.head_dim, causal: true }
+        attention::Shape { heads: self.heads, kv_heads: self.kv_heads, head_dim: self.head_dim }
     }
 
     /// Rotary embedding, as the operation takes it.

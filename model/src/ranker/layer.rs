@@ -1,6 +1,10 @@
 //! One layer: attention and the gated block, each behind a norm and beside a residual.
 
-use kernels::{Tensor, attention, embedding, rms_norm, rope, swiglu};
+use kernels::{
+    Tensor,
+    attention::{self, Mask},
+    embedding, rms_norm, rope, swiglu,
+};
 
 use super::{
     config::LlamaConfig,
@@ -91,7 +95,8 @@ impl Layer {
         let (v, saved_v) = self.v.forward(w, &a, pass.keys())?;
         rope::apply(&mut q, &pass.positions, run.tables, c.heads)?;
         rope::apply(&mut k, &pass.positions, run.tables, c.kv_heads)?;
-        let (attended, denominators) = attention::forward(&q, &k, &v, &pass.segments, &c.attention())?;
+        let operands = attention::Operands::new(&q, &k, &v, Mask::Causal(&pass.segments));
+        let (attended, denominators) = attention::forward(&operands, &c.attention())?;
 
         let mixed = selected.map(|s| embedding::forward(&attended, s.rows)).transpose()?;
         let keys = selected.map_or(pass.keys(), |s| s.keys);
@@ -151,16 +156,9 @@ impl Layer {
             None => (d_mixed, d_h1),
         };
 
-        let (mut dq, mut dk, dv) = attention::backward(
-            &d_attended,
-            &saved.q,
-            &saved.k,
-            &saved.v,
-            &saved.attended,
-            &saved.denominators,
-            &pass.segments,
-            &c.attention(),
-        )?;
+        let operands = attention::Operands::new(&saved.q, &saved.k, &saved.v, Mask::Causal(&pass.segments));
+        let (mut dq, mut dk, dv) =
+            attention::backward(&d_attended, &operands, &saved.attended, &saved.denominators, &c.attention(), None)?;
         rope::apply_inverse(&mut dq, &pass.positions, run.tables, c.heads)?;
         rope::apply_inverse(&mut dk, &pass.positions, run.tables, c.kv_heads)?;
 

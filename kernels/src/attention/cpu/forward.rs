@@ -1,0 +1,84 @@
+//! One task for every block of rows and key-value head.
+
+use rayon::prelude::*;
+
+use super::{
+    super::{layout::Block, operands::Checked},
+    head, sized,
+};
+use crate::gemm::cpu::{MatMut, MatRef, Packed, sgemm_packed};
+use crate::simd::{lanes, vectorised};
+
+/// What one task computes.
+struct Task<'a> {
+    block: &'a Block,
+    kv_head: usize,
+    out: MatMut<'a>,      // [rows, group * head_dim]
+    log_sums: MatMut<'a>, // [rows, group]
+}
+
+/// Memory that the tasks of a thread share.
+#[derive(Default)]
+struct Scratch {
+    joined: Vec<f32>,  // [seen, head_dim]
+    weights: Vec<f32>, // [rows, seen]
+    keys: Packed,      // [head_dim, seen]
+    values: Packed,    // [seen, head_dim]
+}
+
+/// Fills `out`, which holds zeros, and returns the logarithms of the denominators, `[n, heads]`.
+pub(in super::super) fn forward(operands: &Checked, out: &mut [f32]) -> Vec<f32> {
+    let (layout, shape) = (&operands.layout, &operands.layout.shape);
+    let rows = layout.queries.rows();
+    let blocks: Vec<Block> = (0..layout.sequences()).flat_map(|sequence| layout.blocks(sequence)).collect();
+    let mut log_sums = vec![f32::NEG_INFINITY; rows * shape.heads];
+
+    let ranges = || blocks.iter().map(|block| block.rows.clone());
+    let out = MatMut::new(out, rows, shape.heads * shape.head_dim).tiles(ranges(), shape.group() * shape.head_dim);
+    let sums = MatMut::new(&mut log_sums, rows, shape.heads).tiles(ranges(), shape.group());
+    let places = blocks.iter().flat_map(|block| (0..shape.kv_heads).map(move |kv_head| (block, kv_head)));
+    let tasks: Vec<Task> = places
+        .zip(out.into_iter().zip(sums))
+        .map(|((block, kv_head), (out, log_sums))| Task { block, kv_head, out, log_sums })
+        .collect();
+    tasks.into_par_iter().for_each_init(Scratch::default, |scratch, task| task.run(operands, scratch));
+    log_sums
+}
+
+impl Task<'_> {
+    fn run(mut self, operands: &Checked, scratch: &mut Scratch) {
+        let (layout, block, shape) = (&operands.layout, self.block, &operands.layout.shape);
+        let (rows, seen, dim) = (block.rows.len(), block.seen(), shape.head_dim);
+        scratch.keys.pack(operands.keys.seen(layout, self.kv_head, block, &mut scratch.joined).t());
+        scratch.values.pack(operands.values.seen(layout, self.kv_head, block, &mut scratch.joined));
+        let weights = sized(&mut scratch.weights, rows * seen);
+        for member in 0..shape.group() {
+            let query_head = self.kv_head * shape.group() + member;
+            let q = head(operands.q, shape, shape.heads, query_head, block.rows.clone());
+            sgemm_packed(shape.scale(), q, &scratch.keys, 0.0, MatMut::new(weights, rows, seen));
+            for (i, row) in weights.chunks_exact_mut(seen).enumerate() {
+                let (visible, hidden) = row.split_at_mut(block.visible(i));
+                hidden.fill(0.0);
+                self.log_sums.row_mut(i)[member] = softmax(visible);
+            }
+            let out = self.out.sub(0..rows, member * dim..(member + 1) * dim);
+            sgemm_packed(1.0, MatRef::new(weights, rows, seen), &scratch.values, 0.0, out);
+        }
+    }
+}
+
+vectorised! {
+    /// Turns scores into weights that sum to 1 and returns the logarithm of the sum of their exponentials.
+    fn softmax(row: &mut [f32]) -> f32 {
+        let top = lanes::max(row);
+        for x in row.iter_mut() {
+            *x = lanes::exp(*x - top);
+        }
+        let total = lanes::sum(row);
+        let scale = 1.0 / total;
+        for x in row.iter_mut() {
+            *x *= scale;
+        }
+        top + total.ln()
+    }
+}
