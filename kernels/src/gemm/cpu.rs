@@ -8,6 +8,7 @@ use std::{cell::Cell, ops::Range};
 use rayon::prelude::*;
 
 use super::micro;
+pub(crate) use super::micro::Onto;
 pub(crate) use super::packed::PANEL;
 pub(crate) use super::packed::Packed;
 pub(crate) use super::view::{MatMut, MatRef};
@@ -31,33 +32,33 @@ thread_local! {
     static SCRATCH: Cell<Packed> = const { Cell::new(Packed::empty()) };
 }
 
-/// `c = beta · c + alpha · a · b` on the current thread; `beta` 0 ignores what `c` held.
-pub(crate) fn sgemm_block(alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
+/// `c = onto + alpha · a · b` on the current thread.
+pub(crate) fn sgemm_block(alpha: f32, a: MatRef, b: MatRef, onto: Onto, c: MatMut) {
     let mut packed = SCRATCH.replace(Packed::empty());
     packed.pack(b);
-    sgemm_packed(alpha, a, &packed, beta, c);
+    sgemm_packed(alpha, a, &packed, onto, c);
     SCRATCH.set(packed);
 }
 
 /// As [`sgemm_block`], with a right operand that is packed already.
-pub(crate) fn sgemm_packed(alpha: f32, a: MatRef, b: &Packed, beta: f32, c: MatMut) {
-    micro::multiply(alpha, a, b, 0..b.panels(), beta, c);
+pub(crate) fn sgemm_packed(alpha: f32, a: MatRef, b: &Packed, onto: Onto, c: MatMut) {
+    micro::multiply(alpha, a, b, 0..b.panels(), onto, c);
 }
 
-/// `c = beta · c + alpha · a · b` on all threads.
-pub(crate) fn sgemm(alpha: f32, a: MatRef, b: MatRef, beta: f32, c: MatMut) {
+/// `c = onto + alpha · a · b` on all threads.
+pub(crate) fn sgemm(alpha: f32, a: MatRef, b: MatRef, onto: Onto, c: MatMut) {
     if a.rows * a.cols * b.cols < SMALL {
-        return sgemm_block(alpha, a, b, beta, c);
+        return sgemm_block(alpha, a, b, onto, c);
     }
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
     for first in (0..b.cols).step_by(PACKED_COLS) {
         let cols = PACKED_COLS.min(b.cols - first);
         let packed = Packed::new_parallel(b.cols(first..first + cols));
         partition(a.rows, packed.panels()).into_par_iter().for_each(|(rows, panels)| {
-            let end = cols.min(panels.end * PANEL);
+            let part = first + panels.start * PANEL..first + cols.min(panels.end * PANEL);
             // SAFETY: the parts are disjoint rectangles inside of `c`, which is not touched otherwise until all are done.
-            let c = unsafe { c.part(rows.clone(), first + panels.start * PANEL..first + end) };
-            micro::multiply(alpha, a.rows(rows), &packed, panels, beta, c);
+            let c = unsafe { c.part(rows.clone(), part.clone()) };
+            micro::multiply(alpha, a.rows(rows), &packed, panels, onto.columns(part), c);
         });
     }
 }
@@ -80,13 +81,6 @@ pub(super) fn add_to_rows(row: &[f32], y: &mut [f32]) {
     }
 }
 
-/// Sets every row of `y` to `row`.
-pub(crate) fn fill_rows(y: &mut [f32], row: &[f32]) {
-    if !row.is_empty() {
-        y.chunks_exact_mut(row.len()).for_each(|r| r.copy_from_slice(row));
-    }
-}
-
 /// A tile of `x · wᵀ + bias` on the current thread: the scores that nobody keeps.
 ///
 /// Rows are [`Tile::stride`] apart, which is no power of two, so that a column of the tile does not fall on few cache
@@ -105,12 +99,9 @@ impl Tile {
         self.width = w.cols.min(panels.end * PANEL) - panels.start * PANEL;
         let stride = self.stride();
         self.data.resize(rows * stride, 0.0);
-        if let Some(bias) = bias {
-            self.rows_mut().for_each(|row| row.copy_from_slice(bias));
-        }
-        let beta = if bias.is_some() { 1.0 } else { 0.0 };
+        let onto = bias.map_or(Onto::Nothing, Onto::Bias);
         let c = MatMut::strided(&mut self.data, rows, self.width, stride);
-        micro::multiply(1.0, MatRef::new(x, rows, d), w, panels, beta, c);
+        micro::multiply(1.0, MatRef::new(x, rows, d), w, panels, onto, c);
     }
 
     /// The rows of the tile.

@@ -14,6 +14,9 @@ use super::{
     view::{MatMut, MatRef},
 };
 
+/// Floats of the panels that are multiplied before the next ones: 512 KiB, which stay in the second-level cache.
+const CACHED: usize = 128 * 1024;
+
 /// A register of floats.
 trait Vector: Copy {
     /// Its number of floats.
@@ -135,73 +138,94 @@ impl Vector for Portable {
     }
 }
 
-/// `c = beta · c + alpha · a · b` on the current thread, with the widest instructions that the processor has.
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Onto<'a> {
+    /// Nothing: what the result held is ignored.
+    Nothing,
+    /// What the result holds.
+    Result,
+    /// One value for every column, the same in all rows.
+    Bias(&'a [f32]),
+}
+
+impl Onto<'_> {
+    /// From column `first` on.
+    pub(super) fn columns(&self, cols: Range<usize>) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[cols]),
+            other => *other,
+        }
+    }
+}
+
+/// `c = onto + alpha · a · b` on the current thread, with the widest instructions that the processor has.
 ///
-/// `panels` are those of `b` that are multiplied; `c` has their columns.
-pub(super) fn multiply(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
+/// `panels` are those of `b` that are multiplied; `c` has their columns, and so has a bias.
+pub(super) fn multiply(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
     let cols = b.cols.min(panels.end * PANEL) - panels.start * PANEL;
     assert!(a.cols == b.rows && a.rows == c.rows && cols == c.cols, "matrix shapes do not fit");
     #[cfg(target_arch = "x86_64")]
     {
         if crate::simd::has_avx512() {
             // SAFETY: the processor has the instructions; shapes were checked.
-            return unsafe { multiply_avx512(alpha, a, b, panels, beta, c) };
+            return unsafe { multiply_avx512(alpha, a, b, panels, onto, c) };
         }
         if crate::simd::has_avx2() {
             // SAFETY: as above.
-            return unsafe { multiply_avx2(alpha, a, b, panels, beta, c) };
+            return unsafe { multiply_avx2(alpha, a, b, panels, onto, c) };
         }
     }
-    multiply_portable(alpha, a, b, panels, beta, c);
+    multiply_portable(alpha, a, b, panels, onto, c);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-unsafe fn multiply_avx512(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
-    blocks::<std::arch::x86_64::__m512, 2, 12>(alpha, a, b, panels, beta, c);
+unsafe fn multiply_avx512(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
+    blocks::<std::arch::x86_64::__m512, 2, 12>(alpha, a, b, panels, onto, c);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn multiply_avx2(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
-    blocks::<std::arch::x86_64::__m256, 4, 3>(alpha, a, b, panels, beta, c);
+pub(super) unsafe fn multiply_avx2(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
+    blocks::<std::arch::x86_64::__m256, 4, 3>(alpha, a, b, panels, onto, c);
 }
 
 /// The same product without any particular instructions; also what the others are tested against.
-pub(super) fn multiply_portable(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, beta: f32, c: MatMut) {
-    blocks::<Portable, 8, 2>(alpha, a, b, panels, beta, c);
+pub(super) fn multiply_portable(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
+    blocks::<Portable, 8, 2>(alpha, a, b, panels, onto, c);
 }
 
-/// Walks over blocks of depth, groups of `ROWS` rows and panels of columns. A group of rows stays in the first-level
-/// cache while the panels pass by.
+/// Walks over blocks of depth, as many panels as stay in the cache, groups of `ROWS` rows, and those panels. A group of
+/// rows stays in the first-level cache while the panels pass by.
 #[inline(always)]
 fn blocks<V: Vector, const WIDTH: usize, const ROWS: usize>(
     alpha: f32,
     a: MatRef,
     b: &Packed,
     panels: Range<usize>,
-    beta: f32,
+    onto: Onto,
     mut c: MatMut,
 ) {
     debug_assert_eq!(WIDTH * V::LANES, PANEL);
     let mut gathered = [0.0f32; 12 * DEPTH];
     if a.cols == 0 {
-        c.scale(beta);
+        c.fill(onto);
     }
     for start in (0..a.cols).step_by(DEPTH) {
         let depth = DEPTH.min(a.cols - start);
-        let beta = if start == 0 { beta } else { 1.0 };
-        for row in (0..a.rows).step_by(ROWS) {
-            let rows = ROWS.min(a.rows - row);
-            let group = Group::new::<ROWS>(a, row, rows, start, depth, &mut gathered);
-            for (panel, col) in panels.clone().zip((0..c.cols).step_by(PANEL)) {
-                let columns = b.panel(start, depth, panel);
-                let cols = PANEL.min(c.cols - col);
-                // SAFETY: the tile lies inside of `c`: `rows` and `cols` were cut to what is left of it.
-                let target = unsafe { c.data.add(row * c.row_stride + col) };
-                let tile = Tile { alpha, beta, depth, columns, target, row_stride: c.row_stride, cols };
-                // SAFETY: as above; the group and the panel are `depth` long.
-                unsafe { tile.run::<V, WIDTH>(rows, &group) };
+        let onto = if start == 0 { onto } else { Onto::Result };
+        let near = (CACHED / (depth * PANEL)).max(1);
+        for near in panels.clone().step_by(near).map(|p| p..(p + near).min(panels.end)) {
+            for row in (0..a.rows).step_by(ROWS) {
+                let rows = ROWS.min(a.rows - row);
+                let group = Group::new::<ROWS>(a, row, rows, start, depth, &mut gathered);
+                for panel in near.clone() {
+                    let columns = b.panel(start, depth, panel);
+                    let tile = Tile::new(alpha, columns, onto, &mut c, row, (panel - panels.start) * PANEL);
+                    // SAFETY: group and panel are `depth` long, and the group's rows are rows of the result.
+                    unsafe { tile.run::<V, WIDTH>(rows, &group) };
+                }
             }
         }
     }
@@ -252,20 +276,34 @@ impl Group {
 /// One tile of the result.
 struct Tile<'a> {
     alpha: f32,
-    beta: f32,
-    depth: usize,
+    /// Rows of what the product is added to; null for nothing, a stride of 0 for a bias.
+    source: *const f32,
+    source_stride: usize,
     columns: &'a [f32],
     target: *mut f32,
     row_stride: usize,
     cols: usize,
 }
 
-impl Tile<'_> {
+impl<'a> Tile<'a> {
+    /// The tile of `c` at row `row` and column `col`.
+    #[inline(always)]
+    fn new(alpha: f32, columns: &'a [f32], onto: Onto, c: &mut MatMut, row: usize, col: usize) -> Self {
+        let cols = PANEL.min(c.cols - col);
+        let target = c.data.wrapping_add(row * c.row_stride + col);
+        let (source, source_stride) = match onto {
+            Onto::Nothing => (std::ptr::null(), 0),
+            Onto::Result => (target.cast_const(), c.row_stride),
+            Onto::Bias(bias) => (bias[col..col + cols].as_ptr(), 0),
+        };
+        Self { alpha, source, source_stride, columns, target, row_stride: c.row_stride, cols }
+    }
+
     /// Computes and writes the tile.
     ///
     /// # Safety
-    /// The group has `rows` rows of `self.depth`, the panel `self.depth` rows; `rows` × `self.cols` elements can be
-    /// written at the target.
+    /// The group has `rows` rows as long as the panel is deep; `rows` × `self.cols` elements can be written at the
+    /// target.
     #[inline(always)]
     unsafe fn run<V: Vector, const WIDTH: usize>(&self, rows: usize, group: &Group) {
         macro_rules! choose {
@@ -289,7 +327,7 @@ impl Tile<'_> {
         let mut sums = [[V::zero(); WIDTH]; ROWS];
         let mut columns = self.columns.as_ptr();
         let mut rows = group.start;
-        for _ in 0..self.depth {
+        for _ in 0..self.columns.len() / PANEL {
             let mut b = [V::zero(); WIDTH];
             for (j, b) in b.iter_mut().enumerate() {
                 // SAFETY: a panel has `PANEL` floats for every step of depth.
@@ -312,48 +350,43 @@ impl Tile<'_> {
     /// That of [`Tile::run`].
     #[inline(always)]
     unsafe fn write<V: Vector, const WIDTH: usize, const ROWS: usize>(&self, sums: [[V; WIDTH]; ROWS]) {
-        let (alpha, beta) = (V::splat(self.alpha), V::splat(self.beta));
+        let alpha = V::splat(self.alpha);
         for (i, sums) in sums.iter().enumerate() {
-            // SAFETY: the row lies inside of the target.
-            let row = unsafe { self.target.add(i * self.row_stride) };
-            if self.cols < PANEL {
-                let mut edge = [0.0f32; PANEL];
-                // SAFETY: the edge holds a whole panel; of the target only `cols` elements are touched.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(row, edge.as_mut_ptr(), self.cols);
-                    write_row(sums, alpha, beta, self.beta, edge.as_mut_ptr());
-                    std::ptr::copy_nonoverlapping(edge.as_ptr(), row, self.cols);
+            let source = self.source.wrapping_add(i * self.source_stride);
+            let row = self.target.wrapping_add(i * self.row_stride);
+            if self.cols == PANEL {
+                // SAFETY: the whole panel lies inside of target and source.
+                unsafe { write_row(sums, alpha, source, row) };
+                continue;
+            }
+            let mut edge = [0.0f32; PANEL];
+            // SAFETY: the edge holds a whole panel; of target and source only `cols` elements are touched.
+            unsafe {
+                if !source.is_null() {
+                    std::ptr::copy_nonoverlapping(source, edge.as_mut_ptr(), self.cols);
                 }
-            } else {
-                // SAFETY: the whole panel lies inside of the target.
-                unsafe { write_row(sums, alpha, beta, self.beta, row) };
+                let place = edge.as_mut_ptr();
+                write_row(sums, alpha, if source.is_null() { source } else { place.cast_const() }, place);
+                std::ptr::copy_nonoverlapping(place.cast_const(), row, self.cols);
             }
         }
     }
 }
 
-/// `c = beta · c + alpha · sums` for one panel of a row.
+/// `row = source + alpha · sums` for one panel of a row; a null source is nothing.
 ///
 /// # Safety
-/// A panel can be read and written at `row`.
+/// A panel can be written at `row` and read at `source`, which may be the same.
 #[inline(always)]
-unsafe fn write_row<V: Vector, const WIDTH: usize>(
-    sums: &[V; WIDTH],
-    alpha: V,
-    beta: V,
-    plain_beta: f32,
-    row: *mut f32,
-) {
+unsafe fn write_row<V: Vector, const WIDTH: usize>(sums: &[V; WIDTH], alpha: V, source: *const f32, row: *mut f32) {
     for (j, &sum) in sums.iter().enumerate() {
+        let value = if source.is_null() {
+            V::product(alpha, sum)
+        } else {
+            // SAFETY: the caller vouches for the source.
+            V::fused(alpha, sum, unsafe { V::load(source.add(j * V::LANES)) })
+        };
         // SAFETY: the caller vouches for the row.
-        unsafe {
-            let place = row.add(j * V::LANES);
-            let value = if plain_beta == 0.0 {
-                V::product(alpha, sum)
-            } else {
-                V::fused(alpha, sum, V::product(beta, V::load(place)))
-            };
-            value.store(place);
-        }
+        unsafe { value.store(row.add(j * V::LANES)) };
     }
 }

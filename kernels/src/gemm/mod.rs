@@ -16,7 +16,7 @@ mod tests;
 mod view;
 
 use crate::{Error, Result, Tensor};
-use cpu::{MatMut, MatRef};
+use cpu::{MatMut, MatRef, Onto};
 
 /// Applies a linear layer: `y = x · Wᵀ + b`.
 ///
@@ -36,15 +36,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
     let mut y = Tensor::zeros(&[n, d_out]);
-    let mut beta = 0.0;
+    let mut onto = Onto::Nothing;
     if let Some(bias) = bias {
         bias.expect_shape(OP, "bias", &[d_out])?;
-        cpu::fill_rows(y.f32_mut()?, bias.f32()?);
-        beta = 1.0;
+        onto = Onto::Bias(bias.f32()?);
     }
     let x = MatRef::new(x.f32()?, n, d_in);
     let w = MatRef::new(weight.f32()?, d_out, d_in);
-    cpu::sgemm(1.0, x, w.t(), beta, MatMut::new(y.f32_mut()?, n, d_out));
+    cpu::sgemm(1.0, x, w.t(), onto, MatMut::new(y.f32_mut()?, n, d_out));
     Ok(y)
 }
 
@@ -80,7 +79,7 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let mut dx = Tensor::zeros(&[n, d_in]);
     let dy = MatRef::new(dy.f32()?, n, d_out);
     let w = MatRef::new(weight.f32()?, d_out, d_in);
-    cpu::sgemm(1.0, dy, w, 0.0, MatMut::new(dx.f32_mut()?, n, d_in));
+    cpu::sgemm(1.0, dy, w, Onto::Nothing, MatMut::new(dx.f32_mut()?, n, d_in));
     Ok(dx)
 }
 
@@ -115,7 +114,7 @@ pub(crate) fn add_linear(factor: f32, x: &Tensor, weight: &Tensor, y: &mut Tenso
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
     y.expect_shape(OP, "y", &[n, d_out])?;
     let w = MatRef::new(weight.f32()?, d_out, d_in);
-    cpu::sgemm(factor, MatRef::new(x.f32()?, n, d_in), w.t(), 1.0, MatMut::new(y.f32_mut()?, n, d_out));
+    cpu::sgemm(factor, MatRef::new(x.f32()?, n, d_in), w.t(), Onto::Result, MatMut::new(y.f32_mut()?, n, d_out));
     Ok(())
 }
 
@@ -126,7 +125,7 @@ pub(crate) fn add_linear_backward_input(factor: f32, dy: &Tensor, weight: &Tenso
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
     dx.expect_shape(OP, "dx", &[n, d_in])?;
     let w = MatRef::new(weight.f32()?, d_out, d_in);
-    cpu::sgemm(factor, MatRef::new(dy.f32()?, n, d_out), w, 1.0, MatMut::new(dx.f32_mut()?, n, d_in));
+    cpu::sgemm(factor, MatRef::new(dy.f32()?, n, d_out), w, Onto::Result, MatMut::new(dx.f32_mut()?, n, d_in));
     Ok(())
 }
 
@@ -140,6 +139,6 @@ pub(crate) fn add_weight_gradient(factor: f32, dy: &Tensor, x: &Tensor, d_weight
     d_weight.expect_shape(OP, "d_weight", &[d_out, d_in])?;
     let dy = MatRef::new(dy.f32()?, n, d_out);
     let x = MatRef::new(x.f32()?, n, d_in);
-    cpu::sgemm(factor, dy.t(), x, 1.0, MatMut::new(d_weight.f32_mut()?, d_out, d_in));
+    cpu::sgemm(factor, dy.t(), x, Onto::Result, MatMut::new(d_weight.f32_mut()?, d_out, d_in));
     Ok(())
 }

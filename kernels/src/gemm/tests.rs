@@ -69,19 +69,20 @@ fn every_instruction_set_gives_the_same_bits() {
     let (m, k, n) = (29, 530, 75);
     let (a, b) = (noise_tensor(1, &[m, k]), noise_tensor(2, &[n, k]));
     let (a, b) = (MatRef::new(a.f32().unwrap(), m, k), MatRef::new(b.f32().unwrap(), n, k).t());
-    for beta in [0.0, 1.0] {
+    let bias = noise_tensor(3, &[n]);
+    for onto in [cpu::Onto::Nothing, cpu::Onto::Result, cpu::Onto::Bias(bias.f32().unwrap())] {
         let mut wide = vec![0.5; m * n];
         let mut plain = wide.clone();
-        cpu::sgemm_block(1.5, a, b, beta, MatMut::new(&mut wide, m, n));
+        cpu::sgemm_block(1.5, a, b, onto, MatMut::new(&mut wide, m, n));
         let packed = cpu::Packed::new(b);
-        micro::multiply_portable(1.5, a, &packed, 0..packed.panels(), beta, MatMut::new(&mut plain, m, n));
+        micro::multiply_portable(1.5, a, &packed, 0..packed.panels(), onto, MatMut::new(&mut plain, m, n));
         assert_eq!(wide, plain);
         #[cfg(target_arch = "x86_64")]
         if crate::simd::has_avx2() {
             let mut half = vec![0.5; m * n];
             // SAFETY: the processor has the instructions; the shapes fit.
             unsafe {
-                micro::multiply_avx2(1.5, a, &packed, 0..packed.panels(), beta, MatMut::new(&mut half, m, n));
+                micro::multiply_avx2(1.5, a, &packed, 0..packed.panels(), onto, MatMut::new(&mut half, m, n));
             }
             assert_eq!(half, plain);
         }

@@ -2,6 +2,8 @@
 
 use std::{marker::PhantomData, ops::Range};
 
+use super::micro::Onto;
+
 /// A strided view of a matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct MatRef<'a> {
@@ -152,10 +154,15 @@ impl<'a> MatMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride), self.cols) }
     }
 
-    /// Multiplies every element; zero also replaces what is not a number.
-    pub(super) fn scale(&mut self, factor: f32) {
+    /// What an empty product makes of the matrix.
+    pub(super) fn fill(&mut self, onto: Onto) {
         for row in 0..self.rows {
-            self.row_mut(row).iter_mut().for_each(|v| *v = if factor == 0.0 { 0.0 } else { *v * factor });
+            let row = self.row_mut(row);
+            match onto {
+                Onto::Nothing => row.fill(0.0),
+                Onto::Result => {}
+                Onto::Bias(bias) => row.copy_from_slice(bias),
+            }
         }
     }
 }

@@ -3,14 +3,19 @@
 //! Classes are cut into stripes, one task each: a stripe owns its rows of `dW` and `db` and sums over tokens in order.
 //! Its contribution to `dx` is kept apart and the stripes are added in order at the end. The number of stripes is at
 //! most [`STRIPES`], so that these parts stay small beside the logits that are never made.
+//!
+//! A softmax is known only when all classes were seen, so every tile is needed twice. Of a few thousand classes a group
+//! of rows keeps its tiles, at most [`HELD`] logits, from one pass to the next; of more classes they are computed again.
+//! Both give the same bits.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::Problem;
-use crate::gemm::cpu::{MatMut, MatRef, Packed, Tile, sgemm_packed};
-use crate::simd::{add, lanes, vectorised};
+use super::softmax::{Row, exp_scaled};
+use crate::gemm::cpu::{MatMut, MatRef, Onto, Packed, Tile, sgemm_packed};
+use crate::simd::{add, lanes};
 
 /// Rows of a tile.
 const ROWS: usize = 128;
@@ -18,158 +23,223 @@ const ROWS: usize = 128;
 const CLASSES: usize = 512;
 /// The largest number of stripes.
 const STRIPES: usize = 32;
+/// The most logits that are kept from one pass to the next: 8 MiB, which a third-level cache holds.
+const HELD: usize = 1 << 21;
 
-/// The softmax of one row, as far as it was seen: `Σ exp(logit)` is `sum · exp(max)`.
-#[derive(Clone, Copy)]
-pub(super) struct Row {
-    max: f32,
-    sum: f32,
-    label_logit: f32,
+/// Where gradients go: `dW`, `db`.
+pub(super) struct Gradients<'a> {
+    pub(super) dw: Option<&'a mut [f32]>,
+    pub(super) db: Option<&'a mut [f32]>,
 }
 
-impl Row {
-    const EMPTY: Self = Self { max: f32::NEG_INFINITY, sum: 0.0, label_logit: f32::NEG_INFINITY };
+/// How the rows are worked through.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// Rows of a group, a multiple of [`ROWS`].
+    rows: usize,
+    /// Whether the tiles of a group are kept.
+    held: bool,
+}
 
-    /// Log of the sum of all exponentials.
-    fn lse(&self) -> f32 {
-        self.max + self.sum.ln()
+impl Plan {
+    /// A function of the number of classes alone, as nothing about a row may depend on its company.
+    pub(super) fn new(classes: usize) -> Self {
+        let rows = HELD / classes.max(1) / ROWS * ROWS;
+        if rows > 0 { Self { rows, held: true } } else { Self::COMPUTED_AGAIN }
     }
 
-    /// The cross-entropy of the label.
-    pub(super) fn loss(&self) -> f32 {
-        self.lse() - self.label_logit
-    }
-
-    /// Adds a part of the logits, one of which may be that of the label.
-    fn see(&mut self, logits: &[f32], label: Option<usize>) {
-        let (max, sum) = max_and_sum(logits);
-        let label_logit = label.and_then(|i| logits.get(i)).copied().unwrap_or(f32::NEG_INFINITY);
-        self.merge(&Self { max, sum, label_logit });
-    }
-
-    /// Adds what another part of the classes contributed.
-    fn merge(&mut self, other: &Self) {
-        let max = self.max.max(other.max);
-        if max > f32::NEG_INFINITY {
-            self.sum = self.sum * (self.max - max).exp() + other.sum * (other.max - max).exp();
-        } else {
-            self.sum += other.sum;
-        }
-        self.max = max;
-        // Only one part holds the label; the others say minus infinity. What is not a number must win.
-        if other.label_logit > self.label_logit || other.label_logit.is_nan() {
-            self.label_logit = other.label_logit;
-        }
-    }
+    /// All rows in one group, tiles computed again.
+    pub(super) const COMPUTED_AGAIN: Self = Self { rows: usize::MAX, held: false };
 }
 
 /// One pass over all logits: the softmax of every row.
 pub(super) fn normalise(problem: &Problem) -> Vec<Row> {
-    let parts: Vec<Vec<Row>> = stripes(problem.classes)
-        .into_par_iter()
-        .map(|stripe| {
-            let mut rows = vec![Row::EMPTY; problem.n];
-            let mut tile = Tile::default();
-            for c in stripe.clone().step_by(CLASSES).map(|c| c..(c + CLASSES).min(stripe.end)) {
-                let weight = Packed::new(problem.weight(&c).t());
-                for r in problem.row_blocks() {
-                    problem.logits(&r, &c, &weight, &mut tile);
-                    for ((row, logits), &label) in rows[r.clone()].iter_mut().zip(tile.rows()).zip(&problem.labels[r]) {
-                        row.see(logits, (label as usize).checked_sub(c.start));
-                    }
-                }
-            }
-            rows
-        })
-        .collect();
-    let mut rows = vec![Row::EMPTY; problem.n];
+    let mut stripes = Stripe::all(problem, Plan::COMPUTED_AGAIN, Gradients { dw: None, db: None });
+    softmax(&mut stripes, 0..problem.n)
+}
+
+/// The softmax of every row, and `dx`.
+pub(super) fn forward_backward(
+    problem: &Problem,
+    plan: Plan,
+    row_scale: &[f32],
+    gradients: Gradients<'_>,
+) -> (Vec<Row>, Vec<f32>) {
+    let mut stripes = Stripe::all(problem, plan, gradients);
+    let mut rows = Vec::with_capacity(problem.n);
+    let mut dx = Vec::with_capacity(problem.n * problem.d);
+    for group in blocks(0..problem.n, plan.rows) {
+        let softmax = softmax(&mut stripes, group.clone());
+        let inputs: Vec<Packed> = blocks(group.clone(), ROWS).map(|r| Packed::new(problem.x(&r))).collect();
+        let group = Group { rows: group.clone(), softmax: &softmax, scale: &row_scale[group], inputs: &inputs };
+        stripes.par_iter_mut().for_each(|stripe| stripe.backward(&group));
+        dx.extend(sum_parts(&stripes, group.rows.len() * problem.d));
+        rows.extend(softmax);
+    }
+    (rows, dx)
+}
+
+/// The softmax of some rows; stripes are merged in order.
+fn softmax(stripes: &mut [Stripe], group: Range<usize>) -> Vec<Row> {
+    let parts: Vec<Vec<Row>> = stripes.par_iter_mut().map(|stripe| stripe.normalise(&group)).collect();
+    let mut rows = vec![Row::EMPTY; group.len()];
     for part in &parts {
         rows.iter_mut().zip(part).for_each(|(row, part)| row.merge(part));
     }
     rows
 }
 
-/// The second pass: gradients. Returns `dx`.
-pub(super) fn backward(
-    problem: &Problem,
-    rows: &[Row],
-    row_scale: &[f32],
-    dw: Option<&mut [f32]>,
-    db: Option<&mut [f32]>,
-) -> Vec<f32> {
-    let stripes = stripes(problem.classes);
-    let dws = split(dw, &stripes, problem.d);
-    let dbs = split(db, &stripes, 1);
-    let inputs: Vec<Packed> = problem.row_blocks().map(|r| Packed::new(problem.x(&r))).collect();
-    let tasks: Vec<_> = stripes.into_iter().zip(dws).zip(dbs).collect();
-    let parts: Vec<Vec<f32>> = tasks
-        .into_par_iter()
-        .map(|((classes, dw), db)| Stripe { problem, rows, row_scale, inputs: &inputs, classes, dw, db }.backward())
-        .collect();
-    sum_parts(parts, problem.n * problem.d)
+/// Some rows whose softmax is known.
+struct Group<'a> {
+    rows: Range<usize>,
+    softmax: &'a [Row],
+    scale: &'a [f32],
+    /// The blocks of rows of `x`, packed.
+    inputs: &'a [Packed],
+}
+
+/// The weights of a tile's classes, in both layouts.
+#[derive(Default)]
+struct Weights {
+    for_logits: Packed,
+    for_dx: Packed,
 }
 
 /// One stripe of classes with its part of the gradients.
 struct Stripe<'a> {
     problem: &'a Problem<'a>,
-    rows: &'a [Row],
-    row_scale: &'a [f32],
-    /// The blocks of rows of `x`, packed.
-    inputs: &'a [Packed],
+    held: bool,
     classes: Range<usize>,
+    /// Of every tile of classes, or of the one at hand.
+    weights: Vec<Weights>,
+    /// Of every tile of classes every block of rows, or the one at hand.
+    tiles: Vec<Tile>,
     dw: Option<&'a mut [f32]>,
     db: Option<&'a mut [f32]>,
+    /// The part of `dx` for a group of rows.
+    dx: Vec<f32>,
 }
 
-impl Stripe<'_> {
-    /// Adds to `dW` and `db`, returns the stripe's part of `dx`.
-    fn backward(mut self) -> Vec<f32> {
-        let (problem, d, start) = (self.problem, self.problem.d, self.classes.start);
-        let mut dx = vec![0.0; problem.n * d];
-        let mut tile = Tile::default();
-        for c in self.classes.clone().step_by(CLASSES).map(|c| c..(c + CLASSES).min(self.classes.end)) {
-            let weight = problem.weight(&c);
-            let (for_logits, for_dx) = (Packed::new(weight.t()), Packed::new(weight));
-            let own = c.start - start..c.end - start;
-            for (r, x) in problem.row_blocks().zip(self.inputs) {
-                problem.logits(&r, &c, &for_logits, &mut tile);
-                self.logits_to_gradient(&mut tile, &r, &c);
+impl<'a> Stripe<'a> {
+    fn all(problem: &'a Problem, plan: Plan, gradients: Gradients<'a>) -> Vec<Self> {
+        let stripes = stripes(problem.classes);
+        let dws = split(gradients.dw, &stripes, problem.d);
+        let dbs = split(gradients.db, &stripes, 1);
+        let parts = stripes.into_iter().zip(dws).zip(dbs);
+        parts.map(|((classes, dw), db)| Self::new(problem, plan.held, classes, dw, db)).collect()
+    }
 
-                let p = tile.view(); // [rows, classes]
-                let dx = MatMut::new(&mut dx[r.start * d..r.end * d], r.len(), d);
-                sgemm_packed(1.0, p, &for_dx, 1.0, dx);
-                if let Some(dw) = self.dw.as_deref_mut() {
-                    let dw = MatMut::new(&mut dw[own.start * d..own.end * d], c.len(), d);
-                    sgemm_packed(1.0, p.t(), x, 1.0, dw);
-                }
-                if let Some(db) = self.db.as_deref_mut() {
-                    tile.rows().for_each(|row| add(&mut db[own.clone()], row));
+    fn new(
+        problem: &'a Problem,
+        held: bool,
+        classes: Range<usize>,
+        dw: Option<&'a mut [f32]>,
+        db: Option<&'a mut [f32]>,
+    ) -> Self {
+        Self { problem, held, classes, weights: Vec::new(), tiles: Vec::new(), dw, db, dx: Vec::new() }
+    }
+
+    /// The stripe's part of the softmax of some rows.
+    fn normalise(&mut self, group: &Range<usize>) -> Vec<Row> {
+        let problem = self.problem;
+        let mut rows = vec![Row::EMPTY; group.len()];
+        for (i, c) in blocks(self.classes.clone(), CLASSES).enumerate() {
+            let weights = self.pack(i, &c, self.held);
+            for (j, r) in blocks(group.clone(), ROWS).enumerate() {
+                let tile = self.place(i, j, group.len());
+                self.logits(weights, tile, &r, &c);
+                let rows = &mut rows[r.start - group.start..r.end - group.start];
+                for ((row, logits), &label) in rows.iter_mut().zip(self.tiles[tile].rows()).zip(&problem.labels[r]) {
+                    row.see(logits, (label as usize).checked_sub(c.start));
                 }
             }
         }
-        dx
+        rows
     }
 
-    /// Turns logits into `row_scale · (softmax - one_hot)`.
-    fn logits_to_gradient(&self, tile: &mut Tile, r: &Range<usize>, c: &Range<usize>) {
-        for (row, logits) in r.clone().zip(tile.rows_mut()) {
-            let scale = self.row_scale[row];
-            exp_scaled(logits, self.rows[row].lse(), scale);
-            let label = (self.problem.labels[row] as usize).checked_sub(c.start);
+    /// Adds to `dW` and `db`, sets the stripe's part of `dx`.
+    fn backward(&mut self, group: &Group) {
+        let d = self.problem.d;
+        let mut dx = std::mem::take(&mut self.dx);
+        dx.clear();
+        dx.resize(group.rows.len() * d, 0.0);
+        for (i, c) in blocks(self.classes.clone(), CLASSES).enumerate() {
+            let weights = self.pack(i, &c, true);
+            for (j, r) in blocks(group.rows.clone(), ROWS).enumerate() {
+                let tile = self.place(i, j, group.rows.len());
+                if !self.held {
+                    self.logits(weights, tile, &r, &c);
+                }
+                let own = r.start - group.rows.start..r.end - group.rows.start;
+                self.logits_to_gradient(tile, group, &own, &c);
+                let dx = MatMut::new(&mut dx[own.start * d..own.end * d], own.len(), d);
+                sgemm_packed(1.0, self.tiles[tile].view(), &self.weights[weights].for_dx, Onto::Result, dx);
+                self.add_to_weights(tile, &group.inputs[j], &c);
+            }
+        }
+        self.dx = dx;
+    }
+
+    /// Packs the weights of class block `i`, unless they are kept from before; says where they are.
+    fn pack(&mut self, i: usize, c: &Range<usize>, for_dx: bool) -> usize {
+        let place = if self.held { i } else { 0 };
+        if place >= self.weights.len() {
+            self.weights.push(Weights::default());
+        } else if self.held {
+            return place;
+        }
+        let weight = self.problem.weight(c);
+        self.weights[place].for_logits.pack(weight.t());
+        if for_dx {
+            self.weights[place].for_dx.pack(weight);
+        }
+        place
+    }
+
+    /// Where the tile of class block `i` and row block `j` is kept, of a group of `rows` rows.
+    fn place(&self, i: usize, j: usize, rows: usize) -> usize {
+        if self.held { i * rows.div_ceil(ROWS) + j } else { 0 }
+    }
+
+    /// Makes the logits of some rows and classes.
+    fn logits(&mut self, weights: usize, tile: usize, r: &Range<usize>, c: &Range<usize>) {
+        let problem = self.problem;
+        if self.tiles.len() <= tile {
+            self.tiles.resize_with(tile + 1, Tile::default);
+        }
+        let weights = &self.weights[weights].for_logits;
+        let x = &problem.x[r.start * problem.d..r.end * problem.d];
+        let bias = problem.bias.map(|b| &b[c.clone()]);
+        self.tiles[tile].linear(x, problem.d, weights, 0..weights.panels(), bias);
+    }
+
+    /// Turns logits into `row_scale · (softmax - one_hot)`; `rows` counts from the start of the group.
+    fn logits_to_gradient(&mut self, tile: usize, group: &Group, rows: &Range<usize>, c: &Range<usize>) {
+        for (row, logits) in rows.clone().zip(self.tiles[tile].rows_mut()) {
+            let scale = group.scale[row];
+            exp_scaled(logits, group.softmax[row].lse(), scale);
+            let label = (self.problem.labels[group.rows.start + row] as usize).checked_sub(c.start);
             if let Some(p) = label.and_then(|i| logits.get_mut(i)) {
                 *p -= scale;
             }
         }
     }
+
+    /// `dW += Pᵀ · x` and `db += Σ P` for one tile.
+    fn add_to_weights(&mut self, tile: usize, x: &Packed, c: &Range<usize>) {
+        let (d, tile) = (self.problem.d, &self.tiles[tile]);
+        let own = c.start - self.classes.start..c.end - self.classes.start;
+        if let Some(dw) = self.dw.as_deref_mut() {
+            let dw = MatMut::new(&mut dw[own.start * d..own.end * d], c.len(), d);
+            sgemm_packed(1.0, tile.view().t(), x, Onto::Result, dw);
+        }
+        if let Some(db) = self.db.as_deref_mut() {
+            tile.rows().for_each(|row| add(&mut db[own.clone()], row));
+        }
+    }
 }
 
 impl Problem<'_> {
-    /// Blocks of rows: the rows of a tile.
-    fn row_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let n = self.n;
-        (0..n).step_by(ROWS).map(move |r| r..(r + ROWS).min(n))
-    }
-
     fn x(&self, r: &Range<usize>) -> MatRef<'_> {
         MatRef::new(&self.x[r.start * self.d..r.end * self.d], r.len(), self.d)
     }
@@ -177,12 +247,12 @@ impl Problem<'_> {
     fn weight(&self, c: &Range<usize>) -> MatRef<'_> {
         MatRef::new(&self.weight[c.start * self.d..c.end * self.d], c.len(), self.d)
     }
+}
 
-    /// Makes the logits of some rows and classes; `weight` is that of the classes, packed transposed.
-    fn logits(&self, r: &Range<usize>, c: &Range<usize>, weight: &Packed, tile: &mut Tile) {
-        let bias = self.bias.map(|b| &b[c.clone()]);
-        tile.linear(&self.x[r.start * self.d..r.end * self.d], self.d, weight, 0..weight.panels(), bias);
-    }
+/// A range cut into blocks of a size; the last may be short.
+fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(size).map(move |start| start..start.saturating_add(size).min(end))
 }
 
 /// The stripes of the classes: at least a tile wide, at most [`STRIPES`] of them.
@@ -190,7 +260,7 @@ pub(super) fn stripes(classes: usize) -> Vec<Range<usize>> {
     let width = classes.div_ceil(STRIPES).max(CLASSES).next_multiple_of(lanes::LANES);
     // Equal widths keep the tasks equally long.
     let width = classes.div_ceil(classes.div_ceil(width).max(1)).next_multiple_of(lanes::LANES).max(1);
-    (0..classes).step_by(width).map(|c| c..(c + width).min(classes)).collect()
+    blocks(0..classes, width).collect()
 }
 
 /// Cuts a gradient into the stripes' parts.
@@ -208,42 +278,17 @@ fn split<'a>(grad: Option<&'a mut [f32]>, stripes: &[Range<usize>], per_class: u
         .collect()
 }
 
-/// Adds the parts in order.
-fn sum_parts(mut parts: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
-    if parts.is_empty() {
-        return vec![0.0; len];
-    }
-    let mut total = parts.remove(0);
+/// Adds the stripes' parts of `dx` in order.
+fn sum_parts(stripes: &[Stripe], len: usize) -> Vec<f32> {
     const CHUNK: usize = 8 * 1024;
+    let Some((first, others)) = stripes.split_first() else {
+        return vec![0.0; len];
+    };
+    let mut total = first.dx.clone();
     total.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| {
-        for part in &parts {
-            add(chunk, &part[i * CHUNK..][..chunk.len()]);
+        for stripe in others {
+            add(chunk, &stripe.dx[i * CHUNK..][..chunk.len()]);
         }
     });
     total
-}
-
-vectorised! {
-    /// The largest logit and the sum of exponentials relative to it.
-    fn max_and_sum(logits: &[f32]) -> (f32, f32) {
-        let max = lanes::max(logits);
-        let mut sums = [0.0f32; lanes::LANES];
-        let (chunks, tail) = logits.as_chunks::<{ lanes::LANES }>();
-        for chunk in chunks {
-            for i in 0..lanes::LANES {
-                sums[i] += lanes::exp(chunk[i] - max);
-            }
-        }
-        for (sum, &l) in sums.iter_mut().zip(tail) {
-            *sum += lanes::exp(l - max);
-        }
-        (max, lanes::sum_tree(sums))
-    }
-
-    /// `scale · exp(logit - lse)` in place.
-    fn exp_scaled(logits: &mut [f32], lse: f32, scale: f32) {
-        for l in logits.iter_mut() {
-            *l = lanes::exp(*l - lse) * scale;
-        }
-    }
 }

@@ -6,6 +6,7 @@
 mod cpu;
 #[cfg(test)]
 mod reference;
+mod softmax;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +45,7 @@ pub struct Output {
 /// [`Error::Shape`] if the operands do not fit; [`Error::Index`] for a label outside of `0..V`.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, labels: &[u32]) -> Result<Vec<f32>> {
     let problem = Problem::new("linear_cross_entropy::forward", x, weight, bias, labels)?;
-    Ok(cpu::normalise(&problem).iter().map(cpu::Row::loss).collect())
+    Ok(cpu::normalise(&problem).iter().map(softmax::Row::loss).collect())
 }
 
 /// The losses, and the gradients of `Σ row_scale[i] · loss[i]`.
@@ -80,11 +81,11 @@ pub fn forward_backward(
     if let Some(db) = &db {
         db.expect_shape(OP, "db", &[problem.classes])?;
     }
-    let rows = cpu::normalise(&problem);
-    let dw = dw.map(Tensor::f32_mut).transpose()?;
-    let db = db.map(Tensor::f32_mut).transpose()?;
-    let dx = cpu::backward(&problem, &rows, row_scale, dw, db);
-    Ok(Output { losses: rows.iter().map(cpu::Row::loss).collect(), dx: Tensor::from_f32(&[problem.n, problem.d], dx)? })
+    let gradients =
+        cpu::Gradients { dw: dw.map(Tensor::f32_mut).transpose()?, db: db.map(Tensor::f32_mut).transpose()? };
+    let (rows, dx) = cpu::forward_backward(&problem, cpu::Plan::new(problem.classes), row_scale, gradients);
+    let losses = rows.iter().map(softmax::Row::loss).collect();
+    Ok(Output { losses, dx: Tensor::from_f32(&[problem.n, problem.d], dx)? })
 }
 
 /// Checked operands.

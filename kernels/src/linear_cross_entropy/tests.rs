@@ -96,6 +96,22 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
+fn logits_that_are_kept_and_logits_that_are_computed_again_give_the_same_bits() {
+    for (n, classes) in [(1, 3), (300, 1700), (700, 9000)] {
+        let (x, w, bias) = (noise_tensor(1, &[n, 8]), noise_tensor(2, &[classes, 8]), noise_tensor(3, &[classes]));
+        let (labels, scale) = (labels(n, classes), noise(4, n));
+        let problem = Problem::new("test", &x, &w, Some(&bias), &labels).unwrap();
+        let run = |plan| {
+            let (mut dw, mut db) = (vec![0.0; classes * 8], vec![0.0; classes]);
+            let gradients = cpu::Gradients { dw: Some(&mut dw), db: Some(&mut db) };
+            let (rows, dx) = cpu::forward_backward(&problem, plan, &scale, gradients);
+            (rows.iter().map(softmax::Row::loss).collect::<Vec<_>>(), dx, dw, db)
+        };
+        assert!(run(cpu::Plan::new(classes)) == run(cpu::Plan::COMPUTED_AGAIN), "{n} x {classes}");
+    }
+}
+
+#[test]
 fn a_label_outside_of_the_classes_is_refused() {
     let (x, w) = (noise_tensor(1, &[1, 2]), noise_tensor(2, &[3, 2]));
     let error = forward(&x, &w, None, &[3]).unwrap_err().to_string();

@@ -15,7 +15,7 @@ use super::{
     head, sized,
 };
 use crate::Segments;
-use crate::gemm::cpu::{MatMut, MatRef, Packed, sgemm_block, sgemm_packed};
+use crate::gemm::cpu::{MatMut, MatRef, Onto, Packed, sgemm_block, sgemm_packed};
 use crate::simd::{add, dot, lanes, vectorised};
 
 /// The most parts whose gradients of the prefix are kept apart: part of the order of summation, so it is a constant.
@@ -114,10 +114,10 @@ impl<'a> KeyGradient<'a> {
         let (prefix_rows, cols) = (self.prefix.rows(), 0..self.own.cols());
         if prefix_rows > 0 {
             let place = self.prefix.sub(0..prefix_rows, cols.clone());
-            sgemm_block(1.0, weights.cols(0..prefix).t(), rows, 1.0, place);
+            sgemm_block(1.0, weights.cols(0..prefix).t(), rows, Onto::Result, place);
         }
         let weights = weights.cols(prefix..prefix + own.len());
-        sgemm_block(1.0, weights.t(), rows, 1.0, self.own.sub(own, cols));
+        sgemm_block(1.0, weights.t(), rows, Onto::Result, self.own.sub(own, cols));
     }
 }
 
@@ -168,8 +168,8 @@ impl Task<'_> {
 
         let weights = sized(&mut scratch.weights, n * seen);
         let d_weights = sized(&mut scratch.d_weights, n * seen);
-        sgemm_packed(shape.scale(), q, &scratch.keys_transposed, 0.0, MatMut::new(weights, n, seen));
-        sgemm_packed(1.0, d_out, &scratch.values_transposed, 0.0, MatMut::new(d_weights, n, seen));
+        sgemm_packed(shape.scale(), q, &scratch.keys_transposed, Onto::Nothing, MatMut::new(weights, n, seen));
+        sgemm_packed(1.0, d_out, &scratch.values_transposed, Onto::Nothing, MatMut::new(d_weights, n, seen));
         self.softmax_backward(block, query_head, weights, d_weights);
         let (weights, d_scores) = (MatRef::new(weights, n, seen), MatRef::new(d_weights, n, seen));
 
@@ -177,7 +177,7 @@ impl Task<'_> {
             (rows_of(&layout.queries, self.sequences).start, rows_of(&layout.keys, self.sequences).start);
         let rows = block.rows.start - first_query..block.rows.end - first_query;
         let dq = self.dq.sub(rows, member * dim..(member + 1) * dim);
-        sgemm_packed(1.0, d_scores, &scratch.keys, 0.0, dq);
+        sgemm_packed(1.0, d_scores, &scratch.keys, Onto::Nothing, dq);
         let own = block.keys.start - first_key..block.keys.end - first_key;
         self.dk.add(d_scores, q, block.prefix, own.clone());
         self.dv.add(weights, d_out, block.prefix, own);

@@ -6,7 +6,7 @@ use super::{
     super::{layout::Block, operands::Checked},
     head, sized,
 };
-use crate::gemm::cpu::{MatMut, MatRef, Packed, sgemm_packed};
+use crate::gemm::cpu::{MatMut, MatRef, Onto, Packed, sgemm_packed};
 use crate::simd::{lanes, vectorised};
 
 /// What one task computes.
@@ -55,14 +55,14 @@ impl Task<'_> {
         for member in 0..shape.group() {
             let query_head = self.kv_head * shape.group() + member;
             let q = head(operands.q, shape, shape.heads, query_head, block.rows.clone());
-            sgemm_packed(shape.scale(), q, &scratch.keys, 0.0, MatMut::new(weights, rows, seen));
+            sgemm_packed(shape.scale(), q, &scratch.keys, Onto::Nothing, MatMut::new(weights, rows, seen));
             for (i, row) in weights.chunks_exact_mut(seen).enumerate() {
                 let (visible, hidden) = row.split_at_mut(block.visible(i));
                 hidden.fill(0.0);
                 self.log_sums.row_mut(i)[member] = softmax(visible);
             }
             let out = self.out.sub(0..rows, member * dim..(member + 1) * dim);
-            sgemm_packed(1.0, MatRef::new(weights, rows, seen), &scratch.values, 0.0, out);
+            sgemm_packed(1.0, MatRef::new(weights, rows, seen), &scratch.values, Onto::Nothing, out);
         }
     }
 }
