@@ -13,6 +13,7 @@
 
 mod device;
 mod error;
+mod memory;
 mod segments;
 mod simd;
 mod tensor;

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::memory::Memory;
 use crate::{Error, Result, simd};
 
 /// The type of a tensor's elements.
@@ -21,7 +22,7 @@ pub enum Dtype {
 /// The memory of a tensor. A device buffer becomes a further variant.
 #[derive(Clone, Debug, PartialEq)]
 enum Buffer {
-    F32(Vec<f32>),
+    F32(Memory<f32>),
     Bf16(Vec<bf16>),
     F16(Vec<f16>),
     U8(Vec<u8>),
@@ -58,7 +59,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the number of values is not the product of the shape; so do the other constructors.
     pub fn from_f32(shape: &[usize], values: Vec<f32>) -> Result<Self> {
-        Self::new(shape, Buffer::F32(values))
+        Self::new(shape, Buffer::F32(values.into()))
     }
 
     /// A tensor of bfloat16.
@@ -79,7 +80,17 @@ impl Tensor {
     /// A tensor of 32-bit zeros.
     #[must_use]
     pub fn zeros(shape: &[usize]) -> Self {
-        Self { shape: shape.to_vec(), buffer: Buffer::F32(vec![0.0; shape.iter().product()]) }
+        Self { shape: shape.to_vec(), buffer: Buffer::F32(Memory::zeros(shape.iter().product())) }
+    }
+
+    /// A tensor of 32-bit floats that are whatever an earlier tensor left: for results that are written before they are
+    /// read. In tests they are no numbers, so that a place that is not written shows.
+    pub(crate) fn dirty(shape: &[usize]) -> Self {
+        let mut memory = Memory::dirty(shape.iter().product());
+        if cfg!(test) {
+            memory.fill(f32::NAN);
+        }
+        Self { shape: shape.to_vec(), buffer: Buffer::F32(memory) }
     }
 
     /// The extent of every dimension.
@@ -161,7 +172,7 @@ impl Tensor {
     #[must_use]
     pub fn to_f32(&self) -> Vec<f32> {
         match &self.buffer {
-            Buffer::F32(v) => v.clone(),
+            Buffer::F32(v) => v.to_vec(),
             Buffer::Bf16(v) => v.iter().map(|x| x.to_f32()).collect(),
             Buffer::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
             Buffer::U8(v) => v.iter().map(|&x| f32::from(x)).collect(),

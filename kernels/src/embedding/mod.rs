@@ -23,7 +23,7 @@ use crate::{Error, Result, Tensor};
 pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     check_ids("embedding::forward", ids, table.rows())?;
     let d = table.cols();
-    let mut y = Tensor::zeros(&[ids.len(), d]);
+    let mut y = Tensor::dirty(&[ids.len(), d]);
     cpu::gather(table.f32()?, ids, d, y.f32_mut()?);
     Ok(y)
 }

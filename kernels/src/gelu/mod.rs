@@ -22,7 +22,7 @@ use crate::{Result, Tensor};
 /// # Source
 /// Hendrycks and Gimpel, 2016.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
-    let mut y = Tensor::zeros(x.shape());
+    let mut y = Tensor::dirty(x.shape());
     cpu::forward(x.f32()?, y.f32_mut()?);
     Ok(y)
 }
@@ -36,7 +36,7 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
 /// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Dtype`] unless both are f32.
 pub fn backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     dy.expect_shape("gelu::backward", "dy", x.shape())?;
-    let mut dx = Tensor::zeros(x.shape());
+    let mut dx = Tensor::dirty(x.shape());
     cpu::backward(dy.f32()?, x.f32()?, dx.f32_mut()?);
     Ok(dx)
 }

@@ -12,6 +12,7 @@ pub(crate) use super::micro::Onto;
 pub(crate) use super::packed::PANEL;
 pub(crate) use super::packed::Packed;
 pub(crate) use super::view::{MatMut, MatRef};
+use crate::memory::Memory;
 use crate::simd::add;
 
 /// Rows of one partial sum of a column sum: part of the order of summation, so it is a constant.
@@ -87,7 +88,7 @@ pub(super) fn add_to_rows(row: &[f32], y: &mut [f32]) {
 /// lines.
 #[derive(Default)]
 pub(crate) struct Tile {
-    data: Vec<f32>,
+    data: Memory<f32>,
     width: usize,
 }
 
@@ -98,7 +99,7 @@ impl Tile {
         let rows = x.len() / d.max(1);
         self.width = w.cols.min(panels.end * PANEL) - panels.start * PANEL;
         let stride = self.stride();
-        self.data.resize(rows * stride, 0.0);
+        self.data.resize_dirty(rows * stride);
         let onto = bias.map_or(Onto::Nothing, Onto::Bias);
         let c = MatMut::strided(&mut self.data, rows, self.width, stride);
         micro::multiply(1.0, MatRef::new(x, rows, d), w, panels, onto, c);

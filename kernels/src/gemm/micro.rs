@@ -208,7 +208,6 @@ fn blocks<V: Vector, const WIDTH: usize, const ROWS: usize>(
     mut c: MatMut,
 ) {
     debug_assert_eq!(WIDTH * V::LANES, PANEL);
-    let mut gathered = [0.0f32; 12 * DEPTH];
     if a.cols == 0 {
         c.fill(onto);
     }
@@ -219,7 +218,7 @@ fn blocks<V: Vector, const WIDTH: usize, const ROWS: usize>(
         for near in panels.clone().step_by(near).map(|p| p..(p + near).min(panels.end)) {
             for row in (0..a.rows).step_by(ROWS) {
                 let rows = ROWS.min(a.rows - row);
-                let group = Group::new::<ROWS>(a, row, rows, start, depth, &mut gathered);
+                let group = Group::new(a, row, start);
                 for panel in near.clone() {
                     let columns = b.panel(start, depth, panel);
                     let tile = Tile::new(alpha, columns, onto, &mut c, row, (panel - panels.start) * PANEL);
@@ -239,37 +238,12 @@ struct Group {
 }
 
 impl Group {
-    /// Rows that are contiguous are read in place; others are gathered first.
+    /// The rows from `row` on, at depth `from`. They are read in place, also those of a transposed matrix: each step of
+    /// depth reads neighbours, and the same cache lines serve the next groups.
     #[inline(always)]
-    fn new<const ROWS: usize>(
-        a: MatRef,
-        row: usize,
-        rows: usize,
-        from: usize,
-        depth: usize,
-        gathered: &mut [f32; 12 * DEPTH],
-    ) -> Self {
-        if a.col_stride == 1 {
-            let start = a.data[row * a.row_stride + from..].as_ptr();
-            return Self { start, row_stride: a.row_stride, col_stride: 1 };
-        }
-        let columns = (from..from + depth).map(|p| &a.data[row * a.row_stride + p * a.col_stride..]);
-        if a.row_stride == 1 && rows == ROWS {
-            // A transposed matrix: the rows lie side by side.
-            let (gathered, _) = gathered.as_chunks_mut::<ROWS>();
-            for (out, column) in gathered.iter_mut().zip(columns) {
-                if let Some(column) = column.first_chunk() {
-                    *out = *column;
-                }
-            }
-        } else {
-            for (out, column) in gathered.chunks_exact_mut(rows).zip(columns) {
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = column[i * a.row_stride];
-                }
-            }
-        }
-        Self { start: gathered.as_ptr(), row_stride: 1, col_stride: rows }
+    fn new(a: MatRef, row: usize, from: usize) -> Self {
+        let start = a.data[row * a.row_stride + from * a.col_stride..].as_ptr();
+        Self { start, row_stride: a.row_stride, col_stride: a.col_stride }
     }
 }
 

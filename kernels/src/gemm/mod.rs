@@ -35,7 +35,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     const OP: &str = "gemm::linear";
     let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
-    let mut y = Tensor::zeros(&[n, d_out]);
+    let mut y = Tensor::dirty(&[n, d_out]);
     let mut onto = Onto::Nothing;
     if let Some(bias) = bias {
         bias.expect_shape(OP, "bias", &[d_out])?;
@@ -73,13 +73,18 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
 /// # Errors
 /// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless everything is f32.
 pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    scaled_backward_input(1.0, dy, weight)
+}
+
+/// `factor · dy · W`. Shapes as in [`linear_backward_input`].
+pub(crate) fn scaled_backward_input(factor: f32, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     const OP: &str = "gemm::linear_backward_input";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
-    let mut dx = Tensor::zeros(&[n, d_in]);
+    let mut dx = Tensor::dirty(&[n, d_in]);
     let dy = MatRef::new(dy.f32()?, n, d_out);
     let w = MatRef::new(weight.f32()?, d_out, d_in);
-    cpu::sgemm(1.0, dy, w, Onto::Nothing, MatMut::new(dx.f32_mut()?, n, d_in));
+    cpu::sgemm(factor, dy, w, Onto::Nothing, MatMut::new(dx.f32_mut()?, n, d_in));
     Ok(dx)
 }
 

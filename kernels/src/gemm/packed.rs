@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::view::MatRef;
+use crate::memory::{Element, Memory, Shelf};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
@@ -10,16 +11,23 @@ pub(crate) const PANEL: usize = 32;
 pub(super) const DEPTH: usize = 256;
 
 /// Aligned to a cache line, so that no load of a panel crosses one.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
+
+impl Element for Line {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<Line> = Shelf::new();
+        &SHELF
+    }
+}
 
 /// A matrix in panels of [`PANEL`] columns, within blocks of [`DEPTH`] rows; the last panel is filled up with zeros.
 ///
 /// Packing costs about as much as multiplying a few rows, so an operand that is used often is packed once.
 #[derive(Default)]
 pub(crate) struct Packed {
-    lines: Vec<Line>,
+    lines: Memory<Line>,
     pub(super) rows: usize,
     pub(super) cols: usize,
 }
@@ -27,7 +35,7 @@ pub(crate) struct Packed {
 impl Packed {
     /// Nothing; memory comes with the first matrix.
     pub(super) const fn empty() -> Self {
-        Self { lines: Vec::new(), rows: 0, cols: 0 }
+        Self { lines: Memory::new(), rows: 0, cols: 0 }
     }
 
     /// Packs a matrix on the current thread.
@@ -86,7 +94,7 @@ impl Packed {
     fn resize(&mut self, b: MatRef) {
         (self.rows, self.cols) = (b.rows, b.cols);
         let floats = b.rows * self.panels() * PANEL;
-        self.lines.resize(floats / 16, Line([0.0; 16]));
+        self.lines.resize_dirty(floats / 16);
     }
 
     fn floats(&self) -> &[f32] {

@@ -37,7 +37,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(
     let (n, d) = (x.rows(), x.cols());
     weight.expect_shape(OP, "weight", &[d])?;
     bias.expect_shape(OP, "bias", &[d])?;
-    let mut y = Tensor::zeros(x.shape());
+    let mut y = Tensor::dirty(x.shape());
     let mut saved = Saved { mean: vec![0.0; n], inverse_deviation: vec![0.0; n] };
     cpu::forward(x.f32()?, weight.f32()?, bias.f32()?, eps, y.f32_mut()?, &mut saved);
     Ok((y, saved))
@@ -70,7 +70,7 @@ pub fn backward(
     if saved.mean.len() != x.rows() {
         return Err(Error::shape(OP, "saved", &[saved.mean.len()], format!("[{}]", x.rows())));
     }
-    let mut dx = Tensor::zeros(x.shape());
+    let mut dx = Tensor::dirty(x.shape());
     let rows = cpu::Rows { dy: dy.f32()?, x: x.f32()?, saved, weight: weight.f32()? };
     cpu::backward(&rows, dx.f32_mut()?, d_weight.f32_mut()?, d_bias.f32_mut()?);
     Ok(dx)

@@ -13,9 +13,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Problem;
-use super::softmax::{Row, exp_scaled};
+use super::softmax::{Row, scale_and_sum};
 use crate::gemm::cpu::{MatMut, MatRef, Onto, Packed, Tile, sgemm_packed};
-use crate::simd::{add, lanes};
+use crate::memory::Memory;
+use crate::simd::{self, add, lanes};
 
 /// Rows of a tile.
 const ROWS: usize = 128;
@@ -23,7 +24,7 @@ const ROWS: usize = 128;
 const CLASSES: usize = 512;
 /// The largest number of stripes.
 const STRIPES: usize = 32;
-/// The most logits that are kept from one pass to the next: 8 MiB, which a third-level cache holds.
+/// The most exponentials that are kept from one pass to the next: 8 MiB, which a third-level cache holds.
 const HELD: usize = 1 << 21;
 
 /// Where gradients go: `dW`, `db`.
@@ -58,25 +59,26 @@ pub(super) fn normalise(problem: &Problem) -> Vec<Row> {
     softmax(&mut stripes, 0..problem.n)
 }
 
-/// The softmax of every row, and `dx`.
+/// The softmax of every row; `dx` is written, the other gradients are added to.
 pub(super) fn forward_backward(
     problem: &Problem,
     plan: Plan,
     row_scale: &[f32],
     gradients: Gradients<'_>,
-) -> (Vec<Row>, Vec<f32>) {
+    dx: &mut [f32],
+) -> Vec<Row> {
+    let d = problem.d;
     let mut stripes = Stripe::all(problem, plan, gradients);
     let mut rows = Vec::with_capacity(problem.n);
-    let mut dx = Vec::with_capacity(problem.n * problem.d);
     for group in blocks(0..problem.n, plan.rows) {
         let softmax = softmax(&mut stripes, group.clone());
         let inputs: Vec<Packed> = blocks(group.clone(), ROWS).map(|r| Packed::new(problem.x(&r))).collect();
         let group = Group { rows: group.clone(), softmax: &softmax, scale: &row_scale[group], inputs: &inputs };
         stripes.par_iter_mut().for_each(|stripe| stripe.backward(&group));
-        dx.extend(sum_parts(&stripes, group.rows.len() * problem.d));
+        sum_parts(&stripes, &mut dx[group.rows.start * d..group.rows.end * d]);
         rows.extend(softmax);
     }
-    (rows, dx)
+    rows
 }
 
 /// The softmax of some rows; stripes are merged in order.
@@ -105,6 +107,14 @@ struct Weights {
     for_dx: Packed,
 }
 
+/// Some rows and classes: logits, exponentials and at last gradients.
+#[derive(Default)]
+struct Part {
+    tile: Tile,
+    /// Of every row the largest logit of the tile, which its exponentials are relative to.
+    maxima: Vec<f32>,
+}
+
 /// One stripe of classes with its part of the gradients.
 struct Stripe<'a> {
     problem: &'a Problem<'a>,
@@ -113,11 +123,11 @@ struct Stripe<'a> {
     /// Of every tile of classes, or of the one at hand.
     weights: Vec<Weights>,
     /// Of every tile of classes every block of rows, or the one at hand.
-    tiles: Vec<Tile>,
+    parts: Vec<Part>,
     dw: Option<&'a mut [f32]>,
     db: Option<&'a mut [f32]>,
     /// The part of `dx` for a group of rows.
-    dx: Vec<f32>,
+    dx: Memory<f32>,
 }
 
 impl<'a> Stripe<'a> {
@@ -136,22 +146,18 @@ impl<'a> Stripe<'a> {
         dw: Option<&'a mut [f32]>,
         db: Option<&'a mut [f32]>,
     ) -> Self {
-        Self { problem, held, classes, weights: Vec::new(), tiles: Vec::new(), dw, db, dx: Vec::new() }
+        Self { problem, held, classes, weights: Vec::new(), parts: Vec::new(), dw, db, dx: Memory::new() }
     }
 
     /// The stripe's part of the softmax of some rows.
     fn normalise(&mut self, group: &Range<usize>) -> Vec<Row> {
-        let problem = self.problem;
         let mut rows = vec![Row::EMPTY; group.len()];
         for (i, c) in blocks(self.classes.clone(), CLASSES).enumerate() {
             let weights = self.pack(i, &c, self.held);
             for (j, r) in blocks(group.clone(), ROWS).enumerate() {
-                let tile = self.place(i, j, group.len());
-                self.logits(weights, tile, &r, &c);
+                let part = self.place(i, j, group.len());
                 let rows = &mut rows[r.start - group.start..r.end - group.start];
-                for ((row, logits), &label) in rows.iter_mut().zip(self.tiles[tile].rows()).zip(&problem.labels[r]) {
-                    row.see(logits, (label as usize).checked_sub(c.start));
-                }
+                self.exponentials(weights, part, &r, &c, rows);
             }
         }
         rows
@@ -161,20 +167,20 @@ impl<'a> Stripe<'a> {
     fn backward(&mut self, group: &Group) {
         let d = self.problem.d;
         let mut dx = std::mem::take(&mut self.dx);
-        dx.clear();
-        dx.resize(group.rows.len() * d, 0.0);
+        dx.resize_dirty(group.rows.len() * d);
         for (i, c) in blocks(self.classes.clone(), CLASSES).enumerate() {
             let weights = self.pack(i, &c, true);
             for (j, r) in blocks(group.rows.clone(), ROWS).enumerate() {
-                let tile = self.place(i, j, group.rows.len());
+                let part = self.place(i, j, group.rows.len());
                 if !self.held {
-                    self.logits(weights, tile, &r, &c);
+                    self.exponentials(weights, part, &r, &c, &mut vec![Row::EMPTY; r.len()]);
                 }
                 let own = r.start - group.rows.start..r.end - group.rows.start;
-                self.logits_to_gradient(tile, group, &own, &c);
+                self.to_gradient(part, group, &own, &c);
                 let dx = MatMut::new(&mut dx[own.start * d..own.end * d], own.len(), d);
-                sgemm_packed(1.0, self.tiles[tile].view(), &self.weights[weights].for_dx, Onto::Result, dx);
-                self.add_to_weights(tile, &group.inputs[j], &c);
+                let onto = if i == 0 { Onto::Nothing } else { Onto::Result };
+                sgemm_packed(1.0, self.parts[part].tile.view(), &self.weights[weights].for_dx, onto, dx);
+                self.add_to_weights(part, &group.inputs[j], &c);
             }
         }
         self.dx = dx;
@@ -196,46 +202,56 @@ impl<'a> Stripe<'a> {
         place
     }
 
-    /// Where the tile of class block `i` and row block `j` is kept, of a group of `rows` rows.
+    /// Where the part of class block `i` and row block `j` is kept, of a group of `rows` rows.
     fn place(&self, i: usize, j: usize, rows: usize) -> usize {
         if self.held { i * rows.div_ceil(ROWS) + j } else { 0 }
     }
 
-    /// Makes the logits of some rows and classes.
-    fn logits(&mut self, weights: usize, tile: usize, r: &Range<usize>, c: &Range<usize>) {
+    /// Makes the exponentials of some rows and classes, and adds them to the softmax of the rows.
+    fn exponentials(&mut self, weights: usize, part: usize, r: &Range<usize>, c: &Range<usize>, rows: &mut [Row]) {
         let problem = self.problem;
-        if self.tiles.len() <= tile {
-            self.tiles.resize_with(tile + 1, Tile::default);
+        if self.parts.len() <= part {
+            self.parts.resize_with(part + 1, Part::default);
         }
         let weights = &self.weights[weights].for_logits;
+        let Part { tile, maxima } = &mut self.parts[part];
         let x = &problem.x[r.start * problem.d..r.end * problem.d];
-        let bias = problem.bias.map(|b| &b[c.clone()]);
-        self.tiles[tile].linear(x, problem.d, weights, 0..weights.panels(), bias);
+        tile.linear(x, problem.d, weights, 0..weights.panels(), problem.bias.map(|b| &b[c.clone()]));
+        maxima.clear();
+        for ((row, logits), &label) in rows.iter_mut().zip(tile.rows_mut()).zip(&problem.labels[r.clone()]) {
+            maxima.push(row.take(logits, (label as usize).checked_sub(c.start)));
+        }
     }
 
-    /// Turns logits into `row_scale · (softmax - one_hot)`; `rows` counts from the start of the group.
-    fn logits_to_gradient(&mut self, tile: usize, group: &Group, rows: &Range<usize>, c: &Range<usize>) {
-        for (row, logits) in rows.clone().zip(self.tiles[tile].rows_mut()) {
+    /// Turns exponentials into `row_scale · (softmax - one_hot)`, which is added to `db`; `rows` counts from the start of
+    /// the group.
+    fn to_gradient(&mut self, part: usize, group: &Group, rows: &Range<usize>, c: &Range<usize>) {
+        let labels = &self.problem.labels[group.rows.start..];
+        let own = c.start - self.classes.start..c.end - self.classes.start;
+        let mut db = self.db.as_deref_mut().map(|db| &mut db[own]);
+        let Part { tile, maxima } = &mut self.parts[part];
+        for ((row, &max), values) in rows.clone().zip(&*maxima).zip(tile.rows_mut()) {
             let scale = group.scale[row];
-            exp_scaled(logits, group.softmax[row].lse(), scale);
-            let label = (self.problem.labels[group.rows.start + row] as usize).checked_sub(c.start);
-            if let Some(p) = label.and_then(|i| logits.get_mut(i)) {
+            let factor = (max - group.softmax[row].lse()).exp() * scale;
+            match &mut db {
+                Some(db) => scale_and_sum(values, factor, db),
+                None => simd::scale(factor, values),
+            }
+            let label = (labels[row] as usize).wrapping_sub(c.start);
+            if let Some(p) = values.get_mut(label) {
                 *p -= scale;
+                db.iter_mut().for_each(|db| db[label] -= scale);
             }
         }
     }
 
-    /// `dW += Pᵀ · x` and `db += Σ P` for one tile.
-    fn add_to_weights(&mut self, tile: usize, x: &Packed, c: &Range<usize>) {
-        let (d, tile) = (self.problem.d, &self.tiles[tile]);
+    /// `dW += Pᵀ · x` for one part.
+    fn add_to_weights(&mut self, part: usize, x: &Packed, c: &Range<usize>) {
+        let Some(dw) = self.dw.as_deref_mut() else { return };
+        let d = self.problem.d;
         let own = c.start - self.classes.start..c.end - self.classes.start;
-        if let Some(dw) = self.dw.as_deref_mut() {
-            let dw = MatMut::new(&mut dw[own.start * d..own.end * d], c.len(), d);
-            sgemm_packed(1.0, tile.view().t(), x, Onto::Result, dw);
-        }
-        if let Some(db) = self.db.as_deref_mut() {
-            tile.rows().for_each(|row| add(&mut db[own.clone()], row));
-        }
+        let dw = MatMut::new(&mut dw[own.start * d..own.end * d], c.len(), d);
+        sgemm_packed(1.0, self.parts[part].tile.view().t(), x, Onto::Result, dw);
     }
 }
 
@@ -279,16 +295,13 @@ fn split<'a>(grad: Option<&'a mut [f32]>, stripes: &[Range<usize>], per_class: u
 }
 
 /// Adds the stripes' parts of `dx` in order.
-fn sum_parts(stripes: &[Stripe], len: usize) -> Vec<f32> {
+fn sum_parts(stripes: &[Stripe], dx: &mut [f32]) {
     const CHUNK: usize = 8 * 1024;
-    let Some((first, others)) = stripes.split_first() else {
-        return vec![0.0; len];
-    };
-    let mut total = first.dx.clone();
-    total.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| {
-        for stripe in others {
-            add(chunk, &stripe.dx[i * CHUNK..][..chunk.len()]);
+    dx.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| {
+        let part = i * CHUNK..i * CHUNK + chunk.len();
+        chunk.copy_from_slice(&stripes[0].dx[part.clone()]);
+        for stripe in &stripes[1..] {
+            add(chunk, &stripe.dx[part.clone()]);
         }
     });
-    total
 }

@@ -83,9 +83,9 @@ pub fn forward_backward(
     }
     let gradients =
         cpu::Gradients { dw: dw.map(Tensor::f32_mut).transpose()?, db: db.map(Tensor::f32_mut).transpose()? };
-    let (rows, dx) = cpu::forward_backward(&problem, cpu::Plan::new(problem.classes), row_scale, gradients);
-    let losses = rows.iter().map(softmax::Row::loss).collect();
-    Ok(Output { losses, dx: Tensor::from_f32(&[problem.n, problem.d], dx)? })
+    let mut dx = Tensor::dirty(&[problem.n, problem.d]);
+    let rows = cpu::forward_backward(&problem, cpu::Plan::new(problem.classes), row_scale, gradients, dx.f32_mut()?);
+    Ok(Output { losses: rows.iter().map(softmax::Row::loss).collect(), dx })
 }
 
 /// Checked operands.

@@ -24,11 +24,14 @@ impl Row {
         self.lse() - self.label_logit
     }
 
-    /// Adds a part of the logits, one of which may be that of the label.
-    pub(super) fn see(&mut self, logits: &[f32], label: Option<usize>) {
-        let (max, sum) = max_and_sum(logits);
+    /// Adds a part of the logits, one of which may be that of the label, and replaces them by their exponentials relative
+    /// to the largest of them, which is returned.
+    pub(super) fn take(&mut self, logits: &mut [f32], label: Option<usize>) -> f32 {
         let label_logit = label.and_then(|i| logits.get(i)).copied().unwrap_or(f32::NEG_INFINITY);
+        let max = lanes_max(logits);
+        let sum = exponentials(logits, max);
         self.merge(&Self { max, sum, label_logit });
+        max
     }
 
     /// Adds what another part of the classes contributed.
@@ -48,26 +51,32 @@ impl Row {
 }
 
 vectorised! {
-    /// The largest logit and the sum of exponentials relative to it.
-    fn max_and_sum(logits: &[f32]) -> (f32, f32) {
-        let max = lanes::max(logits);
-        let mut sums = [0.0f32; lanes::LANES];
-        let (chunks, tail) = logits.as_chunks::<{ lanes::LANES }>();
-        for chunk in chunks {
-            for i in 0..lanes::LANES {
-                sums[i] += lanes::exp(chunk[i] - max);
-            }
-        }
-        for (sum, &l) in sums.iter_mut().zip(tail) {
-            *sum += lanes::exp(l - max);
-        }
-        (max, lanes::sum_tree(sums))
+    fn lanes_max(logits: &[f32]) -> f32 {
+        lanes::max(logits)
     }
 
-    /// `scale · exp(logit - lse)` in place.
-    pub(super) fn exp_scaled(logits: &mut [f32], lse: f32, scale: f32) {
-        for l in logits.iter_mut() {
-            *l = lanes::exp(*l - lse) * scale;
+    /// Replaces logits by `exp(logit - max)` and returns the sum.
+    pub(super) fn exponentials(logits: &mut [f32], max: f32) -> f32 {
+        let mut sums = [0.0f32; lanes::LANES];
+        let (chunks, tail) = logits.as_chunks_mut::<{ lanes::LANES }>();
+        for chunk in chunks {
+            for i in 0..lanes::LANES {
+                chunk[i] = lanes::exp(chunk[i] - max);
+                sums[i] += chunk[i];
+            }
+        }
+        for (sum, l) in sums.iter_mut().zip(tail) {
+            *l = lanes::exp(*l - max);
+            *sum += *l;
+        }
+        lanes::sum_tree(sums)
+    }
+
+    /// Multiplies by a factor, and adds the products to sums.
+    pub(super) fn scale_and_sum(values: &mut [f32], factor: f32, sums: &mut [f32]) {
+        for (value, sum) in values.iter_mut().zip(sums) {
+            *value *= factor;
+            *sum += *value;
         }
     }
 }

@@ -81,8 +81,8 @@ pub fn forward(x: &Tensor, weights: &Weights<'_>, segments: &Segments) -> Result
     let (n, state) = check(OP, x, weights, segments)?;
     let v_re = gemm::linear(x, weights.in_re, Some(weights.in_bias_re))?;
     let v_im = gemm::linear(x, weights.in_im, Some(weights.in_bias_im))?;
-    let mut h_re = Tensor::zeros(&[n, state]);
-    let mut h_im = Tensor::zeros(&[n, state]);
+    let mut h_re = Tensor::dirty(&[n, state]);
+    let mut h_im = Tensor::dirty(&[n, state]);
     let coefficients = Coefficients::new(weights.params_log.f32()?);
     cpu::scan(&coefficients, segments, [v_re.f32()?, v_im.f32()?], [h_re.f32_mut()?, h_im.f32_mut()?]);
 
@@ -120,8 +120,7 @@ pub fn backward(
     gemm::linear_backward_weight(dy, &saved.h_re, grads.out_re, Some(&mut *grads.out_bias_re))?;
     gemm::add_weight_gradient(-1.0, dy, &saved.h_im, grads.out_im)?;
     let mut g_re = gemm::linear_backward_input(dy, weights.out_re)?; // [n, S]
-    let mut g_im = Tensor::zeros(&[n, state]);
-    gemm::add_linear_backward_input(-1.0, dy, weights.out_im, &mut g_im)?;
+    let mut g_im = gemm::scaled_backward_input(-1.0, dy, weights.out_im)?;
 
     let coefficients = Coefficients::new(weights.params_log.f32()?);
     let sums = cpu::scan_back(&coefficients, segments, saved, [g_re.f32_mut()?, g_im.f32_mut()?])?;

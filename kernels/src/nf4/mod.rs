@@ -164,7 +164,7 @@ pub fn quantize(weight: &Tensor, double: bool) -> Result<Nf4Weight> {
 /// # Errors
 /// None today; the parts were checked when the weight was made.
 pub fn dequantize(weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
-    let mut values = Tensor::zeros(&weight.shape);
+    let mut values = Tensor::dirty(&weight.shape);
     cpu::dequantize(weight, rounding, 0, values.f32_mut()?);
     Ok(values)
 }

@@ -33,7 +33,7 @@ pub struct Saved {
 /// Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, as the Llama family uses it.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
     w.expect_shape(OP, "w", &[x.cols()])?;
-    let mut y = Tensor::zeros(x.shape());
+    let mut y = Tensor::dirty(x.shape());
     let mut scale = vec![0.0; x.rows()];
     cpu::forward(x.f32()?, w.f32()?, eps, y.f32_mut()?, &mut scale);
     Ok((y, Saved { scale }))
@@ -57,7 +57,7 @@ pub fn backward(dy: &Tensor, x: &Tensor, saved: &Saved, w: &Tensor, dw: Option<&
     if saved.scale.len() != x.rows() {
         return Err(Error::shape(OP, "saved scales", &[saved.scale.len()], format!("[{}]", x.rows())));
     }
-    let mut dx = Tensor::zeros(x.shape());
+    let mut dx = Tensor::dirty(x.shape());
     cpu::backward_input(dy.f32()?, x.f32()?, &saved.scale, w.f32()?, dx.f32_mut()?);
     if let Some(dw) = dw {
         dw.expect_shape(OP, "dw", &[x.cols()])?;

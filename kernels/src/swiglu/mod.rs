@@ -25,7 +25,7 @@ const OP: &str = "swiglu";
 /// Shazeer, "GLU Variants Improve Transformer", 2020.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     up.expect_shape(OP, "up", gate.shape())?;
-    let mut y = Tensor::zeros(gate.shape());
+    let mut y = Tensor::dirty(gate.shape());
     cpu::forward(gate.f32()?, up.f32()?, y.f32_mut()?);
     Ok(y)
 }
@@ -43,8 +43,8 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 pub fn backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
     up.expect_shape(OP, "up", gate.shape())?;
     dy.expect_shape(OP, "dy", gate.shape())?;
-    let mut dgate = Tensor::zeros(gate.shape());
-    let mut dup = Tensor::zeros(gate.shape());
+    let mut dgate = Tensor::dirty(gate.shape());
+    let mut dup = Tensor::dirty(gate.shape());
     cpu::backward(dy.f32()?, gate.f32()?, up.f32()?, dgate.f32_mut()?, dup.f32_mut()?);
     Ok((dgate, dup))
 }

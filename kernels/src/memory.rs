@@ -1,0 +1,215 @@
+//! Memory that is used again.
+//!
+//! A training step needs the same megabytes as the step before it. Given back to the operating system and asked for anew,
+//! they cost a page fault for every 4 KiB: a fifth of a retriever's step was spent on that. So buffers that are dropped
+//! are kept on a shelf for those to come.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Smaller buffers are left to the allocator, which keeps them itself.
+const SMALLEST_BYTES: usize = 32 * 1024;
+/// The most that one shelf keeps.
+const KEPT_BYTES: usize = 512 << 20;
+
+/// Buffers of one element type that nobody uses, by their length.
+pub(crate) struct Shelf<T> {
+    free: Mutex<Free<T>>,
+}
+
+struct Free<T> {
+    by_length: BTreeMap<usize, Vec<Vec<T>>>,
+    bytes: usize,
+}
+
+/// An element type that has a shelf.
+pub(crate) trait Element: Copy + Default + 'static {
+    /// The shelf, one for the process.
+    fn shelf() -> &'static Shelf<Self>;
+}
+
+impl Element for f32 {
+    fn shelf() -> &'static Shelf<Self> {
+        static SHELF: Shelf<f32> = Shelf::new();
+        &SHELF
+    }
+}
+
+impl<T: Element> Shelf<T> {
+    pub(crate) const fn new() -> Self {
+        Self { free: Mutex::new(Free { by_length: BTreeMap::new(), bytes: 0 }) }
+    }
+
+    /// A buffer of at least `len` elements and not much more, holding whatever it held.
+    fn take(&self, len: usize) -> Option<Vec<T>> {
+        let mut free = self.lock();
+        let (&found, buffers) = free.by_length.range_mut(len..=len + len / 4).next()?;
+        let buffer = buffers.pop();
+        if buffers.is_empty() {
+            free.by_length.remove(&found);
+        }
+        free.bytes -= buffer.as_ref().map_or(0, |b| size_of_val(b.as_slice()));
+        buffer
+    }
+
+    /// Keeps a buffer, in place of larger ones if there are too many.
+    fn put(&self, buffer: Vec<T>) {
+        let mut free = self.lock();
+        free.bytes += size_of_val(buffer.as_slice());
+        free.by_length.entry(buffer.len()).or_default().push(buffer);
+        while free.bytes > KEPT_BYTES {
+            let Some(mut largest) = free.by_length.last_entry() else { break };
+            let gone = largest.get_mut().pop();
+            if largest.get().is_empty() {
+                largest.remove();
+            }
+            free.bytes -= gone.map_or(0, |b| size_of_val(b.as_slice()));
+        }
+    }
+
+    /// Nothing that can panic happens under the lock, and a shelf is whole at any moment.
+    fn lock(&self) -> MutexGuard<'_, Free<T>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A buffer that goes back to its shelf when it is dropped.
+pub(crate) struct Memory<T: Element> {
+    buffer: Vec<T>,
+    len: usize,
+}
+
+impl<T: Element> Memory<T> {
+    /// No elements.
+    pub(crate) const fn new() -> Self {
+        Self { buffer: Vec::new(), len: 0 }
+    }
+
+    /// A buffer whose elements are whatever an earlier one left: for what is written before it is read.
+    pub(crate) fn dirty(len: usize) -> Self {
+        let buffer = if len * size_of::<T>() < SMALLEST_BYTES { None } else { T::shelf().take(len) };
+        let buffer = buffer.unwrap_or_else(|| vec![T::default(); room(len, size_of::<T>())]);
+        Self { buffer, len }
+    }
+
+    /// A buffer of zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        let taken = if len * size_of::<T>() < SMALLEST_BYTES { None } else { T::shelf().take(len) };
+        match taken {
+            Some(mut buffer) => {
+                buffer[..len].fill(T::default());
+                Self { buffer, len }
+            }
+            None => Self { buffer: vec![T::default(); room(len, size_of::<T>())], len },
+        }
+    }
+
+    /// Another length; what the elements are then is not said.
+    pub(crate) fn resize_dirty(&mut self, len: usize) {
+        if len <= self.buffer.len() {
+            self.len = len;
+        } else {
+            *self = Self::dirty(len);
+        }
+    }
+}
+
+/// The length of a new buffer: a few sizes serve batches that differ a little.
+fn room(len: usize, element_bytes: usize) -> usize {
+    if len * element_bytes < SMALLEST_BYTES {
+        return len;
+    }
+    len.next_multiple_of(len.next_power_of_two() / 16)
+}
+
+impl<T: Element> From<Vec<T>> for Memory<T> {
+    fn from(buffer: Vec<T>) -> Self {
+        Self { len: buffer.len(), buffer }
+    }
+}
+
+impl<T: Element> Drop for Memory<T> {
+    fn drop(&mut self) {
+        if size_of_val(self.buffer.as_slice()) >= SMALLEST_BYTES {
+            T::shelf().put(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
+impl<T: Element> Clone for Memory<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Self::dirty(self.len);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl<T: Element> Default for Memory<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Element> Deref for Memory<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl<T: Element> DerefMut for Memory<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.buffer[..self.len]
+    }
+}
+
+impl<T: Element + PartialEq> PartialEq for Memory<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Element + std::fmt::Debug> std::fmt::Debug for Memory<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody else takes from this shelf.
+    impl Element for u16 {
+        fn shelf() -> &'static Shelf<Self> {
+            static SHELF: Shelf<u16> = Shelf::new();
+            &SHELF
+        }
+    }
+
+    #[test]
+    fn a_dropped_buffer_serves_again() {
+        let mut first = Memory::<u16>::zeros(1_000_003);
+        first.fill(7);
+        let place = first.as_ptr();
+        drop(first);
+        let again = Memory::<u16>::dirty(1_000_001);
+        assert_eq!((again.as_ptr(), again.len(), again[0]), (place, 1_000_001, 7));
+        drop(again);
+        let clean = Memory::<u16>::zeros(1_000_002);
+        assert_eq!(clean.as_ptr(), place);
+        assert!(clean.iter().all(|&v| v == 0));
+        assert_ne!(Memory::<u16>::dirty(500_000).as_ptr(), place, "twice as much as is needed is not taken");
+    }
+
+    #[test]
+    fn small_and_empty_buffers_are_left_to_the_allocator() {
+        assert!(Memory::<f32>::zeros(0).is_empty());
+        assert_eq!(*Memory::<f32>::from(vec![1.0, 2.0]).clone(), [1.0, 2.0]);
+        let mut grown = Memory::<f32>::new();
+        grown.resize_dirty(5);
+        assert_eq!(grown.len(), 5);
+    }
+}
