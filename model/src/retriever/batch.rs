@@ -17,6 +17,12 @@ pub struct PackedBatch {
     pub row_keys: Vec<u64>,
 }
 
+/// Some neighbouring sequences of a batch.
+pub(super) struct BatchPart<'a> {
+    pub(super) ids: &'a [u32],
+    pub(super) segments: Segments,
+}
+
 /// The key of a training example: its rows add their position. A function of what is trained on, not of batch or
 /// worker, so every schedule drops the same elements.
 #[must_use]
@@ -70,6 +76,22 @@ impl PackedBatch {
             lengths.push(recent.len().max(1));
         }
         Self { ids, segments: Segments::from_lengths(lengths), labels: Vec::new(), row_keys: Vec::new() }
+    }
+
+    /// Whole sequences, neighbours together, of about `rows` rows a part.
+    pub(super) fn parts(&self, rows: usize) -> Vec<BatchPart<'_>> {
+        let mut parts: Vec<BatchPart<'_>> = Vec::new();
+        let mut lengths = Vec::new();
+        let mut start = 0;
+        for (i, range) in self.segments.ranges().enumerate() {
+            lengths.push(range.len());
+            if range.end - start >= rows || i + 1 == self.segments.len() {
+                let segments = Segments::from_lengths(std::mem::take(&mut lengths));
+                parts.push(BatchPart { ids: &self.ids[start..range.end], segments });
+                start = range.end;
+            }
+        }
+        parts
     }
 
     /// The number of rows.

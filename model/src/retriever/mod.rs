@@ -24,6 +24,7 @@ use crate::{
     params::{AdamW, AdamWConfig, Params},
     weights,
 };
+use batch::BatchPart;
 pub use batch::{PackedBatch, example_key};
 pub use config::LruRecConfig;
 pub use network::Dropout;
@@ -31,6 +32,10 @@ pub use windows::windows;
 
 /// The class that stands for padding; items begin behind it.
 const PADDING: u32 = 0;
+
+/// Rows that are encoded at a time, so that what lies between the layers stays in a cache. A row's bits do not depend on
+/// its company, so this changes the time alone.
+const ROWS_AT_ONCE: usize = 1024;
 
 /// A retriever: its shape and its parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,10 +180,13 @@ impl LruRec {
     /// # Errors
     /// [`Error::Kernel`] for an item beyond the catalogue or an empty sequence.
     pub fn encode(&self, batch: &PackedBatch) -> Result<Tensor> {
-        let last = batch.segments.last_rows()?;
-        let hidden = self.encode_all_positions(batch)?;
-        let rows: Vec<u32> = last.into_iter().map(|row| row as u32).collect();
-        Ok(embedding::forward(&hidden, &rows)?)
+        let mut states = Vec::with_capacity(batch.segments.len() * self.config.hidden);
+        for part in batch.parts(ROWS_AT_ONCE) {
+            let hidden = self.infer(&part)?;
+            let last: Vec<u32> = part.segments.last_rows()?.into_iter().map(|row| row as u32).collect();
+            states.extend_from_slice(embedding::forward(&hidden, &last)?.f32()?);
+        }
+        Ok(Tensor::from_f32(&[batch.segments.len(), self.config.hidden], states)?)
     }
 
     /// The hidden state at every position: `[rows, hidden]`. Row `t` of a sequence has seen its items up to `t`, so one
@@ -187,7 +195,15 @@ impl LruRec {
     /// # Errors
     /// [`Error::Kernel`] for an item beyond the catalogue.
     pub fn encode_all_positions(&self, batch: &PackedBatch) -> Result<Tensor> {
-        Ok(network::forward(&self.params, self.config.layers, batch, Dropout::NONE)?.0)
+        let mut states = Vec::with_capacity(batch.rows() * self.config.hidden);
+        for part in batch.parts(ROWS_AT_ONCE) {
+            states.extend_from_slice(self.infer(&part)?.f32()?);
+        }
+        Ok(Tensor::from_f32(&[batch.rows(), self.config.hidden], states)?)
+    }
+
+    fn infer(&self, part: &BatchPart<'_>) -> Result<Tensor> {
+        network::infer(&self.params, self.config.layers, part.ids, &part.segments)
     }
 
     /// The `k` best items for every hidden state, best first; ties in the order of ids. Padding and the excluded items,

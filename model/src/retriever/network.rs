@@ -56,6 +56,17 @@ struct Block {
     fed_norm: layer_norm::Saved,
 }
 
+/// The hidden state of every row, without what a backward needs: `[rows, hidden]`.
+pub(super) fn infer(params: &Params, layers: usize, ids: &[u32], segments: &Segments) -> Result<Tensor> {
+    let sites = Sites { dropout: Dropout::NONE, row_keys: &[] };
+    let embedded = embedding::forward(params.get(names::TOKEN)?, ids)?;
+    let (mut hidden, _) = norm(params, &names::EMBEDDING_NORM, &embedded)?;
+    for layer in 0..layers {
+        hidden = forward_block(params, layer, hidden, segments, &sites)?.0;
+    }
+    Ok(hidden)
+}
+
 /// The hidden state of every row: `[rows, hidden]`.
 pub(super) fn forward(
     params: &Params,
