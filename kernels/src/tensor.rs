@@ -47,7 +47,7 @@ pub struct Tensor {
 
 impl Tensor {
     fn new(shape: &[usize], buffer: Buffer) -> Result<Self> {
-        if shape.iter().product::<usize>() != buffer.len() {
+        if elements(shape) != Some(buffer.len()) {
             return Err(Error::shape("tensor", "data", &[buffer.len()], format!("{shape:?}")));
         }
         Ok(Self { shape: shape.to_vec(), buffer })
@@ -56,7 +56,8 @@ impl Tensor {
     /// A tensor of 32-bit floats.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of values is not the product of the shape; so do the other constructors.
+    /// [`Error::Shape`] if the number of values is not the product of the shape, or if that product, zeros aside, is more
+    /// than memory can address; so do the other constructors.
     pub fn from_f32(shape: &[usize], values: Vec<f32>) -> Result<Self> {
         Self::new(shape, Buffer::F32(values))
     }
@@ -77,9 +78,22 @@ impl Tensor {
     }
 
     /// A tensor of 32-bit zeros.
+    ///
+    /// # Panics
+    /// If the shape is more than memory can address: a mistake of the caller, as the shape of a tensor never is.
     #[must_use]
     pub fn zeros(shape: &[usize]) -> Self {
-        Self { shape: shape.to_vec(), buffer: Buffer::F32(vec![0.0; shape.iter().product()]) }
+        let len = elements(shape).expect("the shape is no more than memory can address");
+        Self { shape: shape.to_vec(), buffer: Buffer::F32(vec![0.0; len]) }
+    }
+
+    /// Zeros for the result of an operation, whose shape is made of the shapes of several operands: of two that hold
+    /// nothing it may be more than memory can address.
+    pub(crate) fn result(op: &'static str, shape: &[usize]) -> Result<Self> {
+        match elements(shape) {
+            Some(_) => Ok(Self::zeros(shape)),
+            None => Err(Error::shape(op, "the result", shape, "no more than memory can address")),
+        }
     }
 
     /// The extent of every dimension.
@@ -111,7 +125,7 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The product of all dimensions but the last.
+    /// The product of all dimensions but the last; a scalar is one row of one column.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
@@ -173,8 +187,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ; [`Error::Dtype`] unless both are f32.
     pub fn add(&mut self, other: &Self) -> Result<()> {
+        const OP: &str = "tensor::add";
         const CHUNK: usize = 16 * 1024;
-        other.expect_shape("tensor::add", "other", self.shape())?;
+        self.expect_f32(OP, "tensor")?;
+        other.expect_shape(OP, "other", self.shape())?;
         let other = other.f32()?.par_chunks(CHUNK);
         self.f32_mut()?.par_chunks_mut(CHUNK).zip(other).for_each(|(a, b)| simd::add(a, b));
         Ok(())
@@ -199,12 +215,31 @@ impl Tensor {
         Self::new(shape, self.buffer)
     }
 
-    /// Checks the shape of an operand.
+    /// Checks the shape of an operand, and that its elements are what all operations compute with: 32-bit floats.
     pub(crate) fn expect_shape(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
-        if self.shape == shape { Ok(()) } else { Err(Error::shape(op, what, &self.shape, format!("{shape:?}"))) }
+        if self.shape != shape {
+            return Err(Error::shape(op, what, &self.shape, format!("{shape:?}")));
+        }
+        self.expect_f32(op, what)
+    }
+
+    /// Checks the elements of an operand that may have any shape, or whose shape the others are measured by.
+    pub(crate) fn expect_f32(&self, op: &'static str, what: &'static str) -> Result<()> {
+        match self.dtype() {
+            Dtype::F32 => Ok(()),
+            found => Err(Error::Dtype { op, what, found, expected: Dtype::F32 }),
+        }
     }
 
     fn not(&self, expected: Dtype) -> Error {
         Error::Dtype { op: "tensor", what: "buffer", found: self.dtype(), expected }
     }
+}
+
+/// The number of elements of a shape; none if it is, zeros aside, more than memory can address. So the product of any of
+/// a tensor's dimensions can be taken without a thought of overflow.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    const MOST: usize = isize::MAX as usize / size_of::<f32>();
+    let extent = shape.iter().filter(|&&d| d > 0).try_fold(1, |product: usize, &d| product.checked_mul(d))?;
+    (extent <= MOST).then(|| if shape.contains(&0) { 0 } else { extent })
 }

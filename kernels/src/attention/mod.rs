@@ -1,4 +1,7 @@
 //! Scaled dot-product attention over packed sequences, with grouped key-value heads, causal or full.
+//!
+//! What is not finite makes NaN in its own sequence and in no other. There it may reach earlier rows too, causal or not:
+//! hidden values are weighed with 0, and 0 times NaN is NaN.
 
 mod cpu;
 #[cfg(test)]
@@ -43,7 +46,8 @@ pub struct Saved {
 /// See [`backward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not fit, [`Error::Setting`] if `kv_heads` does not divide `heads`.
+/// [`Error::Shape`] if the operands do not fit, [`Error::Setting`] if `kv_heads` does not divide `heads`;
+/// [`Error::Dtype`] unless everything is f32.
 ///
 /// # Source
 /// Vaswani et al., 2017; grouped heads: Ainslie et al., 2023; only the denominators are kept, as in FlashAttention
@@ -69,7 +73,7 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, shape: &
 /// group add up in `dk` and `dv`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not belong to one forward pass.
+/// As [`forward`]; [`Error::Shape`] also if the operands do not belong to one forward pass.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     d_out: &Tensor,
@@ -105,9 +109,10 @@ impl Shape {
             return Err(Error::Setting { op: OP, what });
         }
         let n = segments.rows();
-        q.expect_shape(OP, "q", &[n, self.heads * self.head_dim])?;
-        k.expect_shape(OP, "k", &[n, self.kv_heads * self.head_dim])?;
-        v.expect_shape(OP, "v", &[n, self.kv_heads * self.head_dim])
+        let width = |heads: usize| heads.saturating_mul(self.head_dim);
+        q.expect_shape(OP, "q", &[n, width(self.heads)])?;
+        k.expect_shape(OP, "k", &[n, width(self.kv_heads)])?;
+        v.expect_shape(OP, "v", &[n, width(self.kv_heads)])
     }
 
     fn group(&self) -> usize {
