@@ -10,6 +10,11 @@
 //! # Layout
 //! Tensors are dense and row-major. Sequences of different lengths are packed one after the other without padding;
 //! [`Segments`] says where each begins.
+//!
+//! # Environment
+//! `MLLM4REC_SIMD=avx512|avx2|portable`, read once, asks for other instructions than the widest that an x86-64 processor
+//! has, so that tests see what other processors do; the bits are the same. What is not known or not there is told once on
+//! stderr and passed over.
 
 mod device;
 mod error;

@@ -11,13 +11,13 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// Segments with the given lengths; empty ones are allowed.
+    /// Segments with the given lengths; empty ones are allowed. Lengths whose sum is beyond all numbers fit no tensor.
     #[must_use]
     pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {
         let mut offsets = vec![0];
         let mut end = 0;
         for len in lengths {
-            end += len;
+            end = len.saturating_add(end);
             offsets.push(end);
         }
         Self { offsets }

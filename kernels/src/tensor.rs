@@ -48,7 +48,7 @@ pub struct Tensor {
 
 impl Tensor {
     fn new(shape: &[usize], buffer: Buffer) -> Result<Self> {
-        if shape.iter().product::<usize>() != buffer.len() {
+        if elements(shape) != Some(buffer.len()) {
             return Err(Error::shape("tensor", "data", &[buffer.len()], format!("{shape:?}")));
         }
         Ok(Self { shape: shape.to_vec(), buffer })
@@ -57,7 +57,8 @@ impl Tensor {
     /// A tensor of 32-bit floats.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of values is not the product of the shape; so do the other constructors.
+    /// [`Error::Shape`] if the number of values is not the product of the shape, or if that product, zeros aside, is more
+    /// than memory can address; so do the other constructors.
     pub fn from_f32(shape: &[usize], values: Vec<f32>) -> Result<Self> {
         Self::new(shape, Buffer::F32(values.into()))
     }
@@ -78,19 +79,32 @@ impl Tensor {
     }
 
     /// A tensor of 32-bit zeros.
+    ///
+    /// # Panics
+    /// If the shape is more than memory can address: a mistake of the caller, as the shape of a tensor never is.
     #[must_use]
     pub fn zeros(shape: &[usize]) -> Self {
-        Self { shape: shape.to_vec(), buffer: Buffer::F32(Memory::zeros(shape.iter().product())) }
+        let len = elements(shape).expect("the shape is no more than memory can address");
+        Self { shape: shape.to_vec(), buffer: Buffer::F32(Memory::zeros(len)) }
     }
 
-    /// A tensor of 32-bit floats that are whatever an earlier tensor left: for results that are written before they are
-    /// read. In tests they are no numbers, so that a place that is not written shows.
+    /// A tensor like the one of this shape, whose floats are whatever an earlier tensor left: for results that are written
+    /// before they are read. In tests they are no numbers, so that a place that is not written shows.
     pub(crate) fn dirty(shape: &[usize]) -> Self {
-        let mut memory = Memory::dirty(shape.iter().product());
+        let mut memory = Memory::dirty(elements(shape).expect("the shape is that of a tensor"));
         if cfg!(test) {
             memory.fill(f32::NAN);
         }
         Self { shape: shape.to_vec(), buffer: Buffer::F32(memory) }
+    }
+
+    /// As [`Tensor::dirty`], for a result whose shape is made of the shapes of several operands: of two that hold nothing
+    /// it may be more than memory can address.
+    pub(crate) fn result(op: &'static str, shape: &[usize]) -> Result<Self> {
+        match elements(shape) {
+            Some(_) => Ok(Self::dirty(shape)),
+            None => Err(Error::shape(op, "the result", shape, "no more than memory can address")),
+        }
     }
 
     /// The extent of every dimension.
@@ -122,7 +136,7 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The product of all dimensions but the last.
+    /// The product of all dimensions but the last; a scalar is one row of one column.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
@@ -184,8 +198,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the shapes differ; [`Error::Dtype`] unless both are f32.
     pub fn add(&mut self, other: &Self) -> Result<()> {
+        const OP: &str = "tensor::add";
         const CHUNK: usize = 16 * 1024;
-        other.expect_shape("tensor::add", "other", self.shape())?;
+        self.expect_f32(OP, "tensor")?;
+        other.expect_shape(OP, "other", self.shape())?;
         let other = other.f32()?.par_chunks(CHUNK);
         self.f32_mut()?.par_chunks_mut(CHUNK).zip(other).for_each(|(a, b)| simd::add(a, b));
         Ok(())
@@ -210,9 +226,12 @@ impl Tensor {
         Self::new(shape, self.buffer)
     }
 
-    /// Checks the shape of an operand.
+    /// Checks the shape of an operand, and that its elements are what all operations compute with: 32-bit floats.
     pub(crate) fn expect_shape(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
-        if self.shape == shape { Ok(()) } else { Err(Error::shape(op, what, &self.shape, format!("{shape:?}"))) }
+        if self.shape != shape {
+            return Err(Error::shape(op, what, &self.shape, format!("{shape:?}")));
+        }
+        self.expect_f32(op, what).map(drop)
     }
 
     /// The values as 32-bit floats; an error names the operation and the operand.
@@ -223,4 +242,12 @@ impl Tensor {
     fn not(&self, expected: Dtype) -> Error {
         Error::Dtype { op: "tensor", what: "buffer", found: self.dtype(), expected }
     }
+}
+
+/// The number of elements of a shape; none if it is, zeros aside, more than memory can address. So the product of any of
+/// a tensor's dimensions can be taken without a thought of overflow.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    const MOST: usize = isize::MAX as usize / size_of::<f32>();
+    let extent = shape.iter().filter(|&&d| d > 0).try_fold(1, |product: usize, &d| product.checked_mul(d))?;
+    (extent <= MOST).then(|| if shape.contains(&0) { 0 } else { extent })
 }

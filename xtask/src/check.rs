@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::python;
-use crate::step::{Ended, Step, cargo};
+use crate::step::{Step, cargo, summarize};
+use crate::{kernels, python};
 
 /// Rounds that `--full` adds of the tests that start processes.
 const MORE_ROUNDS: usize = 3;
@@ -19,13 +19,19 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     ended.push(Step::cargo("clippy", &clippy).run());
     ended.push(Step::cargo("build", &["build", "--release", "--workspace"]).run());
     ended.push(tests("tests", &["--no-fail-fast"], python.as_ref()).run());
+    ended.extend(kernels::on_fewer_instructions());
     if full {
         for _ in 0..MORE_ROUNDS {
             ended.push(tests("more rounds", &["--test", "pipeline", "--test", "readers"], python.as_ref()).run());
         }
     }
-    summarize(&ended, python.is_some());
-    Ok(ended.iter().all(|e| e.passed))
+    let passed = summarize(&ended);
+    if python.is_none() {
+        println!(
+            "SKIPPED reading the tables with DuckDB, Polars and pyarrow: there is no Python with them (see above)"
+        );
+    }
+    Ok(passed)
 }
 
 fn tests(name: &'static str, args: &[&str], python: Option<&OsString>) -> Step {
@@ -36,17 +42,4 @@ fn tests(name: &'static str, args: &[&str], python: Option<&OsString>) -> Step {
         None => command.env_remove("MLLM4REC_PYTHON"),
     };
     Step { name, command }
-}
-
-fn summarize(ended: &[Ended], python: bool) {
-    println!("\n── summary");
-    for step in ended {
-        let word = if step.passed { "passed" } else { "FAILED" };
-        println!("{word}  {:<12} {:>6.1} s", step.name, step.took.as_secs_f64());
-    }
-    if !python {
-        println!(
-            "SKIPPED reading the tables with DuckDB, Polars and pyarrow: there is no Python with them (see above)"
-        );
-    }
 }

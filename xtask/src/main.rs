@@ -1,10 +1,12 @@
-//! Developer commands: `cargo xtask check [--full]` and `cargo xtask demo`.
+//! Developer commands: `cargo xtask check [--full]`, `cargo xtask sanitize` and `cargo xtask demo`.
 //!
 //! They only start other programs. Everything is built with the release profile and the features of the whole workspace,
 //! so that the binary, the tests and these commands share one build.
 
 mod check;
+mod kernels;
 mod python;
+mod sanitize;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use anyhow::{Context, Result};
 const HELP: &str = "\
 cargo xtask check [--full]   set up what tests need, then fmt, clippy, build and every test
                              --full: the tests that start processes three times more, for what shows rarely
+cargo xtask sanitize         run the kernels' tests under AddressSanitizer, on AVX-512, AVX2 and neither
 cargo xtask demo [ARGS]      build the program and run its demo";
 
 fn main() -> ExitCode {
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["check"] => check::run(false),
         ["check", "--full"] => check::run(true),
+        ["sanitize"] => sanitize::run(),
         ["demo", rest @ ..] => demo(rest),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -1,5 +1,6 @@
 //! One program that is run and timed.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,28 @@ pub(crate) struct Ended {
     pub(crate) name: &'static str,
     pub(crate) passed: bool,
     pub(crate) took: Duration,
+}
+
+impl Ended {
+    /// A step that could not begin.
+    pub(crate) fn failed(name: &'static str) -> Self {
+        Self { name, passed: false, took: Duration::ZERO }
+    }
+
+    /// This and another part of the same step.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { name: self.name, passed: self.passed && other.passed, took: self.took + other.took }
+    }
+}
+
+/// Says how every step ended; whether all passed.
+pub(crate) fn summarize(ended: &[Ended]) -> bool {
+    println!("\n── summary");
+    for step in ended {
+        let word = if step.passed { "passed" } else { "FAILED" };
+        println!("{word}  {:<18} {:>6.1} s", step.name, step.took.as_secs_f64());
+    }
+    ended.iter().all(|e| e.passed)
 }
 
 impl Step {
@@ -55,6 +78,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 }
 
 fn words(command: &Command) -> String {
-    let args = command.get_args().map(|a| a.to_string_lossy().into_owned());
-    ["cargo".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = [program].into_iter().chain(command.get_args());
+    words.map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }

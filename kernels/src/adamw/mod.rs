@@ -5,7 +5,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Result, Tensor};
+use crate::{Error, Result, Tensor};
 
 /// The settings of one parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +20,25 @@ pub struct Hyper {
     pub eps: f32,
     /// Decoupled weight decay; 0 for biases and norms.
     pub weight_decay: f32,
+}
+
+impl Hyper {
+    fn check(&self, op: &'static str) -> Result<()> {
+        let fraction = |v: f32| (0.0..1.0).contains(&v);
+        let settings = [
+            ("learning rate", self.learning_rate, self.learning_rate.is_finite(), "a finite number"),
+            ("weight decay", self.weight_decay, self.weight_decay.is_finite(), "a finite number"),
+            ("eps", self.eps, self.eps.is_finite() && self.eps >= 0.0, "a finite number of at least 0"),
+            ("beta1", self.beta1, fraction(self.beta1), "0 <= beta1 < 1"),
+            ("beta2", self.beta2, fraction(self.beta2), "0 <= beta2 < 1"),
+        ];
+        match settings.into_iter().find(|(.., good, _)| !good) {
+            Some((name, v, _, allowed)) => {
+                Err(Error::Setting { op, what: format!("the {name} is {v}, allowed is {allowed}") })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The running means that AdamW keeps for a parameter.
@@ -50,7 +69,9 @@ impl Moments {
 /// `step` counts from 1. `grad_scale` is the factor of gradient clipping, see [`crate::grad_norm::clip_scale`].
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if shapes differ; [`crate::Error::Dtype`] unless everything is f32.
+/// [`Error::Shape`] if shapes differ; [`Error::Dtype`] unless everything is f32; [`Error::Setting`] for step 0 and for
+/// settings that would make NaN of every parameter. Gradients, moments and `grad_scale` are not looked into: NaN in one
+/// element stays in that element, an infinite gradient makes NaN of it.
 ///
 /// # Source
 /// Loshchilov and Hutter, 2019; the order of operations is that of PyTorch's AdamW.
@@ -63,6 +84,11 @@ pub fn step(
     grad_scale: f32,
 ) -> Result<()> {
     const OP: &str = "adamw::step";
+    hyper.check(OP)?;
+    if step == 0 {
+        return Err(Error::Setting { op: OP, what: "the step is 0, the first one is 1".to_owned() });
+    }
+    param.expect_f32(OP, "param")?;
     grad.expect_shape(OP, "grad", param.shape())?;
     state.m.expect_shape(OP, "m", param.shape())?;
     state.v.expect_shape(OP, "v", param.shape())?;

@@ -1,5 +1,8 @@
 //! Scaled dot-product attention over packed sequences, with grouped key-value heads: causal, full, or across to the keys
 //! of other sequences, each with or without a prefix that all sequences share.
+//!
+//! What is not finite makes NaN in its own sequence and in no other. There it may reach earlier rows too, causal or not:
+//! hidden values are weighed with 0, and 0 times NaN is NaN.
 
 mod cpu;
 mod layout;

@@ -23,6 +23,8 @@ pub struct Mask {
 
 /// Sets a random share of the elements to zero and scales the others by `1 / (1 - rate)`, in place.
 ///
+/// What is dropped becomes zero whatever it was, NaN and infinities too; the others stay what they are.
+///
 /// # Shapes
 /// - `x`: `[n, d]` f32
 /// - `row_keys`: `n` keys, for example made from epoch, example and position; equal keys give equal masks
@@ -31,7 +33,8 @@ pub struct Mask {
 /// The same call on `dy` gives `dx`.
 ///
 /// # Errors
-/// [`Error::Setting`] for a rate outside of `[0, 1)`; [`Error::Shape`] if keys and rows differ in number.
+/// [`Error::Setting`] for a rate outside of `[0, 1)`; [`Error::Shape`] if keys and rows differ in number;
+/// [`Error::Dtype`] unless `x` is f32.
 ///
 /// # Source
 /// Srivastava et al., 2014. The row key is mixed with seed and site by the finaliser of splitmix64, each column by two
@@ -41,6 +44,7 @@ pub fn apply(x: &mut Tensor, mask: &Mask, row_keys: &[u64]) -> Result<()> {
     if !(0.0..1.0).contains(&mask.rate) {
         return Err(Error::Setting { op: OP, what: format!("the rate is {}, allowed is 0 <= rate < 1", mask.rate) });
     }
+    x.expect_f32(OP, "x")?;
     if row_keys.len() != x.rows() {
         return Err(Error::shape(OP, "row_keys", &[row_keys.len()], format!("[{}]", x.rows())));
     }

@@ -1,4 +1,4 @@
-//! Rows of a table by id.
+//! Rows of a table by id. What is not finite is copied, or added, like any other value.
 
 mod cpu;
 #[cfg(test)]
@@ -21,9 +21,11 @@ use crate::{Error, Result, Tensor};
 /// # Errors
 /// [`Error::Index`] for an id outside of `0..V`; [`Error::Dtype`] unless the table is f32.
 pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
-    check_ids("embedding::forward", ids, table.rows())?;
+    const OP: &str = "embedding::forward";
+    table.expect_f32(OP, "table")?;
+    check_ids(OP, ids, table.rows())?;
     let d = table.cols();
-    let mut y = Tensor::dirty(&[ids.len(), d]);
+    let mut y = Tensor::result(OP, &[ids.len(), d])?;
     cpu::gather(table.f32()?, ids, d, y.f32_mut()?);
     Ok(y)
 }
@@ -42,6 +44,7 @@ pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
 pub fn backward(dy: &Tensor, ids: &[u32], d_table: &mut Tensor) -> Result<()> {
     const OP: &str = "embedding::backward";
     let d = d_table.cols();
+    d_table.expect_f32(OP, "d_table")?;
     dy.expect_shape(OP, "dy", &[ids.len(), d])?;
     check_ids(OP, ids, d_table.rows())?;
     cpu::scatter_add(dy.f32()?, ids, d, d_table.f32_mut()?);

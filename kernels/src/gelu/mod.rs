@@ -1,4 +1,6 @@
 //! The exact GELU activation.
+//!
+//! NaN stays NaN; minus infinity gives NaN, as the product of infinity and 0 does.
 
 mod cpu;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use crate::{Result, Tensor};
 /// # Source
 /// Hendrycks and Gimpel, 2016.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
+    x.expect_f32("gelu::forward", "x")?;
     let mut y = Tensor::dirty(x.shape());
     cpu::forward(x.f32()?, y.f32_mut()?);
     Ok(y)
@@ -35,7 +38,9 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Dtype`] unless both are f32.
 pub fn backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
-    dy.expect_shape("gelu::backward", "dy", x.shape())?;
+    const OP: &str = "gelu::backward";
+    x.expect_f32(OP, "x")?;
+    dy.expect_shape(OP, "dy", x.shape())?;
     let mut dx = Tensor::dirty(x.shape());
     cpu::backward(dy.f32()?, x.f32()?, dx.f32_mut()?);
     Ok(dx)

@@ -1,7 +1,8 @@
 //! Dense matrix products: the linear layer and its gradients.
 //!
 //! Every element of a result is one chain of fused multiply-adds in a fixed order: its bits depend on its row and its
-//! column alone, not on the other rows, the number of threads or the instruction set.
+//! column alone, not on the other rows, the number of threads or the instruction set. So what is not finite in a row of
+//! the left operand reaches that row of the result and no other, and in a column of the right one that column.
 //!
 //! # Source
 //! Panels and register tiles after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
@@ -34,8 +35,9 @@ use cpu::{MatMut, MatRef, Onto};
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "gemm::linear";
     let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
+    x.expect_f32(OP, "x")?;
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
-    let mut y = Tensor::dirty(&[n, d_out]);
+    let mut y = Tensor::result(OP, &[n, d_out])?;
     let mut onto = Onto::Nothing;
     if let Some(bias) = bias {
         bias.expect_shape(OP, "bias", &[d_out])?;
@@ -58,7 +60,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// # Errors
 /// [`Error::Shape`] if the widths differ.
 pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
-    bias.expect_shape("gemm::add_bias", "bias", &[y.cols()])?;
+    const OP: &str = "gemm::add_bias";
+    y.expect_f32(OP, "y")?;
+    bias.expect_shape(OP, "bias", &[y.cols()])?;
     cpu::add_to_rows(bias.f32()?, y.f32_mut()?);
     Ok(())
 }
@@ -80,8 +84,9 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
 pub(crate) fn scaled_backward_input(factor: f32, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     const OP: &str = "gemm::linear_backward_input";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
+    dy.expect_f32(OP, "dy")?;
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
-    let mut dx = Tensor::dirty(&[n, d_in]);
+    let mut dx = Tensor::result(OP, &[n, d_in])?;
     let dy = MatRef::new(dy.f32()?, n, d_out);
     let w = MatRef::new(weight.f32()?, d_out, d_in);
     cpu::sgemm(factor, dy, w, Onto::Nothing, MatMut::new(dx.f32_mut()?, n, d_in));
@@ -104,9 +109,11 @@ pub fn linear_backward_weight(
     d_weight: &mut Tensor,
     d_bias: Option<&mut Tensor>,
 ) -> Result<()> {
+    if let Some(d_bias) = &d_bias {
+        d_bias.expect_shape("gemm::linear_backward_weight", "d_bias", &[dy.cols()])?;
+    }
     add_weight_gradient(1.0, dy, x, d_weight)?;
     if let Some(d_bias) = d_bias {
-        d_bias.expect_shape("gemm::linear_backward_weight", "d_bias", &[dy.cols()])?;
         cpu::add_column_sums(dy.f32()?, dy.cols(), d_bias.f32_mut()?);
     }
     Ok(())
@@ -138,6 +145,8 @@ pub(crate) fn add_linear_backward_input(factor: f32, dy: &Tensor, weight: &Tenso
 pub(crate) fn add_weight_gradient(factor: f32, dy: &Tensor, x: &Tensor, d_weight: &mut Tensor) -> Result<()> {
     const OP: &str = "gemm::linear_backward_weight";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), x.cols());
+    dy.expect_f32(OP, "dy")?;
+    x.expect_f32(OP, "x")?;
     if x.rows() != n {
         return Err(Error::shape(OP, "x", x.shape(), format!("[{n}, d_in]")));
     }

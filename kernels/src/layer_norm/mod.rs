@@ -1,4 +1,7 @@
 //! Layer normalisation.
+//!
+//! A row that holds something not finite comes out as NaN, from the backward pass too, and no other row does; weight and
+//! bias reach their column, and all of `dx`. A negative `eps` may make roots of negative numbers: NaN too.
 
 mod cpu;
 #[cfg(test)]
@@ -35,6 +38,7 @@ pub struct Saved {
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
     const OP: &str = "layer_norm::forward";
     let (n, d) = (x.rows(), x.cols());
+    x.expect_f32(OP, "x")?;
     weight.expect_shape(OP, "weight", &[d])?;
     bias.expect_shape(OP, "bias", &[d])?;
     let mut y = Tensor::dirty(x.shape());
@@ -63,6 +67,7 @@ pub fn backward(
 ) -> Result<Tensor> {
     const OP: &str = "layer_norm::backward";
     let d = x.cols();
+    x.expect_f32(OP, "x")?;
     dy.expect_shape(OP, "dy", x.shape())?;
     weight.expect_shape(OP, "weight", &[d])?;
     d_weight.expect_shape(OP, "d_weight", &[d])?;

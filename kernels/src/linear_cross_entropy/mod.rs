@@ -2,6 +2,10 @@
 //!
 //! The `n × V` logits are never held: they are made tile by tile, reduced to one log-sum-exp per row, and made again
 //! in the backward pass.
+//!
+//! What is not finite in a row of `x` makes NaN of its loss and its `dx`, and of `dW` and `db`, even with a `row_scale` of
+//! 0; in the weight or the bias of a class it makes NaN of everything. A logit of minus infinity alone is a class that
+//! cannot be: its loss as a label is infinite.
 
 mod cpu;
 #[cfg(test)]
@@ -42,7 +46,8 @@ pub struct Output {
 /// [`forward_backward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not fit; [`Error::Index`] for a label outside of `0..V`.
+/// [`Error::Shape`] if the operands do not fit, or if `D` is 0; [`Error::Index`] for a label outside of `0..V`;
+/// [`Error::Dtype`] unless everything is f32.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, labels: &[u32]) -> Result<Vec<f32>> {
     let problem = Problem::new("linear_cross_entropy::forward", x, weight, bias, labels)?;
     Ok(cpu::normalise(&problem).iter().map(softmax::Row::loss).collect())
@@ -57,7 +62,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, labels: &[u32
 /// With `P = row_scale · (softmax - one_hot)`: `dx = P · W`, `dW += Pᵀ · x`, `db += Σ P`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not fit; [`Error::Index`] for a label outside of `0..V`.
+/// As [`forward`].
 ///
 /// # Source
 /// The tiling is that of "Cut Your Losses in Large-Vocabulary Language Models" (Wijmans et al., 2024).
@@ -108,6 +113,10 @@ impl<'a> Problem<'a> {
         labels: &'a [u32],
     ) -> Result<Self> {
         let (n, classes, d) = (x.rows(), weight.rows(), x.cols());
+        x.expect_f32(op, "x")?;
+        if d == 0 {
+            return Err(Error::shape(op, "x", x.shape(), "at least one column"));
+        }
         weight.expect_shape(op, "weight", &[classes, d])?;
         if let Some(bias) = bias {
             bias.expect_shape(op, "bias", &[classes])?;

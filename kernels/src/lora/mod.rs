@@ -1,10 +1,14 @@
 //! A low-rank update beside a linear layer: `y += scale · (x · Aᵀ) · Bᵀ`.
+//!
+//! What is not finite in a row of `x` or of `dy` reaches that row of the result; in `a`, `b` or `scale`, all rows.
 
 #[cfg(test)]
 mod tests;
 
 use crate::simd::{add_scaled, scale as scale_by};
 use crate::{Result, Tensor, gemm};
+
+const OP: &str = "lora";
 
 /// Adds the low-rank update to `y` and returns `x · Aᵀ` for the backward pass.
 ///
@@ -19,12 +23,13 @@ use crate::{Result, Tensor, gemm};
 /// See [`backward`].
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the dimensions do not fit.
+/// [`crate::Error::Shape`] if the dimensions do not fit; [`crate::Error::Dtype`] unless everything is f32.
 ///
 /// # Source
 /// Hu et al., "LoRA", 2021; scale = alpha / rank.
 pub fn forward(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32, y: &mut Tensor) -> Result<Tensor> {
-    y.expect_shape("lora", "y", &[x.rows(), b.rows()])?;
+    check(x, a, b)?;
+    y.expect_shape(OP, "y", &[x.rows(), b.rows()])?;
     let inner = gemm::linear(x, a, None)?; // [n, rank]
     let update = gemm::linear(&inner, b, None)?; // [n, d_out]
     add_scaled(update.f32()?, scale, y.f32_mut()?);
@@ -44,7 +49,7 @@ pub fn forward(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32, y: &mut Tensor) -
 /// `db += scale · dyᵀ · inner`; with `d = scale · dy · B`: `da += dᵀ · x` and `dx = d · A`.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the dimensions do not fit.
+/// As [`forward`].
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: &Tensor,
@@ -56,6 +61,11 @@ pub fn backward(
     da: &mut Tensor,
     db: &mut Tensor,
 ) -> Result<Tensor> {
+    check(x, a, b)?;
+    dy.expect_shape(OP, "dy", &[x.rows(), b.rows()])?;
+    inner.expect_shape(OP, "inner", &[x.rows(), a.rows()])?;
+    da.expect_shape(OP, "da", a.shape())?;
+    db.expect_shape(OP, "db", b.shape())?;
     let mut scaled = inner.clone();
     scale_by(scale, scaled.f32_mut()?);
     gemm::linear_backward_weight(dy, &scaled, db, None)?;
@@ -63,4 +73,10 @@ pub fn backward(
     scale_by(scale, d_inner.f32_mut()?);
     gemm::linear_backward_weight(&d_inner, x, da, None)?;
     gemm::linear_backward_input(&d_inner, a)
+}
+
+fn check(x: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+    x.expect_f32(OP, "x")?;
+    a.expect_shape(OP, "a", &[a.rows(), x.cols()])?;
+    b.expect_shape(OP, "b", &[b.rows(), a.rows()])
 }

@@ -2,6 +2,10 @@
 //!
 //! For every sequence, starting from a zero state: `h_t = λ ⊙ h_{t-1} + γ ⊙ (B x_t + b)` and `y_t = Re(C h_t + c)`, with
 //! `λ = exp(-ν + iθ)`; ν, θ and γ are stored as logarithms. Complex numbers are held as two real tensors.
+//!
+//! What is not finite in a row of `x` reaches that row and the later ones of its sequence, in `dy` the earlier ones; in a
+//! weight, every row, save for logarithms that are infinite and mean something: `log ν = ∞` is no memory, `log γ = -∞` no
+//! input. Any of it reaches the gradients of the weights.
 
 mod coefficients;
 mod cpu;
@@ -115,7 +119,7 @@ pub fn backward(
     let (n, state) = check(OP, x, weights, segments)?;
     dy.expect_shape(OP, "dy", &[n, x.cols()])?;
     saved.h_re.expect_shape(OP, "saved", &[n, state])?;
-    grads.params_log.expect_shape(OP, "grads.params_log", &[3, state])?;
+    grads.check(OP, x.cols(), state)?;
 
     gemm::linear_backward_weight(dy, &saved.h_re, grads.out_re, Some(&mut *grads.out_bias_re))?;
     gemm::add_weight_gradient(-1.0, dy, &saved.h_im, grads.out_im)?;
@@ -134,18 +138,34 @@ pub fn backward(
     Ok(dx)
 }
 
-/// Checks what the products inside do not check by themselves; returns rows and state size.
+/// Checks everything that the products inside would find fault with in words of their own; returns rows and state size.
 fn check(op: &'static str, x: &Tensor, weights: &Weights<'_>, segments: &Segments) -> Result<(usize, usize)> {
     let (n, d, state) = (x.rows(), x.cols(), weights.params_log.cols());
     if segments.rows() != n {
         return Err(Error::shape(op, "x", x.shape(), format!("{} rows, as the segments have", segments.rows())));
     }
+    x.expect_f32(op, "x")?;
     weights.params_log.expect_shape(op, "params_log", &[3, state])?;
-    for (what, tensor) in [("in_re", weights.in_re), ("in_im", weights.in_im)] {
-        tensor.expect_shape(op, what, &[state, d])?;
-    }
-    for (what, tensor) in [("out_re", weights.out_re), ("out_im", weights.out_im)] {
-        tensor.expect_shape(op, what, &[d, state])?;
-    }
+    weights.in_re.expect_shape(op, "in_re", &[state, d])?;
+    weights.in_im.expect_shape(op, "in_im", &[state, d])?;
+    weights.in_bias_re.expect_shape(op, "in_bias_re", &[state])?;
+    weights.in_bias_im.expect_shape(op, "in_bias_im", &[state])?;
+    weights.out_re.expect_shape(op, "out_re", &[d, state])?;
+    weights.out_im.expect_shape(op, "out_im", &[d, state])?;
+    weights.out_bias_re.expect_shape(op, "out_bias_re", &[d])?;
     Ok((n, state))
+}
+
+impl Grads<'_> {
+    /// Checks all of them before anything is added to one.
+    fn check(&self, op: &'static str, d: usize, state: usize) -> Result<()> {
+        self.params_log.expect_shape(op, "grads.params_log", &[3, state])?;
+        self.in_re.expect_shape(op, "grads.in_re", &[state, d])?;
+        self.in_im.expect_shape(op, "grads.in_im", &[state, d])?;
+        self.in_bias_re.expect_shape(op, "grads.in_bias_re", &[state])?;
+        self.in_bias_im.expect_shape(op, "grads.in_bias_im", &[state])?;
+        self.out_re.expect_shape(op, "grads.out_re", &[d, state])?;
+        self.out_im.expect_shape(op, "grads.out_im", &[d, state])?;
+        self.out_bias_re.expect_shape(op, "grads.out_bias_re", &[d])
+    }
 }

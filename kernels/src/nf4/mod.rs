@@ -18,7 +18,9 @@ mod tests;
 pub use code::{CODE, dynamic_code};
 pub use product::{linear, linear_backward_input};
 
-use crate::{Error, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::{Error, Result, Tensor, tensor::elements};
 
 /// Values that share one magnitude.
 pub const BLOCK: usize = 64;
@@ -77,9 +79,11 @@ impl Nf4Weight {
     /// - `magnitudes`: one for every 64 values, the last block may be short
     ///
     /// # Errors
-    /// [`Error::Shape`] if a part is too short or too long for the shape.
+    /// [`Error::Shape`] if a part is too short or too long for the shape. Magnitudes are not looked into: one that is not
+    /// finite makes NaN or infinities of its block.
     pub fn from_parts(shape: &[usize], codes: Vec<u8>, magnitudes: Magnitudes) -> Result<Self> {
-        let n: usize = shape.iter().product();
+        let n =
+            elements(shape).ok_or_else(|| Error::shape("nf4", "weight", shape, "no more than memory can address"))?;
         if codes.len() != n.div_ceil(2) {
             return Err(Error::shape("nf4", "codes", &[codes.len()], format!("[{}]", n.div_ceil(2))));
         }
@@ -142,7 +146,7 @@ pub enum Rounding {
 /// - `weight`: any shape; blocks follow the row-major order and may cross rows
 ///
 /// # Errors
-/// [`Error::Dtype`] for bytes.
+/// [`Error::Dtype`] for bytes; [`Error::Setting`] for a value that is not finite, which no code stands for.
 ///
 /// # Source
 /// See the module; code 7 (zero) where a whole block is zero.
@@ -151,6 +155,9 @@ pub fn quantize(weight: &Tensor, double: bool) -> Result<Nf4Weight> {
         return Err(Error::Dtype { op: "nf4", what: "weight", found: weight.dtype(), expected: crate::Dtype::F32 });
     }
     let values = weight.to_f32();
+    if let Some(at) = values.par_iter().position_first(|v| !v.is_finite()) {
+        return Err(Error::Setting { op: "nf4", what: format!("value {at} of the weight is {}", values[at]) });
+    }
     let (codes, magnitudes) = cpu::quantize(&values);
     let magnitudes = if double { cpu::quantize_magnitudes(&magnitudes) } else { Magnitudes::Plain(magnitudes) };
     Nf4Weight::from_parts(weight.shape(), codes, magnitudes)

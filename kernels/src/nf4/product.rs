@@ -18,11 +18,11 @@ const TILE: usize = 1 << 18;
 /// [`linear_backward_input`]; the weight is frozen and receives none.
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ.
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `x` is f32.
 pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
     let (d_out, d_in) = dimensions(weight)?;
     x.expect_shape("nf4", "x", &[x.rows(), d_in])?;
-    let mut y = Tensor::zeros(&[x.rows(), d_out]);
+    let mut y = Tensor::result("nf4", &[x.rows(), d_out])?;
     for_tiles(weight, rounding, |first, tile| {
         let part = forward(x, tile, None)?; // [n, rows of the tile]
         let width = tile.rows();
@@ -41,11 +41,12 @@ pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tens
 /// - returns `[n, d_in]` f32
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ.
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `dy` is f32.
 pub fn linear_backward_input(dy: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
     let (d_out, d_in) = dimensions(weight)?;
     dy.expect_shape("nf4", "dy", &[dy.rows(), d_out])?;
-    let mut dx = Tensor::zeros(&[dy.rows(), d_in]);
+    let mut dx = Tensor::result("nf4", &[dy.rows(), d_in])?;
+    dx.f32_mut()?.fill(0.0);
     for_tiles(weight, rounding, |first, tile| {
         let width = tile.rows();
         let columns = dy.f32()?.chunks_exact(d_out).flat_map(|row| row[first..first + width].iter().copied()).collect();

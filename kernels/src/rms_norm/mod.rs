@@ -1,4 +1,6 @@
 //! Root-mean-square normalisation with a gain: `y = w * x / sqrt(mean(x^2) + eps)`, row by row.
+//!
+//! What is not finite in a row makes NaN in that row and in no other, in the gain in its column and in all of `dx`.
 
 mod cpu;
 #[cfg(test)]
@@ -27,11 +29,12 @@ pub struct Saved {
 /// See [`backward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if `w` has not one gain per column.
+/// [`Error::Shape`] if `w` has not one gain per column; [`Error::Dtype`] unless everything is f32.
 ///
 /// # Source
 /// Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, as the Llama family uses it.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
+    x.expect_f32(OP, "x")?;
     w.expect_shape(OP, "w", &[x.cols()])?;
     let mut y = Tensor::dirty(x.shape());
     let mut scale = vec![0.0; x.rows()];
@@ -50,8 +53,9 @@ pub fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
 /// With `s = 1 / sqrt(mean(x^2) + eps)`: `dx = s * w * dy - x * s^3 * mean(w * dy * x)` and `dw = sum over rows of dy * x * s`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not belong to one forward pass.
+/// [`Error::Shape`] if the operands do not belong to one forward pass; [`Error::Dtype`] unless everything is f32.
 pub fn backward(dy: &Tensor, x: &Tensor, saved: &Saved, w: &Tensor, dw: Option<&mut Tensor>) -> Result<Tensor> {
+    x.expect_f32(OP, "x")?;
     dy.expect_shape(OP, "dy", x.shape())?;
     w.expect_shape(OP, "w", &[x.cols()])?;
     if saved.scale.len() != x.rows() {

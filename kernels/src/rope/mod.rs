@@ -1,4 +1,5 @@
-//! Rotary position embedding: pairs of query and key features are turned by an angle that grows with the position.
+//! Rotary position embedding: pairs of query and key features are turned by an angle that grows with the position. What is
+//! not finite reaches both features of its pair.
 
 mod cpu;
 #[cfg(test)]
@@ -9,6 +10,8 @@ mod tests;
 use crate::{Error, Result, Tensor};
 
 const OP: &str = "rope";
+/// Above this, neighbouring positions are one and the same 32-bit float.
+const MOST_POSITIONS: usize = 1 << 24;
 
 /// How the frequencies of a checkpoint are stretched for contexts longer than the ones it was first trained on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,12 +60,21 @@ impl Tables {
     /// Tables for the positions `0..max_positions`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the head dimension is odd.
+    /// [`Error::Setting`] if the head dimension is odd, if a frequency is not finite (of a base or a factor of 0, say), or
+    /// for more positions than single precision tells apart.
     pub fn new(config: &Config, max_positions: usize) -> Result<Self> {
         if !config.head_dim.is_multiple_of(2) {
             return Err(Error::Setting { op: OP, what: format!("the head dimension {} is odd", config.head_dim) });
         }
         let frequencies = inverse_frequencies(config);
+        if let Some(bad) = frequencies.iter().find(|f| !f.is_finite()) {
+            let what = format!("a frequency is {bad}, of theta {} and scaling {:?}", config.theta, config.scaling);
+            return Err(Error::Setting { op: OP, what });
+        }
+        if max_positions > MOST_POSITIONS {
+            let what = format!("{max_positions} positions are more than the {MOST_POSITIONS} that f32 tells apart");
+            return Err(Error::Setting { op: OP, what });
+        }
         // Single precision on purpose: it is what checkpoints were trained with.
         let angles = (0..max_positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
         let (sin, cos) = angles.map(|a| (f64::from(a).sin() as f32, f64::from(a).cos() as f32)).unzip();
@@ -112,7 +124,8 @@ fn scaled(frequency: f64, scaling: Scaling) -> f64 {
 /// [`apply_inverse`] of the gradient: a rotation's transpose is its inverse.
 ///
 /// # Errors
-/// [`Error::Shape`] for other widths, [`Error::Index`] for a position beyond the tables.
+/// [`Error::Shape`] for other widths, [`Error::Index`] for a position beyond the tables; [`Error::Dtype`] unless `x` is
+/// f32.
 ///
 /// # Source
 /// Su et al., "RoFormer", 2021, in the half-split pairing of the Llama checkpoints.
@@ -126,7 +139,7 @@ pub fn apply_inverse(x: &mut Tensor, positions: &[u32], tables: &Tables, heads: 
 }
 
 fn rotate(x: &mut Tensor, positions: &[u32], tables: &Tables, heads: usize, direction: f32) -> Result<()> {
-    x.expect_shape(OP, "x", &[positions.len(), heads * 2 * tables.half])?;
+    x.expect_shape(OP, "x", &[positions.len(), heads.saturating_mul(2 * tables.half)])?;
     if let Some(&far) = positions.iter().find(|&&p| p as usize >= tables.positions) {
         return Err(Error::Index { op: OP, what: "position", index: far as usize, len: tables.positions });
     }

@@ -2,8 +2,11 @@
 //!
 //! The bodies are ordinary Rust over fixed lane arrays. Rust neither contracts `a * b + c` nor reorders sums by itself,
 //! so a fused multiply-add is written as `mul_add` and a sum as explicit lanes: every instruction set then gives the
-//! same bits and only the time differs.
+//! same bits and only the time differs. `MLLM4REC_SIMD` asks for other instructions than the widest, see the crate's
+//! documentation.
 
+#[cfg(target_arch = "x86_64")]
+mod instructions;
 pub(crate) mod lanes;
 #[cfg(test)]
 mod tests;
@@ -46,20 +49,19 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Whether the processor has the AVX-512 subset that [`vectorised`] uses.
+#[cfg(target_arch = "x86_64")]
+use instructions::{Instructions, chosen};
+
+/// Whether to use the AVX-512 subset that [`vectorised`] names; if so, the processor has it.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && has_avx2()
+    chosen() >= Instructions::Avx512
 }
 
-/// Whether the processor has AVX2 and fused multiply-add.
+/// Whether to use AVX2 and fused multiply-add; if so, the processor has them.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    chosen() >= Instructions::Avx2
 }
 
 vectorised! {

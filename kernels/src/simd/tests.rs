@@ -52,3 +52,16 @@ fn erf_at_known_places() {
     }
     assert!(lanes::erf(f32::NAN).is_nan());
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn instructions_that_were_asked_for_or_a_warning() {
+    use super::instructions::{Instructions::*, choose};
+    assert_eq!(choose(None, Avx512), Ok(Avx512));
+    assert_eq!(choose(Some(""), Avx2), Ok(Avx2));
+    assert_eq!(choose(Some("avx512"), Avx512), Ok(Avx512));
+    assert_eq!(choose(Some("avx2"), Avx512), Ok(Avx2));
+    assert_eq!(choose(Some("portable"), Avx2), Ok(Portable));
+    assert!(choose(Some("avx512"), Avx2).is_err_and(|w| w.contains("asks for Avx512")));
+    assert!(choose(Some("sse"), Avx2).is_err_and(|w| w.contains("none of avx512, avx2, portable")));
+}

@@ -1,4 +1,7 @@
 //! The gated activation of the Llama family: `y = silu(gate) * up`, with `silu(g) = g / (1 + exp(-g))`.
+//!
+//! Elements do not touch each other; what is not finite goes the way of the formula, where the exponential of more than
+//! 88 stays at `e^88`, so that a gate of minus infinity stays infinite.
 
 mod cpu;
 #[cfg(test)]
@@ -19,11 +22,12 @@ const OP: &str = "swiglu";
 /// See [`backward`].
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the shapes differ.
+/// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Dtype`] unless both are f32.
 ///
 /// # Source
 /// Shazeer, "GLU Variants Improve Transformer", 2020.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.expect_f32(OP, "gate")?;
     up.expect_shape(OP, "up", gate.shape())?;
     let mut y = Tensor::dirty(gate.shape());
     cpu::forward(gate.f32()?, up.f32()?, y.f32_mut()?);
@@ -39,8 +43,9 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// With `s = 1 / (1 + exp(-gate))`: `dup = dy * gate * s` and `dgate = dy * up * s * (1 + gate * (1 - s))`.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the shapes differ.
+/// As [`forward`].
 pub fn backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
+    gate.expect_f32(OP, "gate")?;
     up.expect_shape(OP, "up", gate.shape())?;
     dy.expect_shape(OP, "dy", gate.shape())?;
     let mut dgate = Tensor::dirty(gate.shape());

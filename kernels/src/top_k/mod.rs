@@ -21,7 +21,7 @@ pub struct Scored {
 
 /// The `k` classes with the highest scores of every row, best first; equal scores in the order of ids.
 ///
-/// Rows with fewer than `k` classes to choose from get fewer.
+/// Rows with fewer than `k` classes to choose from get fewer. Excluded ids beyond the classes exclude nothing.
 ///
 /// # Shapes
 /// - `x`: `[n, D]` f32
@@ -34,7 +34,8 @@ pub struct Scored {
 /// None.
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not fit; [`Error::Setting`] if an exclusion is not sorted.
+/// [`Error::Shape`] if the operands do not fit, or if `D` is 0; [`Error::Setting`] if an exclusion is not sorted;
+/// [`Error::Dtype`] unless everything is f32.
 pub fn top_k(
     x: &Tensor,
     weight: &Tensor,
@@ -56,7 +57,7 @@ pub fn top_k(
 /// As [`top_k`]; `targets` has `n` classes.
 ///
 /// # Errors
-/// As [`top_k`]; [`Error::Index`] for a target outside of `first_class..V`.
+/// As [`top_k`]; [`Error::Index`] for a target of `V` or more, [`Error::Setting`] for one below `first_class`.
 pub fn ranks(
     x: &Tensor,
     weight: &Tensor,
@@ -70,8 +71,12 @@ pub fn ranks(
     if targets.len() != problem.n {
         return Err(Error::shape(OP, "targets", &[targets.len()], format!("[{}]", problem.n)));
     }
-    if let Some(&target) = targets.iter().find(|&&t| t < first_class || t as usize >= problem.classes) {
+    if let Some(&target) = targets.iter().find(|&&t| t as usize >= problem.classes) {
         return Err(Error::Index { op: OP, what: "target", index: target as usize, len: problem.classes });
+    }
+    if let Some(target) = targets.iter().find(|&&t| t < first_class) {
+        let what = format!("the target {target} is before {first_class}, the first class that can be chosen");
+        return Err(Error::Setting { op: OP, what });
     }
     Ok(cpu::ranks(&problem, targets))
 }
@@ -102,6 +107,10 @@ impl<'a> Problem<'a> {
         exclude: &'a [&'a [u32]],
     ) -> Result<Self> {
         let (n, classes, d) = (x.rows(), weight.rows(), x.cols());
+        x.expect_f32(op, "x")?;
+        if d == 0 {
+            return Err(Error::shape(op, "x", x.shape(), "at least one column"));
+        }
         weight.expect_shape(op, "weight", &[classes, d])?;
         if let Some(bias) = bias {
             bias.expect_shape(op, "bias", &[classes])?;

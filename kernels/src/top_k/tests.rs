@@ -91,7 +91,8 @@ fn unsorted_exclusions_and_targets_outside_are_refused() {
     let (x, w) = (noise_tensor(1, &[1, 2]), noise_tensor(2, &[5, 2]));
     let error = top_k(&x, &w, None, 1, &[&[3, 2]], 1).unwrap_err().to_string();
     assert!(error.contains("row 0 are not sorted"), "{error}");
-    assert!(matches!(ranks(&x, &w, None, 1, &[&[]], &[0]), Err(Error::Index { .. })));
+    assert!(matches!(ranks(&x, &w, None, 1, &[&[]], &[0]), Err(Error::Setting { .. })));
+    assert!(matches!(ranks(&x, &w, None, 1, &[&[]], &[5]), Err(Error::Index { .. })));
 }
 
 #[test]
