@@ -29,12 +29,19 @@ pub(crate) trait Element: Copy + Default + 'static {
     fn shelf() -> &'static Shelf<Self>;
 }
 
-impl Element for f32 {
-    fn shelf() -> &'static Shelf<Self> {
-        static SHELF: Shelf<f32> = Shelf::new();
-        &SHELF
-    }
+/// Gives every type a shelf of its own.
+macro_rules! shelves {
+    ($($ty:ty)+) => {$(
+        impl Element for $ty {
+            fn shelf() -> &'static Shelf<Self> {
+                static SHELF: Shelf<$ty> = Shelf::new();
+                &SHELF
+            }
+        }
+    )+};
 }
+pub(crate) use shelves;
+shelves!(f32 half::bf16 half::f16);
 
 impl<T: Element> Shelf<T> {
     pub(crate) const fn new() -> Self {
@@ -181,13 +188,8 @@ impl<T: Element + std::fmt::Debug> std::fmt::Debug for Memory<T> {
 mod tests {
     use super::*;
 
-    /// Nobody else takes from this shelf.
-    impl Element for u16 {
-        fn shelf() -> &'static Shelf<Self> {
-            static SHELF: Shelf<u16> = Shelf::new();
-            &SHELF
-        }
-    }
+    // Nobody else takes from this shelf.
+    shelves!(u16);
 
     #[test]
     fn a_dropped_buffer_serves_again() {

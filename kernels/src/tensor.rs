@@ -19,12 +19,15 @@ pub enum Dtype {
     U8,
 }
 
+/// Elements of one task where every element is on its own.
+const CHUNK: usize = 16 * 1024;
+
 /// The memory of a tensor. A device buffer becomes a further variant.
 #[derive(Clone, Debug, PartialEq)]
 enum Buffer {
     F32(Memory<f32>),
-    Bf16(Vec<bf16>),
-    F16(Vec<f16>),
+    Bf16(Memory<bf16>),
+    F16(Memory<f16>),
     U8(Vec<u8>),
 }
 
@@ -65,12 +68,12 @@ impl Tensor {
 
     /// A tensor of bfloat16.
     pub fn from_bf16(shape: &[usize], values: Vec<bf16>) -> Result<Self> {
-        Self::new(shape, Buffer::Bf16(values))
+        Self::new(shape, Buffer::Bf16(values.into()))
     }
 
     /// A tensor of half-precision floats.
     pub fn from_f16(shape: &[usize], values: Vec<f16>) -> Result<Self> {
-        Self::new(shape, Buffer::F16(values))
+        Self::new(shape, Buffer::F16(values.into()))
     }
 
     /// A tensor of bytes.
@@ -96,6 +99,20 @@ impl Tensor {
             memory.fill(f32::NAN);
         }
         Self { shape: shape.to_vec(), buffer: Buffer::F32(memory) }
+    }
+
+    /// Half-precision numbers of either kind, likewise; the values are written by `fill`.
+    pub(crate) fn bf16_of(shape: &[usize], fill: impl FnOnce(&mut [bf16])) -> Self {
+        let mut memory = Memory::dirty(elements(shape).expect("the shape is that of a tensor"));
+        fill(&mut memory);
+        Self { shape: shape.to_vec(), buffer: Buffer::Bf16(memory) }
+    }
+
+    /// As [`Tensor::bf16_of`].
+    pub(crate) fn f16_of(shape: &[usize], fill: impl FnOnce(&mut [f16])) -> Self {
+        let mut memory = Memory::dirty(elements(shape).expect("the shape is that of a tensor"));
+        fill(&mut memory);
+        Self { shape: shape.to_vec(), buffer: Buffer::F16(memory) }
     }
 
     /// As [`Tensor::dirty`], for a result whose shape is made of the shapes of several operands: of two that hold nothing
@@ -171,6 +188,30 @@ impl Tensor {
         }
     }
 
+    /// The values as bfloat16, without conversion.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] if they are of another type.
+    pub fn bf16(&self) -> Result<&[bf16]> {
+        match &self.buffer {
+            Buffer::Bf16(v) => Ok(v),
+            _ => Err(self.not(Dtype::Bf16)),
+        }
+    }
+
+    /// The values rounded to bfloat16, to the nearest and of two equally near ones to the even one.
+    #[must_use]
+    pub fn to_bf16(&self) -> Self {
+        let mut values = Memory::dirty(self.len());
+        match &self.buffer {
+            Buffer::F32(v) => {
+                values.par_chunks_mut(CHUNK).zip(v.par_chunks(CHUNK)).for_each(|(n, w)| simd::round(w, n))
+            }
+            _ => values.copy_from_slice(&self.to_f32().into_iter().map(bf16::from_f32).collect::<Vec<_>>()),
+        }
+        Self { shape: self.shape.clone(), buffer: Buffer::Bf16(values) }
+    }
+
     /// The values as bytes, without conversion.
     ///
     /// # Errors
@@ -199,7 +240,6 @@ impl Tensor {
     /// [`Error::Shape`] if the shapes differ; [`Error::Dtype`] unless both are f32.
     pub fn add(&mut self, other: &Self) -> Result<()> {
         const OP: &str = "tensor::add";
-        const CHUNK: usize = 16 * 1024;
         self.expect_f32(OP, "tensor")?;
         other.expect_shape(OP, "other", self.shape())?;
         let other = other.f32()?.par_chunks(CHUNK);
@@ -226,12 +266,15 @@ impl Tensor {
         Self::new(shape, self.buffer)
     }
 
-    /// Checks the shape of an operand, and that its elements are what all operations compute with: 32-bit floats.
+    /// Checks the shape of an operand, and that its elements are what most operations compute with: 32-bit floats.
     pub(crate) fn expect_shape(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
-        if self.shape != shape {
-            return Err(Error::shape(op, what, &self.shape, format!("{shape:?}")));
-        }
+        self.expect_dims(op, what, shape)?;
         self.expect_f32(op, what).map(drop)
+    }
+
+    /// Checks the shape of an operand that may have other elements too.
+    pub(crate) fn expect_dims(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
+        if self.shape == shape { Ok(()) } else { Err(Error::shape(op, what, &self.shape, format!("{shape:?}"))) }
     }
 
     /// The values as 32-bit floats; an error names the operation and the operand.

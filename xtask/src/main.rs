@@ -1,8 +1,9 @@
-//! Developer commands: `cargo xtask check [--full]`, `cargo xtask sanitize` and `cargo xtask demo`.
+//! Developer commands: `cargo xtask check [--full]`, `sanitize`, `bench` and `demo`.
 //!
 //! They only start other programs. Everything is built with the release profile and the features of the whole workspace,
 //! so that the binary, the tests and these commands share one build.
 
+mod bench;
 mod check;
 mod kernels;
 mod python;
@@ -18,6 +19,11 @@ const HELP: &str = "\
 cargo xtask check [--full]   set up what tests need, then fmt, clippy, build and every test
                              --full: the tests that start processes three times more, for what shows rarely
 cargo xtask sanitize         run the kernels' tests under AddressSanitizer, on AVX-512, AVX2 and neither
+cargo xtask bench retriever --data FOLDER [--json] [--rounds N] [--threads 1,2] [--only beauty|movielens]
+                             LRURec beside PyTorch twins; FOLDER holds amazon-beauty/user_sequence.txt and
+                             ml-latest-small/ratings.csv
+cargo xtask bench nf4 [--json] [--rounds N] [--threads 1,2]
+                             four-bit weights beside bitsandbytes
 cargo xtask demo [ARGS]      build the program and run its demo";
 
 fn main() -> ExitCode {
@@ -27,6 +33,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(false),
         ["check", "--full"] => check::run(true),
         ["sanitize"] => sanitize::run(),
+        ["bench", bench @ ("retriever" | "nf4"), rest @ ..] => bench::run(bench, rest),
         ["demo", rest @ ..] => demo(rest),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");

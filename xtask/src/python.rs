@@ -1,4 +1,4 @@
-//! The Python that reads our tables in tests: a virtual environment, made once and kept.
+//! The Python of tests and benches: virtual environments, made once and kept.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,40 +6,61 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Exact versions, so that a new release of a reader is a change of this line.
-const PACKAGES: [&str; 3] = ["duckdb==2.0.0", "polars==2.1.0", "pyarrow==26.0.1"];
+/// An environment below `~/.cache/mllm4rec`, with exact versions: a new release of a package is a change here.
+struct Environment {
+    name: &'static str,
+    packages: &'static [&'static str],
+}
+
+/// What reads our tables in tests.
+const READERS: Environment =
+    Environment { name: "venv", packages: &["duckdb==2.0.0", "polars==2.1.0", "pyarrow==26.0.1"] };
+/// What the benches compare with.
+const PEERS: Environment = Environment {
+    name: "bench-venv",
+    packages: &["torch==2.15.0", "bitsandbytes==0.50.2", "numpy==2.4.6", "safetensors==0.8.0"],
+};
 
 /// A Python with the readers: the one that `MLLM4REC_PYTHON` names, or one of our own. Says so if there is none.
 pub(crate) fn with_readers() -> Option<OsString> {
     if let Some(python) = std::env::var_os("MLLM4REC_PYTHON") {
         return Some(python);
     }
-    match environment() {
+    match READERS.python() {
         Ok(python) => Some(python.into_os_string()),
         Err(e) => {
-            println!("no Python with {}: {e:#}\ntests that need it will be SKIPPED", PACKAGES.join(", "));
+            println!("no Python with {}: {e:#}\ntests that need it will be SKIPPED", READERS.packages.join(", "));
             None
         }
     }
 }
 
-/// The Python of `~/.cache/mllm4rec/venv`, which is made if it is not there or holds other versions.
-fn environment() -> Result<PathBuf> {
-    let home = std::env::var_os("HOME").context("HOME is not set")?;
-    let folder = Path::new(&home).join(".cache/mllm4rec/venv");
-    let python = folder.join("bin/python");
-    let installed = folder.join("installed.txt");
-    let wanted = PACKAGES.join("\n");
-    if std::fs::read_to_string(&installed).is_ok_and(|packages| packages == wanted) {
-        return Ok(python);
+/// A Python with the peers of the benches: the one that `MLLM4REC_BENCH_PYTHON` names, or one of our own.
+pub(crate) fn with_peers() -> Result<OsString> {
+    match std::env::var_os("MLLM4REC_BENCH_PYTHON") {
+        Some(python) => Ok(python),
+        None => Ok(PEERS.python()?.into_os_string()),
     }
-    println!("making a Python with {} in {}", PACKAGES.join(", "), folder.display());
-    succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    succeed(
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES),
-    )?;
-    std::fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))?;
-    Ok(python)
+}
+
+impl Environment {
+    /// The Python of the environment, which is made if it is not there or holds other versions.
+    fn python(&self) -> Result<PathBuf> {
+        let home = std::env::var_os("HOME").context("HOME is not set")?;
+        let folder = Path::new(&home).join(".cache/mllm4rec").join(self.name);
+        let python = folder.join("bin/python");
+        let installed = folder.join("installed.txt");
+        let wanted = self.packages.join("\n");
+        if std::fs::read_to_string(&installed).is_ok_and(|packages| packages == wanted) {
+            return Ok(python);
+        }
+        println!("making a Python with {} in {}", self.packages.join(", "), folder.display());
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        succeed(Command::new(&python).args(pip).args(self.packages))?;
+        std::fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))?;
+        Ok(python)
+    }
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -9,8 +9,7 @@ use rayon::prelude::*;
 
 use super::micro;
 pub(crate) use super::micro::Onto;
-pub(crate) use super::packed::PANEL;
-pub(crate) use super::packed::Packed;
+pub(crate) use super::packed::{DEPTH, PANEL, Packed};
 pub(crate) use super::view::{MatMut, MatRef};
 use crate::memory::Memory;
 use crate::simd::add;

@@ -7,6 +7,7 @@
 //! # Source
 //! Panels and register tiles after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
 
+pub(crate) mod bf16;
 pub(crate) mod cpu;
 mod micro;
 mod packed;
@@ -16,25 +17,29 @@ pub(crate) mod reference;
 mod tests;
 mod view;
 
-use crate::{Error, Result, Tensor};
+use crate::{Dtype, Error, Result, Tensor};
+use bf16::Rows;
 use cpu::{MatMut, MatRef, Onto};
 
 /// Applies a linear layer: `y = x · Wᵀ + b`.
 ///
 /// # Shapes
-/// - `x`: `[n, d_in]` f32, any number of leading dimensions
-/// - `weight`: `[d_out, d_in]` f32
+/// - `x`: `[n, d_in]` f32 or bf16, any number of leading dimensions
+/// - `weight`: `[d_out, d_in]` of the dtype of `x`
 /// - `bias`: `[d_out]` f32
-/// - returns `[n, d_out]` f32
+/// - returns `[n, d_out]` of the dtype of `x`, summed in f32
 ///
 /// # Gradient
 /// [`linear_backward_input`] and [`linear_backward_weight`].
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless everything is f32.
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] for other dtypes.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "gemm::linear";
     let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
+    if x.dtype() == Dtype::Bf16 {
+        return linear_bf16(x, weight, bias);
+    }
     x.expect_f32(OP, "x")?;
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
     let mut y = Tensor::result(OP, &[n, d_out])?;
@@ -47,6 +52,21 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     let w = MatRef::new(weight.f32()?, d_out, d_in);
     cpu::sgemm(1.0, x, w.t(), onto, MatMut::new(y.f32_mut()?, n, d_out));
     Ok(y)
+}
+
+/// [`linear`] in bfloat16.
+fn linear_bf16(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    const OP: &str = "gemm::linear";
+    let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
+    weight.expect_dims(OP, "weight", &[d_out, d_in])?;
+    let found = weight.dtype();
+    let w = weight.bf16().map_err(|_| Error::Dtype { op: OP, what: "weight", found, expected: Dtype::Bf16 })?;
+    let mut y = Tensor::result(OP, &[n, d_out])?;
+    bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(w, d_in), MatMut::new(y.f32_mut()?, n, d_out));
+    if let Some(bias) = bias {
+        add_bias(&mut y, bias)?;
+    }
+    Ok(y.to_bf16())
 }
 
 /// Adds a bias to every row of `y`.

@@ -3,24 +3,19 @@
 use rayon::prelude::*;
 
 use super::view::MatRef;
-use crate::memory::{Element, Memory, Shelf};
+use crate::memory::{Element, Memory, Shelf, shelves};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
 /// Steps of depth that are summed before the result is written: part of the order of summation, so it is a constant.
-pub(super) const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 
 /// Aligned to a cache line, so that no load of a panel crosses one.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-impl Element for Line {
-    fn shelf() -> &'static Shelf<Self> {
-        static SHELF: Shelf<Line> = Shelf::new();
-        &SHELF
-    }
-}
+shelves!(Line);
 
 /// A matrix in panels of [`PANEL`] columns, within blocks of [`DEPTH`] rows; the last panel is filled up with zeros.
 ///

@@ -143,3 +143,38 @@ fn an_empty_part_may_begin_behind_the_last_row() {
     matrix.sub(1..2, 1..2).row_mut(0).fill(3.0);
     assert_eq!(values, [1.0, 1.0, 1.0, 3.0]);
 }
+
+#[test]
+fn products_in_bfloat16_match_the_triple_loop() {
+    for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (1, 64, 130), (7, 13, 5), (131, 67, 129), (66, 4100, 70)] {
+        let (x, w) = (noise_tensor(1, &[n, d_in]).to_bf16(), noise_tensor(2, &[d_out, d_in]).to_bf16());
+        let bias = noise_tensor(3, &[d_out]);
+        let y = linear(&x, &w, Some(&bias)).unwrap();
+        let mut wanted = matmul(&x.to_f32(), &transpose(&w.to_f32(), d_out, d_in), n, d_in, d_out);
+        let biases = bias.f32().unwrap().iter().cycle();
+        wanted.iter_mut().zip(biases).for_each(|(y, b)| *y += f64::from(*b));
+        assert!(largest_error(&y.to_f32(), &wanted) < 1.0 / 256.0, "{n} x {d_in} x {d_out}");
+        // In single precision the sums are nearly exact.
+        let mut sums = vec![0.0; n * d_out];
+        let (x, w) = (bf16::Rows::new(x.bf16().unwrap(), d_in), bf16::Rows::new(w.bf16().unwrap(), d_in));
+        bf16::multiply(x, w, MatMut::new(&mut sums, n, d_out));
+        let biases = bias.f32().unwrap().iter().cycle();
+        wanted.iter_mut().zip(biases).for_each(|(y, b)| *y -= f64::from(*b));
+        assert!(largest_error(&sums, &wanted) < 5e-5, "{n} x {d_in} x {d_out}");
+    }
+}
+
+#[test]
+fn bfloat16_has_the_same_bits_with_and_without_its_instruction() {
+    for (n, d_in, d_out) in [(7, 2049, 5), (1, 33, 9), (4, 4096, 8)] {
+        let (x, w) = (noise_tensor(1, &[n, d_in]).to_bf16(), noise_tensor(2, &[d_out, d_in]).to_bf16());
+        let (x, w) = (x.bf16().unwrap(), w.bf16().unwrap());
+        let mut found = vec![0.0; n * d_out];
+        bf16::multiply(bf16::Rows::new(x, d_in), bf16::Rows::new(w, d_in), MatMut::new(&mut found, n, d_out));
+        for (i, found) in found.iter().enumerate() {
+            let [x, w] = [&x[i / d_out * d_in..][..d_in], &w[i % d_out * d_in..][..d_in]];
+            let chunks = x.chunks(2048).zip(w.chunks(2048)).map(|(x, w)| bf16::dot(x, w));
+            assert_eq!(chunks.reduce(|a, b| a + b).unwrap(), *found);
+        }
+    }
+}

@@ -176,7 +176,7 @@ impl<'a> Stripe<'a> {
                     self.exponentials(weights, part, &r, &c, &mut vec![Row::EMPTY; r.len()]);
                 }
                 let own = r.start - group.rows.start..r.end - group.rows.start;
-                self.to_gradient(part, group, &own, &c);
+                self.make_gradient(part, group, &own, &c);
                 let dx = MatMut::new(&mut dx[own.start * d..own.end * d], own.len(), d);
                 let onto = if i == 0 { Onto::Nothing } else { Onto::Result };
                 sgemm_packed(1.0, self.parts[part].tile.view(), &self.weights[weights].for_dx, onto, dx);
@@ -225,7 +225,7 @@ impl<'a> Stripe<'a> {
 
     /// Turns exponentials into `row_scale · (softmax - one_hot)`, which is added to `db`; `rows` counts from the start of
     /// the group.
-    fn to_gradient(&mut self, part: usize, group: &Group, rows: &Range<usize>, c: &Range<usize>) {
+    fn make_gradient(&mut self, part: usize, group: &Group, rows: &Range<usize>, c: &Range<usize>) {
         let labels = &self.problem.labels[group.rows.start..];
         let own = c.start - self.classes.start..c.end - self.classes.start;
         let mut db = self.db.as_deref_mut().map(|db| &mut db[own]);

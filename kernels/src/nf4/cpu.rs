@@ -1,9 +1,8 @@
-//! Blocks are independent: chunks of them go to the threads.
+//! Quantising: blocks are independent, chunks of them go to the threads.
 
-use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{BLOCK, CODE, Magnitudes, NESTED_BLOCK, Nf4Weight, Rounding, dynamic_code};
+use super::{BLOCK, CODE, Magnitudes, NESTED_BLOCK, dynamic_code};
 
 /// Blocks of one task.
 const TASK: usize = 256;
@@ -54,32 +53,4 @@ fn largest(values: &[f32]) -> f32 {
 fn nearest(table: &[f32], x: f32) -> usize {
     let above = table.partition_point(|&t| t < x).clamp(1, table.len() - 1);
     if (x - table[above - 1]).abs() <= (table[above] - x).abs() { above - 1 } else { above }
-}
-
-/// Decodes `values.len()` values from block `first_block` on.
-pub(super) fn dequantize(weight: &Nf4Weight, rounding: Rounding, first_block: usize, values: &mut [f32]) {
-    values.par_chunks_mut(TASK * BLOCK).enumerate().for_each(|(task, values)| {
-        for (i, values) in values.chunks_mut(BLOCK).enumerate() {
-            let block = first_block + task * TASK + i;
-            dequantize_block(weight.magnitudes.get(block), &weight.codes[block * BLOCK / 2..], rounding, values);
-        }
-    });
-}
-
-fn dequantize_block(magnitude: f32, codes: &[u8], rounding: Rounding, values: &mut [f32]) {
-    let table = CODE.map(|c| round(c * magnitude, rounding));
-    for (pair, &byte) in values.chunks_mut(2).zip(codes) {
-        pair[0] = table[usize::from(byte >> 4)];
-        if let Some(second) = pair.get_mut(1) {
-            *second = table[usize::from(byte & 15)];
-        }
-    }
-}
-
-fn round(value: f32, rounding: Rounding) -> f32 {
-    match rounding {
-        Rounding::F32 => value,
-        Rounding::Bf16 => bf16::from_f32(value).to_f32(),
-        Rounding::F16 => f16::from_f32(value).to_f32(),
-    }
 }

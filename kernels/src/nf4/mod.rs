@@ -9,6 +9,10 @@
 
 mod code;
 mod cpu;
+mod decode;
+#[cfg(target_arch = "x86_64")]
+mod few;
+mod lookup;
 mod product;
 #[cfg(test)]
 mod reference;
@@ -20,7 +24,7 @@ pub use product::{linear, linear_backward_input};
 
 use rayon::prelude::*;
 
-use crate::{Error, Result, Tensor, tensor::elements};
+use crate::{Dtype, Error, Result, Tensor, tensor::elements};
 
 /// Values that share one magnitude.
 pub const BLOCK: usize = 64;
@@ -52,12 +56,29 @@ impl Magnitudes {
     }
 
     /// The magnitude of one block. The product comes first, then the sum, each rounded: the bits are bitsandbytes'.
-    #[inline]
+    #[inline(always)]
     fn get(&self, block: usize) -> f32 {
         match self {
             Self::Plain(values) => values[block],
             Self::Double { codes, scales, offset } => {
                 dynamic_code()[codes[block] as usize] * scales[block / NESTED_BLOCK] + offset
+            }
+        }
+    }
+}
+
+impl Magnitudes {
+    /// The magnitudes of neighbouring blocks.
+    #[inline(always)]
+    fn read(&self, first: usize, values: &mut [f32]) {
+        match self {
+            Self::Plain(all) => values.copy_from_slice(&all[first..first + values.len()]),
+            Self::Double { codes, scales, offset } => {
+                let dynamic = dynamic_code();
+                let codes = &codes[first..first + values.len()];
+                for ((block, value), &code) in (first..).zip(values).zip(codes) {
+                    *value = dynamic[usize::from(code)] * scales[block / NESTED_BLOCK] + offset;
+                }
             }
         }
     }
@@ -151,8 +172,8 @@ pub enum Rounding {
 /// # Source
 /// See the module; code 7 (zero) where a whole block is zero.
 pub fn quantize(weight: &Tensor, double: bool) -> Result<Nf4Weight> {
-    if weight.dtype() == crate::Dtype::U8 {
-        return Err(Error::Dtype { op: "nf4", what: "weight", found: weight.dtype(), expected: crate::Dtype::F32 });
+    if weight.dtype() == Dtype::U8 {
+        return Err(Error::Dtype { op: "nf4", what: "weight", found: weight.dtype(), expected: Dtype::F32 });
     }
     let values = weight.to_f32();
     if let Some(at) = values.par_iter().position_first(|v| !v.is_finite()) {
@@ -172,6 +193,22 @@ pub fn quantize(weight: &Tensor, double: bool) -> Result<Nf4Weight> {
 /// None today; the parts were checked when the weight was made.
 pub fn dequantize(weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
     let mut values = Tensor::dirty(&weight.shape);
-    cpu::dequantize(weight, rounding, 0, values.f32_mut()?);
+    decode::all(weight, rounding, values.f32_mut()?);
     Ok(values)
+}
+
+/// Decodes a weight into values of a float type: `value = round(code * magnitude)`.
+///
+/// # Shapes
+/// - returns the weight's shape, of that dtype
+///
+/// # Errors
+/// [`Error::Dtype`] for bytes.
+pub fn dequantize_to(weight: &Nf4Weight, dtype: Dtype) -> Result<Tensor> {
+    match dtype {
+        Dtype::F32 => dequantize(weight, Rounding::F32),
+        Dtype::Bf16 => Ok(Tensor::bf16_of(&weight.shape, |values| decode::all(weight, Rounding::Bf16, values))),
+        Dtype::F16 => Ok(Tensor::f16_of(&weight.shape, |values| decode::all(weight, Rounding::F16, values))),
+        Dtype::U8 => Err(Error::Dtype { op: "nf4", what: "the result", found: dtype, expected: Dtype::F32 }),
+    }
 }

@@ -1,76 +1,150 @@
 //! The linear layer with a four-bit weight, decoded tile by tile.
+//!
+//! Every product has the bits of the same product with the decoded weight.
 
-use super::{BLOCK, Nf4Weight, Rounding, cpu};
-use crate::gemm::{linear as forward, linear_backward_input as backward_input};
-use crate::{Error, Result, Tensor};
+use std::ops::Range;
 
-/// About as many decoded values as stay in a second-level cache.
-const TILE: usize = 1 << 18;
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{Nf4Weight, Rounding, decode};
+use crate::gemm::bf16::{Rows, TILE, multiply_block};
+use crate::gemm::cpu::{DEPTH, MatMut, MatRef, Onto, PANEL, Packed, sgemm_packed};
+use crate::memory::Memory;
+use crate::{Dtype, Error, Result, Tensor};
+
+/// Rows of a weight that are decoded at a time: with 4,096 columns, half of a second-level cache.
+const ROWS: usize = PANEL;
+/// Columns of a weight that a task of the backward multiplies.
+const COLS: usize = 4 * PANEL;
+/// With so few rows of `x` a weight is decoded in small tiles, which stay in the first-level cache.
+const FEW: usize = 32;
 
 /// Applies a frozen four-bit weight: `y = x · Wᵀ`, decoding tile by tile; never holds the whole weight decoded.
 ///
 /// # Shapes
-/// - `x`: `[n, d_in]` f32
+/// - `x`: `[n, d_in]` f32 or bf16
 /// - `weight`: `[d_out, d_in]`
-/// - returns `[n, d_out]` f32
+/// - `rounding`: of the decoded values; those beside a bf16 `x` are bf16 in any case
+/// - returns `[n, d_out]` of the dtype of `x`, summed in f32
 ///
 /// # Gradient
 /// [`linear_backward_input`]; the weight is frozen and receives none.
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `x` is f32.
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `x` is f32 or bf16.
 pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
     let (d_out, d_in) = dimensions(weight)?;
-    x.expect_shape("nf4", "x", &[x.rows(), d_in])?;
-    let mut y = Tensor::result("nf4", &[x.rows(), d_out])?;
-    for_tiles(weight, rounding, |first, tile| {
-        let part = forward(x, tile, None)?; // [n, rows of the tile]
-        let width = tile.rows();
-        for (y, part) in y.f32_mut()?.chunks_exact_mut(d_out).zip(part.f32()?.chunks_exact(width)) {
-            y[first..first + width].copy_from_slice(part);
-        }
-        Ok(())
-    })?;
+    let n = x.rows();
+    x.expect_dims("nf4", "x", &[n, d_in])?;
+    let mut y = Tensor::result("nf4", &[n, d_out])?;
+    let c = MatMut::new(y.f32_mut()?, n, d_out);
+    if x.dtype() == Dtype::Bf16 {
+        narrow(x.bf16()?, weight, d_in, c);
+        return Ok(y.to_bf16());
+    }
+    x.expect_f32("nf4", "x")?;
+    let x = MatRef::new(x.f32()?, n, d_in);
+    c.tiles(std::iter::once(0..n), ROWS).into_par_iter().enumerate().for_each_init(
+        Scratch::default,
+        |scratch, (i, c)| {
+            let rows = i * ROWS..i * ROWS + c.cols();
+            let tile = scratch.values.decode(weight, rounding, &rows, &(0..d_in), d_in);
+            scratch.packed.pack(tile.t());
+            sgemm_packed(1.0, x, &scratch.packed, Onto::Nothing, c);
+        },
+    );
     Ok(y)
+}
+
+/// The product with rows in bfloat16.
+fn narrow(x: &[bf16], weight: &Nf4Weight, d_in: usize, c: MatMut) {
+    let rows = if c.rows() <= FEW { TILE / 8 } else { TILE };
+    let fused = fits_registers(c.rows(), d_in);
+    let bands = std::iter::once(0..c.rows());
+    c.tiles(bands, rows).into_par_iter().enumerate().for_each_init(Memory::new, |tile: &mut Memory<bf16>, (i, c)| {
+        let first = i * rows;
+        #[cfg(target_arch = "x86_64")]
+        if fused {
+            // SAFETY: the processor was asked for the instructions.
+            return unsafe { super::few::multiply(x, weight, first, c) };
+        }
+        tile.resize_dirty(c.cols() * d_in);
+        decode::range(weight, Rounding::Bf16, first * d_in, tile);
+        multiply_block(Rows::new(x, d_in), Rows::new(tile, d_in), c);
+    });
+}
+
+/// Whether a few rows are multiplied without a decoded tile; the bits are the same.
+fn fits_registers(n: usize, d_in: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return n <= super::few::MOST && d_in > 0 && d_in.is_multiple_of(super::BLOCK) && crate::simd::has_avx512_bf16();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// The gradient of [`linear`] with respect to its input: `dx = dy · W`.
 ///
 /// # Shapes
-/// - `dy`: `[n, d_out]` f32
-/// - returns `[n, d_in]` f32
+/// - `dy`: `[n, d_out]` f32 or bf16
+/// - returns `[n, d_in]` of the dtype of `dy`, computed in f32
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `dy` is f32.
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `dy` is f32 or bf16.
 pub fn linear_backward_input(dy: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
     let (d_out, d_in) = dimensions(weight)?;
-    dy.expect_shape("nf4", "dy", &[dy.rows(), d_out])?;
-    let mut dx = Tensor::result("nf4", &[dy.rows(), d_in])?;
-    dx.f32_mut()?.fill(0.0);
-    for_tiles(weight, rounding, |first, tile| {
-        let width = tile.rows();
-        let columns = dy.f32()?.chunks_exact(d_out).flat_map(|row| row[first..first + width].iter().copied()).collect();
-        let part = backward_input(&Tensor::from_f32(&[dy.rows(), width], columns)?, tile)?;
-        dx.f32_mut()?.iter_mut().zip(part.f32()?).for_each(|(total, part)| *total += part);
-        Ok(())
-    })?;
+    let n = dy.rows();
+    dy.expect_dims("nf4", "dy", &[n, d_out])?;
+    if dy.dtype() == Dtype::Bf16 {
+        let wide = Tensor::from_f32(dy.shape(), dy.to_f32())?;
+        return Ok(linear_backward_input(&wide, weight, Rounding::Bf16)?.to_bf16());
+    }
+    dy.expect_f32("nf4", "dy")?;
+    let mut dx = Tensor::result("nf4", &[n, d_in])?;
+    if d_out == 0 {
+        dx.f32_mut()?.fill(0.0);
+    }
+    let dy = MatRef::new(dy.f32()?, n, d_out);
+    let parts = MatMut::new(dx.f32_mut()?, n, d_in).tiles(std::iter::once(0..n), COLS);
+    parts.into_par_iter().enumerate().for_each_init(Scratch::default, |scratch, (i, mut dx)| {
+        let cols = i * COLS..i * COLS + dx.cols();
+        for start in (0..d_out).step_by(DEPTH) {
+            let rows = start..(start + DEPTH).min(d_out);
+            scratch.packed.pack(scratch.values.decode(weight, rounding, &rows, &cols, d_in));
+            let onto = if start == 0 { Onto::Nothing } else { Onto::Result };
+            sgemm_packed(1.0, dy.cols(rows), &scratch.packed, onto, dx.sub(0..n, 0..cols.len()));
+        }
+    });
     Ok(dx)
 }
 
-/// Decodes groups of whole rows, in order, and hands each to `work` with the index of its first row.
-fn for_tiles(weight: &Nf4Weight, rounding: Rounding, mut work: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
-    let (d_out, d_in) = dimensions(weight)?;
-    if d_out * d_in == 0 {
-        return Ok(());
+/// A task's memory.
+#[derive(Default)]
+struct Scratch {
+    values: Values,
+    packed: Packed,
+}
+
+/// Decoded values.
+#[derive(Default)]
+struct Values(Memory<f32>);
+
+impl Values {
+    /// A rectangle of the weight.
+    fn decode(
+        &mut self,
+        weight: &Nf4Weight,
+        rounding: Rounding,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+        d_in: usize,
+    ) -> MatRef<'_> {
+        self.0.resize_dirty(rows.len() * cols.len());
+        for (row, values) in rows.clone().zip(self.0.chunks_exact_mut(cols.len().max(1))) {
+            decode::range(weight, rounding, row * d_in + cols.start, values);
+        }
+        MatRef::new(&self.0, rows.len(), cols.len())
     }
-    // Tiles begin at a block boundary: a multiple of 64 rows always does.
-    let rows = (TILE / d_in / BLOCK).max(1) * BLOCK;
-    for first in (0..d_out).step_by(rows) {
-        let mut tile = Tensor::zeros(&[rows.min(d_out - first), d_in]);
-        cpu::dequantize(weight, rounding, first * d_in / BLOCK, tile.f32_mut()?);
-        work(first, &tile)?;
-    }
-    Ok(())
 }
 
 fn dimensions(weight: &Nf4Weight) -> Result<(usize, usize)> {

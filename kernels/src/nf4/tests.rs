@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::gemm;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{check_gradient, noise_tensor, same_on_threads, weighted_sum};
 
 #[test]
 fn a_block_by_hand() {
@@ -50,16 +50,83 @@ fn double_quantisation_costs_little_and_takes_half_a_byte() {
 }
 
 #[test]
-fn products_agree_with_the_decoded_weight() {
-    for (n, d_out, d_in) in [(0, 2, 3), (1, 1, 1), (3, 130, 96), (5, 300, 4000), (131, 65, 33)] {
+fn products_have_the_bits_of_those_with_the_decoded_weight() {
+    for (n, d_out, d_in) in [
+        (0, 2, 3),
+        (1, 1, 1),
+        (3, 130, 96),
+        (5, 300, 4000),
+        (131, 65, 33),
+        (40, 70, 2112),
+        (1, 9, 64),
+        (2, 70, 4160),
+        (3, 5, 2112),
+        (4, 17, 128),
+    ] {
         let q = quantize(&noise_tensor(3, &[d_out, d_in]), true).unwrap();
         let w = dequantize(&q, Rounding::Bf16).unwrap();
-        let wide = |t: Tensor| t.to_f32().into_iter().map(f64::from).collect::<Vec<_>>();
         let (x, dy) = (noise_tensor(4, &[n, d_in]), noise_tensor(5, &[n, d_out]));
-        let y = linear(&x, &q, Rounding::Bf16).unwrap();
-        assert!(largest_error(y.f32().unwrap(), &wide(gemm::linear(&x, &w, None).unwrap())) < 1e-4);
+        assert_eq!(linear(&x, &q, Rounding::Bf16).unwrap(), gemm::linear(&x, &w, None).unwrap());
         let dx = linear_backward_input(&dy, &q, Rounding::Bf16).unwrap();
-        assert!(largest_error(dx.f32().unwrap(), &wide(gemm::linear_backward_input(&dy, &w).unwrap())) < 1e-4);
+        assert_eq!(dx, gemm::linear_backward_input(&dy, &w).unwrap());
+
+        let (narrow, decoded) = (x.to_bf16(), dequantize_to(&q, Dtype::Bf16).unwrap());
+        assert_eq!(decoded.to_f32(), w.f32().unwrap());
+        let y = linear(&narrow, &q, Rounding::Bf16).unwrap();
+        assert_eq!(y, gemm::linear(&narrow, &decoded, None).unwrap(), "{n} x {d_out} x {d_in}");
+    }
+}
+
+#[test]
+fn any_range_decodes_to_the_same_values() {
+    let q = quantize(&noise_tensor(3, &[7, 100]), true).unwrap();
+    for rounding in [Rounding::F32, Rounding::Bf16, Rounding::F16] {
+        let all = dequantize(&q, rounding).unwrap();
+        for (start, len) in [(0, 700), (0, 1), (63, 2), (64, 64), (65, 200), (699, 1), (130, 0), (5, 7)] {
+            let mut part = vec![f32::NAN; len];
+            decode::range(&q, rounding, start, &mut part);
+            assert_eq!(part, all.f32().unwrap()[start..start + len], "{start} {len}");
+        }
+    }
+    let [f16, f32] = [Dtype::F16, Dtype::F32].map(|dtype| dequantize_to(&q, dtype).unwrap().to_f32());
+    assert_eq!(f16, dequantize(&q, Rounding::F16).unwrap().f32().unwrap());
+    assert_eq!(f32, dequantize(&q, Rounding::F32).unwrap().f32().unwrap());
+}
+
+#[test]
+fn every_set_of_instructions_finds_the_same_values() {
+    let wide: [f32; 16] = CODE.map(|c| c * 0.37);
+    let narrow: [u16; 16] = std::array::from_fn(|i| (i * 4_369 + 7) as u16);
+    let codes: lookup::Codes = std::array::from_fn(|i| (i * 37 + 11) as u8);
+    fn both<L: lookup::Lookup>(w: &[f32; 16], n: &[u16; 16], codes: &lookup::Codes) -> ([f32; BLOCK], [u16; BLOCK]) {
+        let (mut wide, mut narrow) = ([0.0; BLOCK], [0; BLOCK]);
+        // SAFETY: the test asked for the instructions.
+        unsafe {
+            L::wide(w, codes, &mut wide);
+            L::narrow(n, codes, &mut narrow);
+        }
+        (wide, narrow)
+    }
+    let wanted = both::<lookup::Portable>(&wide, &narrow, &codes);
+    assert_eq!(wanted.0[..2], [wide[0], wide[11]]);
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+        fn avx512(w: &[f32; 16], n: &[u16; 16], codes: &lookup::Codes) -> ([f32; BLOCK], [u16; BLOCK]) {
+            both::<lookup::Avx512>(w, n, codes)
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(w: &[f32; 16], n: &[u16; 16], codes: &lookup::Codes) -> ([f32; BLOCK], [u16; BLOCK]) {
+            both::<lookup::Avx2>(w, n, codes)
+        }
+        if crate::simd::has_avx512() {
+            // SAFETY: the processor has the instructions.
+            assert_eq!(unsafe { avx512(&wide, &narrow, &codes) }, wanted);
+        }
+        if crate::simd::has_avx2() {
+            // SAFETY: as above.
+            assert_eq!(unsafe { avx2(&wide, &narrow, &codes) }, wanted);
+        }
     }
 }
 

@@ -87,6 +87,15 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits(power)
 }
 
+/// The bits of the nearest bfloat16; of two equally near ones the even one. Something that is not a number stays so.
+#[inline(always)]
+pub(crate) fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+    // The quiet bit keeps a payload that is cut off from turning into an infinity.
+    (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
+}
+
 /// The error function, to within 2e-7 absolute and, near zero, relative.
 ///
 /// # Source

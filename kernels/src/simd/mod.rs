@@ -64,7 +64,20 @@ pub(crate) fn has_avx2() -> bool {
     chosen() >= Instructions::Avx2
 }
 
+/// Whether to use AVX-512 with its products of bfloat16; if so, the processor has them.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512_bf16() -> bool {
+    has_avx512() && is_x86_feature_detected!("avx512bf16")
+}
+
 vectorised! {
+    /// Rounds to bfloat16.
+    pub(crate) fn round(wide: &[f32], narrow: &mut [half::bf16]) {
+        for (narrow, &wide) in narrow.iter_mut().zip(wide) {
+            *narrow = half::bf16::from_bits(lanes::bf16_bits(wide));
+        }
+    }
+
     /// The sum of `a[i] * b[i]` over the common length.
     pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
         lanes::dot(a, b)

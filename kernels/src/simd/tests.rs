@@ -65,3 +65,11 @@ fn instructions_that_were_asked_for_or_a_warning() {
     assert!(choose(Some("avx512"), Avx2).is_err_and(|w| w.contains("asks for Avx512")));
     assert!(choose(Some("sse"), Avx2).is_err_and(|w| w.contains("none of avx512, avx2, portable")));
 }
+
+#[test]
+fn rounding_to_bfloat16_is_that_of_the_library() {
+    let bits = (0..1u32 << 20).map(|i| i.wrapping_mul(4_093) ^ i << 12);
+    for x in bits.map(f32::from_bits).chain([f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0, 1e-45]) {
+        assert_eq!(lanes::bf16_bits(x), half::bf16::from_f32(x).to_bits(), "{x} of bits {:x}", x.to_bits());
+    }
+}

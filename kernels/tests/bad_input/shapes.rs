@@ -30,6 +30,13 @@ fn operands_of_another_type_are_named() {
                             operation.name
                         );
                     }
+                    // Products take bfloat16 too: then all that is multiplied must be.
+                    Err(Error::Dtype { op, what: "weight", found: Dtype::F32, expected: Dtype::Bf16 }) => {
+                        assert_eq!((op, operand, dtype), ("gemm::linear", "x", Dtype::Bf16));
+                    }
+                    Ok(results) if operation.module() == "nf4" && dtype == Dtype::Bf16 => {
+                        assert_eq!(results[0].dtype(), Dtype::Bf16, "{}", operation.name);
+                    }
                     other => panic!("{} with {operand} of {dtype:?}: {other:?}", operation.name),
                 }
             }

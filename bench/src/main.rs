@@ -1,0 +1,57 @@
+//! Benches beside peers: every figure is taken in turn with its peer's, in the same run, on the same threads.
+//!
+//! A contestant is a child process that answers commands; this program lets one after the other work, so that a change
+//! of the machine's speed meets all of them. `cargo xtask bench` builds it and finds the Python that the peers need.
+
+mod contest;
+mod figures;
+mod machine;
+mod nf4;
+mod retriever;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Benches beside peers in the same run.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// LRURec against PyTorch twins: training steps, memory, top-20 of all users.
+    Retriever(retriever::Options),
+    /// NF4 weights against bitsandbytes: decoding and products.
+    Nf4(nf4::Options),
+    /// A contestant of `retriever`; started by it.
+    #[command(hide = true)]
+    RetrieverContestant {
+        /// The problem, made by `retriever`.
+        problem: PathBuf,
+        /// The initial weights.
+        weights: PathBuf,
+    },
+    /// A contestant of `nf4`; started by it.
+    #[command(hide = true)]
+    Nf4Contestant,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().bench {
+        Bench::Retriever(options) => retriever::run(&options),
+        Bench::Nf4(options) => nf4::run(&options),
+        Bench::RetrieverContestant { problem, weights } => retriever::contestant(&problem, &weights),
+        Bench::Nf4Contestant => nf4::contestant(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
