@@ -8,6 +8,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpu::in_place;
+
 use crate::{Result, Tensor};
 
 /// Applies `x · Φ(x)`, with the normal distribution function `Φ` by way of erf, element by element.

@@ -10,6 +10,8 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use super::cpu::Onto;
+use super::epilogue::Finish;
 use super::view::MatMut;
 use crate::simd::{lanes, vectorised};
 
@@ -52,13 +54,19 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `c = x · wᵀ` on all threads.
-pub(crate) fn multiply(x: Rows, w: Rows, c: MatMut) {
-    let bands = (0..c.rows()).step_by(TILE).map(|row| row..(row + TILE).min(x.len()));
+/// `c = onto + x · wᵀ` on all threads, each part finished by the thread that made it.
+pub(super) fn multiply(x: Rows, w: Rows, onto: Onto, c: MatMut, finish: Finish) {
+    let rows = c.rows();
+    let bands = (0..rows).step_by(TILE).map(|row| row..(row + TILE).min(rows));
     let across = c.cols().div_ceil(TILE).max(1);
-    c.tiles(bands, TILE).into_par_iter().enumerate().for_each(|(i, c)| {
+    c.tiles(bands, TILE).into_par_iter().enumerate().for_each(|(i, mut c)| {
         let [row, col] = [i / across * TILE, i % across * TILE];
-        multiply_block(x.range(row..row + c.rows()), w.range(col..col + c.cols()), c);
+        let (n, cols) = (c.rows(), c.cols());
+        multiply_block(x.range(row..row + n), w.range(col..col + cols), c.sub(0..n, 0..cols));
+        if let Onto::Bias(bias) = onto {
+            (0..n).for_each(|i| crate::simd::add(c.row_mut(i), &bias[col..col + cols]));
+        }
+        finish.apply(row, col, &mut c);
     });
 }
 

@@ -7,6 +7,7 @@ use std::{cell::Cell, ops::Range};
 
 use rayon::prelude::*;
 
+use super::epilogue::Finish;
 use super::micro;
 pub(crate) use super::micro::Onto;
 pub(crate) use super::packed::{DEPTH, PANEL, Packed};
@@ -47,31 +48,43 @@ pub(crate) fn sgemm_packed(alpha: f32, a: MatRef, b: &Packed, onto: Onto, c: Mat
 
 /// `c = onto + alpha · a · b` on all threads.
 pub(crate) fn sgemm(alpha: f32, a: MatRef, b: MatRef, onto: Onto, c: MatMut) {
-    if a.rows * a.cols * b.cols < SMALL {
-        return sgemm_block(alpha, a, b, onto, c);
-    }
+    sgemm_then(alpha, a, b, onto, c, Finish::NOTHING);
+}
+
+/// As [`sgemm`]; every part of the result is finished by the thread that made it.
+pub(super) fn sgemm_then(alpha: f32, a: MatRef, b: MatRef, onto: Onto, mut c: MatMut, finish: Finish) {
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
+    let rows = a.rows;
+    if rows * a.cols * b.cols < SMALL {
+        sgemm_block(alpha, a, b, onto, c.sub(0..rows, 0..b.cols));
+        return finish.apply(0, 0, &mut c);
+    }
     for first in (0..b.cols).step_by(PACKED_COLS) {
         let cols = PACKED_COLS.min(b.cols - first);
         let packed = Packed::new_parallel(b.cols(first..first + cols));
-        partition(a.rows, packed.panels()).into_par_iter().for_each(|(rows, panels)| {
-            let part = first + panels.start * PANEL..first + cols.min(panels.end * PANEL);
-            // SAFETY: the parts are disjoint rectangles inside of `c`, which is not touched otherwise until all are done.
-            let c = unsafe { c.part(rows.clone(), part.clone()) };
-            micro::multiply(alpha, a.rows(rows), &packed, panels, onto.columns(part), c);
+        let (height, width) = partition(rows, packed.panels());
+        let bands = (0..rows).step_by(height).map(|r| r..(r + height).min(rows));
+        let across = packed.panels().div_ceil(width);
+        let parts = c.sub(0..rows, first..first + cols).tiles(bands, width * PANEL);
+        parts.into_par_iter().enumerate().for_each(|(i, mut c)| {
+            let (row, panel) = (i / across * height, i % across * width);
+            let panels = panel..(panel + width).min(packed.panels());
+            let col = first + panel * PANEL;
+            let (rows, cols) = (c.rows, c.cols);
+            let onto = onto.columns(col..col + cols);
+            micro::multiply(alpha, a.rows(row..row + rows), &packed, panels, onto, c.sub(0..rows, 0..cols));
+            finish.apply(row, col, &mut c);
         });
     }
 }
 
-/// Cuts a result into rows and panels: about four parts for every thread, but none so small that packing the left operand
-/// or starting a task would cost more than it saves.
-fn partition(rows: usize, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
+/// The rows and panels of a part: about four parts for every thread, but none so small that packing the left operand or
+/// starting a task would cost more than it saves.
+fn partition(rows: usize, panels: usize) -> (usize, usize) {
     let wanted = 4 * rayon::current_num_threads();
     let height = rows.div_ceil(wanted).next_multiple_of(ROWS).min(MOST_ROWS);
     let bands = rows.div_ceil(height);
-    let width = (panels * bands).div_ceil(wanted).clamp(LEAST_PANELS, panels.max(LEAST_PANELS));
-    let row_parts = (0..rows).step_by(height).map(|r| r..(r + height).min(rows));
-    row_parts.flat_map(|r| (0..panels).step_by(width).map(move |p| (r.clone(), p..(p + width).min(panels)))).collect()
+    (height, (panels * bands).div_ceil(wanted).clamp(LEAST_PANELS, panels.max(LEAST_PANELS)))
 }
 
 /// Adds a row to every row.

@@ -9,6 +9,7 @@
 
 pub(crate) mod bf16;
 pub(crate) mod cpu;
+mod epilogue;
 mod micro;
 mod packed;
 #[cfg(test)]
@@ -20,6 +21,8 @@ mod view;
 use crate::{Dtype, Error, Result, Tensor};
 use bf16::Rows;
 use cpu::{MatMut, MatRef, Onto};
+use epilogue::Finish;
+pub use epilogue::{Activation, Epilogue};
 
 /// Applies a linear layer: `y = x · Wᵀ + b`.
 ///
@@ -35,38 +38,46 @@ use cpu::{MatMut, MatRef, Onto};
 /// # Errors
 /// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] for other dtypes.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_then(x, weight, &Epilogue { bias, ..Epilogue::default() })
+}
+
+/// Applies a linear layer and what follows it: `y = activation(x · Wᵀ + b) + residual`.
+///
+/// # Shapes
+/// As [`linear`]; those of the epilogue are said there.
+///
+/// # Gradient
+/// None: a backward needs what the activation reads. Training calls [`linear`] and the activation.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_then(x: &Tensor, weight: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     const OP: &str = "gemm::linear";
     let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
-    if x.dtype() == Dtype::Bf16 {
-        return linear_bf16(x, weight, bias);
+    let narrow = x.dtype() == Dtype::Bf16;
+    if !narrow {
+        x.expect_f32(OP, "x")?;
     }
-    x.expect_f32(OP, "x")?;
-    weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    weight.expect_dims(OP, "weight", &[d_out, d_in])?;
+    let expected = x.dtype();
+    if weight.dtype() != expected {
+        return Err(Error::Dtype { op: OP, what: "weight", found: weight.dtype(), expected });
+    }
     let mut y = Tensor::result(OP, &[n, d_out])?;
     let mut onto = Onto::Nothing;
-    if let Some(bias) = bias {
+    if let Some(bias) = epilogue.bias {
         bias.expect_shape(OP, "bias", &[d_out])?;
         onto = Onto::Bias(bias.f32()?);
     }
-    let x = MatRef::new(x.f32()?, n, d_in);
-    let w = MatRef::new(weight.f32()?, d_out, d_in);
-    cpu::sgemm(1.0, x, w.t(), onto, MatMut::new(y.f32_mut()?, n, d_out));
-    Ok(y)
-}
-
-/// [`linear`] in bfloat16.
-fn linear_bf16(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    const OP: &str = "gemm::linear";
-    let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
-    weight.expect_dims(OP, "weight", &[d_out, d_in])?;
-    let found = weight.dtype();
-    let w = weight.bf16().map_err(|_| Error::Dtype { op: OP, what: "weight", found, expected: Dtype::Bf16 })?;
-    let mut y = Tensor::result(OP, &[n, d_out])?;
-    bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(w, d_in), MatMut::new(y.f32_mut()?, n, d_out));
-    if let Some(bias) = bias {
-        add_bias(&mut y, bias)?;
+    let finish = Finish::new(OP, epilogue, [n, d_out])?;
+    let c = MatMut::new(y.f32_mut()?, n, d_out);
+    if narrow {
+        bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(weight.bf16()?, d_in), onto, c, finish);
+        return Ok(y.to_bf16());
     }
-    Ok(y.to_bf16())
+    let w = MatRef::new(weight.f32()?, d_out, d_in);
+    cpu::sgemm_then(1.0, MatRef::new(x.f32()?, n, d_in), w.t(), onto, c, finish);
+    Ok(y)
 }
 
 /// Adds a bias to every row of `y`.

@@ -110,8 +110,13 @@ fn fill(b: MatRef, start: usize, panel: usize, out: &mut [f32]) {
     let (rows, _) = out.as_chunks_mut::<PANEL>();
     if b.col_stride == 1 {
         for (p, row) in rows.iter_mut().enumerate() {
-            row[..cols].copy_from_slice(&b.data[(start + p) * b.row_stride + first..][..cols]);
-            row[cols..].fill(0.0);
+            let from = &b.data[(start + p) * b.row_stride + first..];
+            if let Some(whole) = from.first_chunk().filter(|_| cols == PANEL) {
+                *row = *whole;
+            } else {
+                row[..cols].copy_from_slice(&from[..cols]);
+                row[cols..].fill(0.0);
+            }
         }
     } else {
         // A transposed matrix: its columns are the contiguous ones.

@@ -157,7 +157,7 @@ fn products_in_bfloat16_match_the_triple_loop() {
         // In single precision the sums are nearly exact.
         let mut sums = vec![0.0; n * d_out];
         let (x, w) = (bf16::Rows::new(x.bf16().unwrap(), d_in), bf16::Rows::new(w.bf16().unwrap(), d_in));
-        bf16::multiply(x, w, MatMut::new(&mut sums, n, d_out));
+        bf16::multiply(x, w, Onto::Nothing, MatMut::new(&mut sums, n, d_out), Finish::NOTHING);
         let biases = bias.f32().unwrap().iter().cycle();
         wanted.iter_mut().zip(biases).for_each(|(y, b)| *y -= f64::from(*b));
         assert!(largest_error(&sums, &wanted) < 5e-5, "{n} x {d_in} x {d_out}");
@@ -170,11 +170,37 @@ fn bfloat16_has_the_same_bits_with_and_without_its_instruction() {
         let (x, w) = (noise_tensor(1, &[n, d_in]).to_bf16(), noise_tensor(2, &[d_out, d_in]).to_bf16());
         let (x, w) = (x.bf16().unwrap(), w.bf16().unwrap());
         let mut found = vec![0.0; n * d_out];
-        bf16::multiply(bf16::Rows::new(x, d_in), bf16::Rows::new(w, d_in), MatMut::new(&mut found, n, d_out));
+        let (left, right) = (bf16::Rows::new(x, d_in), bf16::Rows::new(w, d_in));
+        bf16::multiply(left, right, Onto::Nothing, MatMut::new(&mut found, n, d_out), Finish::NOTHING);
         for (i, found) in found.iter().enumerate() {
             let [x, w] = [&x[i / d_out * d_in..][..d_in], &w[i % d_out * d_in..][..d_in]];
             let chunks = x.chunks(2048).zip(w.chunks(2048)).map(|(x, w)| bf16::dot(x, w));
             assert_eq!(chunks.reduce(|a, b| a + b).unwrap(), *found);
+        }
+    }
+}
+
+#[test]
+fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
+    for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (7, 13, 5), (131, 67, 129)] {
+        let (x, w) = (noise_tensor(1, &[n, d_in]), noise_tensor(2, &[d_out, d_in]));
+        let (bias, residual) = (noise_tensor(3, &[d_out]), noise_tensor(4, &[n, d_out]));
+        for activation in [Activation::None, Activation::Gelu, Activation::Silu] {
+            let mut wanted = linear(&x, &w, Some(&bias)).unwrap();
+            match activation {
+                Activation::None => {}
+                Activation::Gelu => wanted = crate::gelu::forward(&wanted).unwrap(),
+                Activation::Silu => {
+                    let ones = Tensor::from_f32(wanted.shape(), vec![1.0; wanted.len()]).unwrap();
+                    wanted = crate::swiglu::forward(&wanted, &ones).unwrap();
+                }
+            }
+            wanted.add(&residual).unwrap();
+            let epilogue = Epilogue { bias: Some(&bias), activation, residual: Some(&residual) };
+            assert_eq!(linear_then(&x, &w, &epilogue).unwrap(), wanted);
+            let narrow = linear_then(&x.to_bf16(), &w.to_bf16(), &epilogue).unwrap().to_f32();
+            let wanted: Vec<f64> = wanted.f32().unwrap().iter().map(|&v| f64::from(v)).collect();
+            assert!(largest_error(&narrow, &wanted) < 0.05, "{n} x {d_in} x {d_out} {activation:?}");
         }
     }
 }

@@ -6,7 +6,8 @@ use super::{
     Saved,
     coefficients::{Coefficients, Sums},
 };
-use crate::{Result, Segments, simd::vectorised};
+use crate::simd::{lanes, vectorised};
+use crate::{Result, Segments};
 
 /// Whole sequences are put together until a task has this many rows: a function of the lengths alone.
 const ROWS: usize = 64;
@@ -136,45 +137,90 @@ vectorised! {
         g_im: &mut [f32],
         sums: &mut Sums,
     ) {
+        const LANES: usize = lanes::LANES;
         let state = gamma.len();
-        let (lambda_re, lambda_im) = (&lambda_re[..state], &lambda_im[..state]);
-        let (sum_re, sum_im) = (&mut sums.lambda_re[..state], &mut sums.lambda_im[..state]);
-        let sum_gamma = &mut sums.gamma[..state];
-        let mut carry_re = vec![0.0f32; state];
-        let mut carry_im = vec![0.0f32; state];
-        let mut end = lengths.iter().sum::<usize>();
+        let whole = state / LANES * LANES;
+        // Few channels at a time, so that what they carry and sum up stays in registers.
+        for first in (0..whole).step_by(LANES) {
+            let channels = Channels::<LANES>::new(first, lambda_re, lambda_im, gamma);
+            channels.back(lengths, state, v, h, g_re, g_im, sums);
+        }
+        for first in whole..state {
+            let channel = Channels::<1>::new(first, lambda_re, lambda_im, gamma);
+            channel.back(lengths, state, v, h, g_re, g_im, sums);
+        }
+    }
+}
+
+/// Some neighbouring channels of the state.
+struct Channels<const N: usize> {
+    first: usize,
+    lambda_re: [f32; N],
+    lambda_im: [f32; N],
+    gamma: [f32; N],
+}
+
+impl<const N: usize> Channels<N> {
+    #[inline(always)]
+    fn new(first: usize, lambda_re: &[f32], lambda_im: &[f32], gamma: &[f32]) -> Self {
+        Self { first, lambda_re: at(lambda_re, first), lambda_im: at(lambda_im, first), gamma: at(gamma, first) }
+    }
+
+    /// Goes back over the sequences of a group.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn back(
+        &self,
+        lengths: &[usize],
+        state: usize,
+        v: [&[f32]; 2],
+        h: [&[f32]; 2],
+        g_re: &mut [f32],
+        g_im: &mut [f32],
+        sums: &mut Sums,
+    ) {
+        let mut sum_re: [f32; N] = at(&sums.lambda_re, self.first);
+        let mut sum_im: [f32; N] = at(&sums.lambda_im, self.first);
+        let mut sum_gamma: [f32; N] = at(&sums.gamma, self.first);
+        let mut row = lengths.iter().sum::<usize>();
         for &len in lengths.iter().rev() {
-            carry_re.fill(0.0);
-            carry_im.fill(0.0);
+            let (mut carry_re, mut carry_im) = ([0.0f32; N], [0.0f32; N]);
             for t in (0..len).rev() {
-                end -= 1;
-                let at = end * state;
-                let (v_re, v_im) = (&v[0][at..][..state], &v[1][at..][..state]);
-                let (now_re, now_im) = (&mut g_re[at..][..state], &mut g_im[at..][..state]);
-                let (carry_re, carry_im) = (&mut carry_re[..state], &mut carry_im[..state]);
-                for s in 0..state {
-                    let re = now_re[s] + carry_re[s];
-                    let im = now_im[s] + carry_im[s];
-                    (now_re[s], now_im[s]) = (re, im);
-                    sum_gamma[s] += v_re[s].mul_add(re, v_im[s] * im);
+                row -= 1;
+                let here = row * state + self.first;
+                let (v_re, v_im): ([f32; N], [f32; N]) = (at(v[0], here), at(v[1], here));
+                let (mut re, mut im): ([f32; N], [f32; N]) = (at(g_re, here), at(g_im, here));
+                for s in 0..N {
+                    re[s] += carry_re[s];
+                    im[s] += carry_im[s];
+                    sum_gamma[s] += v_re[s].mul_add(re[s], v_im[s] * im[s]);
                     // What goes on to the state before: conj(λ) g.
-                    carry_re[s] = lambda_re[s].mul_add(re, lambda_im[s] * im);
-                    carry_im[s] = lambda_re[s].mul_add(im, -(lambda_im[s] * re));
+                    carry_re[s] = self.lambda_re[s].mul_add(re[s], self.lambda_im[s] * im[s]);
+                    carry_im[s] = self.lambda_re[s].mul_add(im[s], -(self.lambda_im[s] * re[s]));
                 }
                 if t > 0 {
-                    let before = at - state;
-                    let (h_re, h_im) = (&h[0][before..][..state], &h[1][before..][..state]);
-                    for s in 0..state {
-                        let (re, im) = (now_re[s], now_im[s]);
-                        sum_re[s] += re.mul_add(h_re[s], im * h_im[s]);
-                        sum_im[s] += im.mul_add(h_re[s], -(re * h_im[s]));
+                    let (h_re, h_im): ([f32; N], [f32; N]) = (at(h[0], here - state), at(h[1], here - state));
+                    for s in 0..N {
+                        sum_re[s] += re[s].mul_add(h_re[s], im[s] * h_im[s]);
+                        sum_im[s] += im[s].mul_add(h_re[s], -(re[s] * h_im[s]));
                     }
                 }
-                for s in 0..state {
-                    now_re[s] *= gamma[s];
-                    now_im[s] *= gamma[s];
+                for s in 0..N {
+                    g_re[here + s] = re[s] * self.gamma[s];
+                    g_im[here + s] = im[s] * self.gamma[s];
                 }
             }
         }
+        sums.lambda_re[self.first..][..N].copy_from_slice(&sum_re);
+        sums.lambda_im[self.first..][..N].copy_from_slice(&sum_im);
+        sums.gamma[self.first..][..N].copy_from_slice(&sum_gamma);
     }
+}
+
+/// The values at a place.
+#[inline(always)]
+fn at<const N: usize>(values: &[f32], place: usize) -> [f32; N] {
+    let mut found = [0.0; N];
+    found.copy_from_slice(&values[place..][..N]);
+    found
 }

@@ -18,6 +18,13 @@ pub(super) fn backward(dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], 
 }
 
 vectorised! {
+    /// The gate of every element.
+    pub(crate) fn silu_in_place(x: &mut [f32]) {
+        for x in x {
+            *x /= 1.0 + exp(-*x);
+        }
+    }
+
     fn forward_block(gate: &[f32], up: &[f32], y: &mut [f32]) {
         for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
             *y = g / (1.0 + exp(-g)) * u;

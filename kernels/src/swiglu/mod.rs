@@ -9,6 +9,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpu::silu_in_place;
+
 use crate::{Result, Tensor};
 
 const OP: &str = "swiglu";

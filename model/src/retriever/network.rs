@@ -6,7 +6,9 @@
 use kernels::{
     Segments, Tensor,
     dropout::{self, Mask},
-    embedding, gelu, gemm, layer_norm, lru_scan,
+    embedding, gelu,
+    gemm::{self, Activation, Epilogue},
+    layer_norm, lru_scan,
 };
 
 use super::{
@@ -58,13 +60,26 @@ struct Block {
 
 /// The hidden state of every row, without what a backward needs: `[rows, hidden]`.
 pub(super) fn infer(params: &Params, layers: usize, ids: &[u32], segments: &Segments) -> Result<Tensor> {
-    let sites = Sites { dropout: Dropout::NONE, row_keys: &[] };
     let embedded = embedding::forward(params.get(names::TOKEN)?, ids)?;
     let (mut hidden, _) = norm(params, &names::EMBEDDING_NORM, &embedded)?;
     for layer in 0..layers {
-        hidden = forward_block(params, layer, hidden, segments, &sites)?.0;
+        hidden = infer_block(params, layer, hidden, segments)?;
     }
     Ok(hidden)
+}
+
+/// The bits of [`forward_block`] without dropout.
+fn infer_block(params: &Params, layer: usize, input: Tensor, segments: &Segments) -> Result<Tensor> {
+    let names = BlockNames::new(layer);
+    let (mut mixed, _) = lru_scan::forward(&input, &recurrence_weights(params, &names)?, segments)?;
+    mixed.add(&input)?;
+    let (normed, _) = norm(params, &names.lru_norm, &mixed)?;
+    let [w_1, w_2] = [&names.w_1, &names.w_2].map(|[weight, bias]| (params.get(weight), params.get(bias)));
+    let activated = Epilogue { bias: Some(w_1.1?), activation: Activation::Gelu, residual: None };
+    let inner = gemm::linear_then(&normed, w_1.0?, &activated)?; // [rows, 4 * hidden]
+    let onto_input = Epilogue { bias: Some(w_2.1?), activation: Activation::None, residual: Some(&normed) };
+    let fed = gemm::linear_then(&inner, w_2.0?, &onto_input)?; // [rows, hidden]
+    Ok(norm(params, &names.feed_forward_norm, &fed)?.0)
 }
 
 /// The hidden state of every row: `[rows, hidden]`.
