@@ -19,7 +19,6 @@ impl Contestant {
     pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         let mut child = command
             .env("OMP_WAIT_POLICY", "passive")
-            .env("GOMP_SPINCOUNT", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,20 @@
-//! Medians and their spread.
+//! Medians, their spread, and how they are printed.
 
+use std::fmt::Display;
+
+use anyhow::Result;
 use serde::Serialize;
+
+/// Prints a report as tables; or as one JSON object, and the tables to standard error.
+pub(crate) fn print(report: &(impl Serialize + Display), json: bool) -> Result<()> {
+    if json {
+        eprintln!("{report}");
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
 
 /// The middle and the spread of some measurements.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -43,7 +43,12 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// The most memory that this process held at any time, in bytes.
+/// Lets the system count this process's peak memory anew, where it can; else the peak is that of the whole life.
+pub(crate) fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The most memory that this process held since [`forget_peak`], in bytes.
 pub(crate) fn peak_bytes() -> u64 {
     line("/proc/self/status", "VmHWM").and_then(|l| kib(&l)).unwrap_or(0)
 }

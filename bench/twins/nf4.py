@@ -4,17 +4,16 @@ Reads one JSON command a line from standard input, answers with one JSON object 
 
 dequantize  the whole weight
 product     dequantise, then multiply: what a training forward does
-fused       Linear4bit in evaluation: the weight is repacked once, then a kernel in AVX512-BF16 multiplies codes
+fused       Linear4bit in evaluation on a processor with AVX512-BF16: the weight is repacked once, then the library's own
+            kernel multiplies codes. (With the package `kernels` bitsandbytes would fetch another one from a hub; it
+            says so on standard error.)
 """
 
 import json
-import logging
 import sys
 import time
 
 import torch
-
-logging.disable(logging.WARNING)
 import bitsandbytes as bnb
 import bitsandbytes.functional as F
 
@@ -53,6 +52,8 @@ def work(weights, command):
     if command["path"] == "fused":
         layer = weights.layer(*shape, dtype)
         x = torch.randn(command["rows"], command["d_in"]).to(dtype)
+        layer(x)
+        assert layer.weight.quant_state.packing_format_for_cpu, "bitsandbytes has no fused kernel for this processor"
         return lambda: layer(x)
     codes, state = weights.get(*shape, dtype)
     if command["path"] == "dequantize":

@@ -13,7 +13,8 @@
 //!
 //! # Environment
 //! `MLLM4REC_SIMD=avx512|avx2|portable`, read once, asks for other instructions than the widest that an x86-64 processor
-//! has, so that tests see what other processors do; the bits are the same. What is not known or not there is told once on
+//! has, so that tests see what other processors do; the bits are the same, save for bfloat16 below 1.2e-38
+//! (see [`gemm`]). What is not known or not there is told once on
 //! stderr and passed over.
 
 mod device;

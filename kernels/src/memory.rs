@@ -19,8 +19,46 @@ pub(crate) struct Shelf<T> {
 }
 
 struct Free<T> {
-    by_length: BTreeMap<usize, Vec<Vec<T>>>,
+    by_length: BTreeMap<usize, Vec<Kept<T>>>,
     bytes: usize,
+    /// Counts what was put here.
+    puts: u64,
+}
+
+/// A buffer, and when it came.
+struct Kept<T> {
+    buffer: Vec<T>,
+    put: u64,
+}
+
+impl<T> Free<T> {
+    /// Takes the buffer that came last of some length.
+    fn remove(&mut self, length: usize) -> Option<Vec<T>> {
+        let kept = self.by_length.get_mut(&length)?;
+        let buffer = kept.pop().map(|k| k.buffer);
+        self.taken(length, buffer)
+    }
+
+    /// Takes the buffer that nobody has asked for the longest.
+    fn remove_oldest(&mut self) -> Option<Vec<T>> {
+        // Of one length the first came first.
+        let (&length, _) = self.by_length.iter().min_by_key(|(_, kept)| kept.first().map_or(u64::MAX, |k| k.put))?;
+        let buffer = self.by_length.get_mut(&length).map(|kept| kept.remove(0).buffer);
+        self.taken(length, buffer)
+    }
+
+    fn taken(&mut self, length: usize, buffer: Option<Vec<T>>) -> Option<Vec<T>> {
+        if self.by_length.get(&length).is_some_and(Vec::is_empty) {
+            self.by_length.remove(&length);
+        }
+        self.bytes -= buffer.as_ref().map_or(0, bytes);
+        buffer
+    }
+}
+
+/// The memory of a buffer.
+fn bytes<T>(buffer: &Vec<T>) -> usize {
+    buffer.capacity() * size_of::<T>()
 }
 
 /// An element type that has a shelf.
@@ -45,34 +83,28 @@ shelves!(f32 half::bf16 half::f16);
 
 impl<T: Element> Shelf<T> {
     pub(crate) const fn new() -> Self {
-        Self { free: Mutex::new(Free { by_length: BTreeMap::new(), bytes: 0 }) }
+        Self { free: Mutex::new(Free { by_length: BTreeMap::new(), bytes: 0, puts: 0 }) }
     }
 
     /// A buffer of at least `len` elements and not much more, holding whatever it held.
     fn take(&self, len: usize) -> Option<Vec<T>> {
         let mut free = self.lock();
-        let (&found, buffers) = free.by_length.range_mut(len..=len + len / 4).next()?;
-        let buffer = buffers.pop();
-        if buffers.is_empty() {
-            free.by_length.remove(&found);
-        }
-        free.bytes -= buffer.as_ref().map_or(0, |b| size_of_val(b.as_slice()));
-        buffer
+        let (&found, _) = free.by_length.range(len..=len + len / 4).next()?;
+        free.remove(found)
     }
 
-    /// Keeps a buffer, in place of larger ones if there are too many.
+    /// Keeps a buffer, in place of those that nobody has asked for the longest if there are too many.
     fn put(&self, buffer: Vec<T>) {
+        let mut gone = Vec::new(); // given back behind the lock
         let mut free = self.lock();
-        free.bytes += size_of_val(buffer.as_slice());
-        free.by_length.entry(buffer.len()).or_default().push(buffer);
+        free.bytes += bytes(&buffer);
+        free.puts += 1;
+        let kept = Kept { put: free.puts, buffer };
+        free.by_length.entry(kept.buffer.len()).or_default().push(kept);
         while free.bytes > KEPT_BYTES {
-            let Some(mut largest) = free.by_length.last_entry() else { break };
-            let gone = largest.get_mut().pop();
-            if largest.get().is_empty() {
-                largest.remove();
-            }
-            free.bytes -= gone.map_or(0, |b| size_of_val(b.as_slice()));
+            gone.extend(free.remove_oldest());
         }
+        drop(free);
     }
 
     /// Nothing that can panic happens under the lock, and a shelf is whole at any moment.
@@ -204,6 +236,18 @@ mod tests {
         assert_eq!(clean.as_ptr(), place);
         assert!(clean.iter().all(|&v| v == 0));
         assert_ne!(Memory::<u16>::dirty(500_000).as_ptr(), place, "twice as much as is needed is not taken");
+    }
+
+    #[test]
+    fn a_full_shelf_gives_back_what_came_first() {
+        static SHELF: Shelf<u16> = Shelf::new();
+        let quarter = KEPT_BYTES / size_of::<u16>() / 4;
+        for i in 0..6 {
+            SHELF.put(vec![0; quarter + i]);
+        }
+        let kept: Vec<usize> = SHELF.lock().by_length.keys().copied().collect();
+        assert_eq!(kept, [quarter + 3, quarter + 4, quarter + 5]);
+        assert!(SHELF.lock().bytes <= KEPT_BYTES);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::contest::Contestant;
+use crate::figures;
 use crate::machine::Machine;
 pub(crate) use ours::contestant;
 use report::{Report, Row};
@@ -37,7 +38,7 @@ pub(crate) struct Options {
     /// Numbers of threads, each with turns of its own.
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
-    /// One JSON object with every figure, instead of tables.
+    /// One JSON object with every figure; the tables go to standard error.
     #[arg(long)]
     json: bool,
 }
@@ -99,12 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         rows.push(measure(case, options.rounds, &mut ours, &mut theirs)?);
     }
     let report = Report { machine, rounds: options.rounds, rows };
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{report}");
-    }
-    Ok(())
+    figures::print(&report, options.json)
 }
 
 fn cases(threads: &[usize]) -> Vec<Case> {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::contest::Contestant;
+use crate::figures;
 use crate::machine::Machine;
 pub(crate) use ours::contestant;
 use problem::Problem;
@@ -43,7 +44,7 @@ pub(crate) struct Options {
     /// One of `beauty` and `movielens`; both if absent.
     #[arg(long)]
     only: Option<String>,
-    /// One JSON object with every figure, instead of tables.
+    /// One JSON object with every figure; the tables go to standard error.
     #[arg(long)]
     json: bool,
 }
@@ -56,12 +57,10 @@ enum Task {
     Golden { folder: PathBuf, name: String },
     /// Train from the start without dropout; say the losses.
     Curve { steps: usize },
-    /// Train on; say the time of every step.
+    /// Train on; say the time of every step, and the most memory meanwhile.
     Train { first: usize, steps: usize },
     /// The best `k` items of some users.
     Top { first: usize, users: usize, k: usize },
-    /// The most memory so far.
-    Peak,
 }
 
 /// A task and the threads to do it on.
@@ -101,12 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     let report = Report { machine, rounds: options.rounds, shapes };
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{report}");
-    }
-    Ok(())
+    figures::print(&report, options.json)
 }
 
 fn measure(options: &Options, name: &'static str) -> Result<Shape> {
@@ -120,7 +114,7 @@ fn measure(options: &Options, name: &'static str) -> Result<Shape> {
     let curves = entries.iter_mut().filter(|e| e.layout != Some("all")).map(|e| curve(e, options));
     let curves: Vec<Vec<f64>> = curves.collect::<Result<_>>()?;
     let measured = rounds(options, &problem, &mut entries, name)?;
-    Ok(Shape::new(&problem, golden, &curves, measured))
+    Shape::new(&problem, golden, &curves, &measured)
 }
 
 fn start(options: &Options, problem: &Path, weights: &Path) -> Result<Vec<Entry>> {
@@ -168,18 +162,17 @@ fn rounds(options: &Options, problem: &Problem, entries: &mut [Entry], name: &st
         eprintln!("{name}: round {round} of {}", options.rounds);
         for (e, entry) in entries.iter_mut().enumerate() {
             for (t, &threads) in options.threads.iter().enumerate() {
-                let first = round * entry.steps % (problem.batches.len() - entry.steps);
+                let first = round * 20 % (problem.batches.len() - entry.steps);
                 let task = Task::Train { first, steps: entry.steps };
                 let train: Answer = entry.contestant.ask(&Order { task, threads })?;
-                let peak: Answer = entry.contestant.ask(&Order { task: Task::Peak, threads })?;
                 let users = entry.users.min(problem.histories.len());
                 let task = Task::Top { first: 0, users, k: K };
                 let top: Answer = entry.contestant.ask(&Order { task, threads })?;
                 if round == 0 {
-                    measured.push(Measured::new(entry.contestant.name, threads, peak.bytes, users, top.ids));
+                    measured.push(Measured::new(entry.contestant.name, threads, users, top.ids));
                     continue;
                 }
-                measured[e * options.threads.len() + t].add(train.milliseconds, top.milliseconds);
+                measured[e * options.threads.len() + t].add(train, top);
             }
         }
     }

@@ -5,12 +5,15 @@ use std::fmt::{self, Display, Formatter};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::Answer;
 use super::problem::Problem;
 use crate::figures::{Ratio, Spread};
 use crate::machine::Machine;
 
 /// A twin that is further than this from the golden file is no twin.
 const TOLERANCE: f64 = 1e-4;
+/// Loss curves that are further apart than this, relative, do not lie on each other.
+const CURVE_TOLERANCE: f64 = 1e-3;
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -46,6 +49,7 @@ impl Golden {
 pub(super) struct Measured {
     name: &'static str,
     threads: usize,
+    /// While it trained.
     peak_bytes: u64,
     users: usize,
     ids: Vec<Vec<u32>>,
@@ -56,13 +60,14 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    pub(super) fn new(name: &'static str, threads: usize, peak_bytes: u64, users: usize, ids: Vec<Vec<u32>>) -> Self {
-        Self { name, threads, peak_bytes, users, ids, steps: Vec::new(), top: Vec::new() }
+    pub(super) fn new(name: &'static str, threads: usize, users: usize, ids: Vec<Vec<u32>>) -> Self {
+        Self { name, threads, peak_bytes: 0, users, ids, steps: Vec::new(), top: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, steps: Vec<f64>, top: Vec<f64>) {
-        self.steps.push(steps);
-        self.top.push(top.into_iter().map(|ms| ms / self.users as f64).collect());
+    pub(super) fn add(&mut self, train: Answer, top: Answer) {
+        self.peak_bytes = self.peak_bytes.max(train.bytes);
+        self.steps.push(train.milliseconds);
+        self.top.push(top.milliseconds.into_iter().map(|ms| ms / self.users as f64).collect());
     }
 
     fn row(&self, ours: &Self, steps_per_epoch: f64) -> Row {
@@ -122,13 +127,17 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn new(problem: &Problem, golden: Golden, curves: &[Vec<f64>], measured: Vec<Measured>) -> Self {
+    pub(super) fn new(problem: &Problem, golden: Golden, curves: &[Vec<f64>], measured: &[Measured]) -> Result<Self> {
+        let curve_difference = curve_difference(curves);
+        if curve_difference > CURVE_TOLERANCE {
+            bail!("our losses are up to {curve_difference:.1e} away from a twin's (relative)");
+        }
         let steps_per_epoch = problem.windows.div_ceil(problem.batch_size) as f64;
         let ours: Vec<&Measured> = measured.iter().filter(|m| m.name == measured[0].name).collect();
         let beside = |m: &Measured| ours.iter().find(|o| o.threads == m.threads).copied().unwrap_or(ours[0]);
         let rows: Vec<Row> = measured.iter().map(|m| m.row(beside(m), steps_per_epoch)).collect();
         let median = |m: &Measured| Spread::of(m.steps.concat()).median;
-        Self {
+        Ok(Self {
             name: problem.name.clone(),
             items: problem.items,
             max_length: problem.max_length,
@@ -136,11 +145,11 @@ impl Shape {
             labels_per_step: problem.labels() as f64 / problem.batches.len() as f64,
             users: problem.histories.len(),
             golden,
-            curve_difference: curve_difference(curves),
+            curve_difference,
             curve_steps: curves[0].len(),
             thread_gain: median(ours[0]) / median(ours[ours.len() - 1]),
             rows,
-        }
+        })
     }
 }
 

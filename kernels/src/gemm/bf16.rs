@@ -10,7 +10,6 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::cpu::Onto;
 use super::epilogue::Finish;
 use super::view::MatMut;
 use crate::simd::{lanes, vectorised};
@@ -54,8 +53,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `c = onto + x · wᵀ` on all threads, each part finished by the thread that made it.
-pub(super) fn multiply(x: Rows, w: Rows, onto: Onto, c: MatMut, finish: Finish) {
+/// `c = bias + x · wᵀ` on all threads, each part finished by the thread that made it.
+pub(super) fn multiply(x: Rows, w: Rows, bias: Option<&[f32]>, c: MatMut, finish: Finish) {
     let rows = c.rows();
     let bands = (0..rows).step_by(TILE).map(|row| row..(row + TILE).min(rows));
     let across = c.cols().div_ceil(TILE).max(1);
@@ -63,7 +62,7 @@ pub(super) fn multiply(x: Rows, w: Rows, onto: Onto, c: MatMut, finish: Finish) 
         let [row, col] = [i / across * TILE, i % across * TILE];
         let (n, cols) = (c.rows(), c.cols());
         multiply_block(x.range(row..row + n), w.range(col..col + cols), c.sub(0..n, 0..cols));
-        if let Onto::Bias(bias) = onto {
+        if let Some(bias) = bias {
             (0..n).for_each(|i| crate::simd::add(c.row_mut(i), &bias[col..col + cols]));
         }
         finish.apply(row, col, &mut c);

@@ -55,6 +55,9 @@ pub(crate) fn sgemm(alpha: f32, a: MatRef, b: MatRef, onto: Onto, c: MatMut) {
 pub(super) fn sgemm_then(alpha: f32, a: MatRef, b: MatRef, onto: Onto, mut c: MatMut, finish: Finish) {
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
     let rows = a.rows;
+    if rows == 0 || b.cols == 0 {
+        return;
+    }
     if rows * a.cols * b.cols < SMALL {
         sgemm_block(alpha, a, b, onto, c.sub(0..rows, 0..b.cols));
         return finish.apply(0, 0, &mut c);

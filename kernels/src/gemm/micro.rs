@@ -1,6 +1,7 @@
 //! The innermost product: a few rows of `a` times one panel of packed columns, held in registers.
 //!
-//! Every element of the result is one chain of fused multiply-adds over `k` in ascending order, whatever the instruction
+//! Every element of the result is a chain of fused multiply-adds over `k` in ascending order, in blocks of
+//! [`DEPTH`] that are added in order, whatever the instruction
 //! set, the place of the element or the size of the matrix. So its bits depend on its row and its column alone: a row
 //! gives the same result in any batch, on any number of threads and on any processor.
 //!

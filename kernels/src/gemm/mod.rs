@@ -1,6 +1,6 @@
 //! Dense matrix products: the linear layer and its gradients.
 //!
-//! Every element of a result is one chain of fused multiply-adds in a fixed order: its bits depend on its row and its
+//! Every element of a result is made of chains of fused multiply-adds in a fixed order: its bits depend on its row and its
 //! column alone, not on the other rows, the number of threads or the instruction set. So what is not finite in a row of
 //! the left operand reaches that row of the result and no other, and in a column of the right one that column.
 //!
@@ -64,19 +64,16 @@ pub fn linear_then(x: &Tensor, weight: &Tensor, epilogue: &Epilogue<'_>) -> Resu
         return Err(Error::Dtype { op: OP, what: "weight", found: weight.dtype(), expected });
     }
     let mut y = Tensor::result(OP, &[n, d_out])?;
-    let mut onto = Onto::Nothing;
-    if let Some(bias) = epilogue.bias {
-        bias.expect_shape(OP, "bias", &[d_out])?;
-        onto = Onto::Bias(bias.f32()?);
-    }
+    let bias =
+        epilogue.bias.map(|bias| bias.expect_shape(OP, "bias", &[d_out]).and_then(|()| bias.f32())).transpose()?;
     let finish = Finish::new(OP, epilogue, [n, d_out])?;
     let c = MatMut::new(y.f32_mut()?, n, d_out);
     if narrow {
-        bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(weight.bf16()?, d_in), onto, c, finish);
+        bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(weight.bf16()?, d_in), bias, c, finish);
         return Ok(y.to_bf16());
     }
     let w = MatRef::new(weight.f32()?, d_out, d_in);
-    cpu::sgemm_then(1.0, MatRef::new(x.f32()?, n, d_in), w.t(), onto, c, finish);
+    cpu::sgemm_then(1.0, MatRef::new(x.f32()?, n, d_in), w.t(), bias.map_or(Onto::Nothing, Onto::Bias), c, finish);
     Ok(y)
 }
 

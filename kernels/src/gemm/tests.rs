@@ -157,7 +157,7 @@ fn products_in_bfloat16_match_the_triple_loop() {
         // In single precision the sums are nearly exact.
         let mut sums = vec![0.0; n * d_out];
         let (x, w) = (bf16::Rows::new(x.bf16().unwrap(), d_in), bf16::Rows::new(w.bf16().unwrap(), d_in));
-        bf16::multiply(x, w, Onto::Nothing, MatMut::new(&mut sums, n, d_out), Finish::NOTHING);
+        bf16::multiply(x, w, None, MatMut::new(&mut sums, n, d_out), Finish::NOTHING);
         let biases = bias.f32().unwrap().iter().cycle();
         wanted.iter_mut().zip(biases).for_each(|(y, b)| *y -= f64::from(*b));
         assert!(largest_error(&sums, &wanted) < 5e-5, "{n} x {d_in} x {d_out}");
@@ -171,7 +171,7 @@ fn bfloat16_has_the_same_bits_with_and_without_its_instruction() {
         let (x, w) = (x.bf16().unwrap(), w.bf16().unwrap());
         let mut found = vec![0.0; n * d_out];
         let (left, right) = (bf16::Rows::new(x, d_in), bf16::Rows::new(w, d_in));
-        bf16::multiply(left, right, Onto::Nothing, MatMut::new(&mut found, n, d_out), Finish::NOTHING);
+        bf16::multiply(left, right, None, MatMut::new(&mut found, n, d_out), Finish::NOTHING);
         for (i, found) in found.iter().enumerate() {
             let [x, w] = [&x[i / d_out * d_in..][..d_in], &w[i % d_out * d_in..][..d_in]];
             let chunks = x.chunks(2048).zip(w.chunks(2048)).map(|(x, w)| bf16::dot(x, w));

@@ -30,13 +30,21 @@ impl<'a> MatRef<'a> {
     }
 
     /// Some of the rows.
+    ///
+    /// # Panics
+    /// If there are fewer: a mistake of the caller.
     pub(super) fn rows(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.rows, "rows of a matrix lie outside of it");
         let data = &self.data[(range.start * self.row_stride).min(self.data.len())..];
         Self { data, rows: range.len(), ..self }
     }
 
     /// Some of the columns.
+    ///
+    /// # Panics
+    /// If there are fewer: a mistake of the caller.
     pub(crate) fn cols(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.cols, "columns of a matrix lie outside of it");
         let data = &self.data[(range.start * self.col_stride).min(self.data.len())..];
         Self { data, cols: range.len(), ..self }
     }

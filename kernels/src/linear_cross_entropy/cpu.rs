@@ -43,10 +43,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A function of the number of classes alone, as nothing about a row may depend on its company.
-    pub(super) fn new(classes: usize) -> Self {
+    /// A function of the weight's shape alone, as nothing about a row may depend on its company. Groups also keep the
+    /// weight, packed in both layouts.
+    pub(super) fn new(classes: usize, d: usize) -> Self {
         let rows = HELD / classes.max(1) / ROWS * ROWS;
-        if rows > 0 { Self { rows, held: true } } else { Self::COMPUTED_AGAIN }
+        if rows > 0 && classes * d <= 2 * HELD { Self { rows, held: true } } else { Self::COMPUTED_AGAIN }
     }
 
     /// All rows in one group, tiles computed again.

@@ -1,7 +1,7 @@
 //! Softmax cross-entropy over a large set of classes, fused with the projection that makes the logits.
 //!
-//! The `n × V` logits are never held: they are made tile by tile, reduced to one log-sum-exp per row, and made again
-//! in the backward pass.
+//! The `n × V` logits are never held: they are made tile by tile and reduced to one log-sum-exp per row. The backward makes
+//! them again or, for some thousand classes, goes through the rows in groups whose tiles it keeps in between.
 //!
 //! What is not finite in a row of `x` makes NaN of its loss and its `dx`, and of `dW` and `db`, even with a `row_scale` of
 //! 0; in the weight or the bias of a class it makes NaN of everything. A logit of minus infinity alone is a class that
@@ -89,7 +89,13 @@ pub fn forward_backward(
     let gradients =
         cpu::Gradients { dw: dw.map(Tensor::f32_mut).transpose()?, db: db.map(Tensor::f32_mut).transpose()? };
     let mut dx = Tensor::dirty(&[problem.n, problem.d]);
-    let rows = cpu::forward_backward(&problem, cpu::Plan::new(problem.classes), row_scale, gradients, dx.f32_mut()?);
+    let rows = cpu::forward_backward(
+        &problem,
+        cpu::Plan::new(problem.classes, problem.d),
+        row_scale,
+        gradients,
+        dx.f32_mut()?,
+    );
     Ok(Output { losses: rows.iter().map(softmax::Row::loss).collect(), dx })
 }
 

@@ -4,11 +4,13 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::lookup::{Codes, Lookup, Portable};
-use super::{BLOCK, CODE, Magnitudes, NESTED_BLOCK, Nf4Weight, Rounding, dynamic_code};
+use super::{BLOCK, CODE, Magnitudes, Nf4Weight, Rounding};
 use crate::simd::lanes;
 
 /// Values of one task.
 const TASK: usize = 256 * BLOCK;
+/// Blocks whose magnitudes are worked out at a time.
+const AT_ONCE: usize = 32;
 
 /// A float type that a weight can be decoded to.
 pub(super) trait Value: Copy + Default + Send + Sync + 'static {
@@ -144,15 +146,12 @@ unsafe fn look_up<T: Value, L: Lookup>(
     codes: &[Codes],
     values: &mut [[T; BLOCK]],
 ) {
-    let dynamic = dynamic_code();
-    for ((block, codes), values) in (first..).zip(codes).zip(values) {
-        let magnitude = match magnitudes {
-            Magnitudes::Plain(values) => values[block],
-            Magnitudes::Double { codes, scales, offset } => {
-                dynamic[usize::from(codes[block])] * scales[block / NESTED_BLOCK] + offset
-            }
-        };
-        // SAFETY: that of this function.
-        unsafe { T::look_up::<L>(&T::table(magnitude, rounding), codes, values) };
+    for (i, (codes, values)) in codes.chunks(AT_ONCE).zip(values.chunks_mut(AT_ONCE)).enumerate() {
+        let mut found = [0.0; AT_ONCE];
+        magnitudes.read(first + i * AT_ONCE, &mut found[..values.len()]);
+        for ((codes, values), &magnitude) in codes.iter().zip(values).zip(&found) {
+            // SAFETY: that of this function.
+            unsafe { T::look_up::<L>(&T::table(magnitude, rounding), codes, values) };
+        }
     }
 }

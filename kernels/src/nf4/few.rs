@@ -1,6 +1,7 @@
 //! Products of a few rows in bfloat16, decoded in registers: what one token asks of a weight.
 //!
-//! The order of summation is that of `gemm/bf16.rs`, and so are the bits. Where the processor has no products of
+//! The order of summation is that of `gemm/bf16.rs`, and so are the bits, as long as no decoded value is below 1.2e-38.
+//! Where the processor has no products of
 //! bfloat16, `product.rs` decodes tiles.
 
 use std::arch::x86_64::*;

@@ -55,33 +55,36 @@ impl Magnitudes {
         }
     }
 
-    /// The magnitude of one block. The product comes first, then the sum, each rounded: the bits are bitsandbytes'.
+    /// The magnitude of one block.
     #[inline(always)]
     fn get(&self, block: usize) -> f32 {
         match self {
             Self::Plain(values) => values[block],
             Self::Double { codes, scales, offset } => {
-                dynamic_code()[codes[block] as usize] * scales[block / NESTED_BLOCK] + offset
+                doubly_quantised(codes[block], scales[block / NESTED_BLOCK], *offset, dynamic_code())
             }
         }
     }
-}
 
-impl Magnitudes {
     /// The magnitudes of neighbouring blocks.
     #[inline(always)]
     fn read(&self, first: usize, values: &mut [f32]) {
         match self {
             Self::Plain(all) => values.copy_from_slice(&all[first..first + values.len()]),
             Self::Double { codes, scales, offset } => {
-                let dynamic = dynamic_code();
-                let codes = &codes[first..first + values.len()];
+                let (dynamic, codes) = (dynamic_code(), &codes[first..first + values.len()]);
                 for ((block, value), &code) in (first..).zip(values).zip(codes) {
-                    *value = dynamic[usize::from(code)] * scales[block / NESTED_BLOCK] + offset;
+                    *value = doubly_quantised(code, scales[block / NESTED_BLOCK], *offset, dynamic);
                 }
             }
         }
     }
+}
+
+/// The product comes first, then the sum, each rounded: the bits are bitsandbytes'.
+#[inline(always)]
+fn doubly_quantised(code: u8, scale: f32, offset: f32, dynamic: &[f32; 256]) -> f32 {
+    dynamic[usize::from(code)] * scale + offset
 }
 
 /// A weight in four bits.

@@ -38,6 +38,7 @@ pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tens
     let n = x.rows();
     x.expect_dims("nf4", "x", &[n, d_in])?;
     let mut y = Tensor::result("nf4", &[n, d_out])?;
+    let d_out = if n == 0 { 0 } else { d_out }; // of no rows nothing is decoded
     let c = MatMut::new(y.f32_mut()?, n, d_out);
     if x.dtype() == Dtype::Bf16 {
         narrow(x.bf16()?, weight, d_in, c);

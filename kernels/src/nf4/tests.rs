@@ -140,12 +140,28 @@ fn the_input_gradient_agrees_with_finite_differences() {
 
 #[test]
 fn threads_do_not_change_the_bits() {
-    let (w, x) = (noise_tensor(9, &[300, 1111]), noise_tensor(10, &[40, 1111]));
-    same_on_threads(|| {
-        let q = quantize(&w, true).unwrap();
-        let y = linear(&x, &q, Rounding::Bf16).unwrap();
-        (q, y)
-    });
+    for (n, d_out, d_in) in [(40, 300, 1111), (1, 130, 128), (70, 70, 640)] {
+        let (w, x) = (noise_tensor(9, &[d_out, d_in]), noise_tensor(10, &[n, d_in]));
+        let dy = noise_tensor(11, &[n, d_out]);
+        same_on_threads(|| {
+            let q = quantize(&w, true).unwrap();
+            let y = [&x, &x.to_bf16()].map(|x| linear(x, &q, Rounding::Bf16).unwrap());
+            let dx = linear_backward_input(&dy, &q, Rounding::Bf16).unwrap();
+            (q, y, dx)
+        });
+    }
+}
+
+#[test]
+fn weights_without_columns_or_rows_give_zeros_or_nothing() {
+    for (n, d_out, d_in) in [(2, 3, 0), (2, 0, 3), (0, 3, 64)] {
+        let q = quantize(&noise_tensor(1, &[d_out, d_in]), true).unwrap();
+        for x in [noise_tensor(2, &[n, d_in]), noise_tensor(2, &[n, d_in]).to_bf16()] {
+            let y = linear(&x, &q, Rounding::Bf16).unwrap();
+            assert_eq!((y.shape(), y.dtype()), (&[n, d_out][..], x.dtype()));
+            assert!(y.to_f32().iter().all(|&v| v == 0.0));
+        }
+    }
 }
 
 #[test]

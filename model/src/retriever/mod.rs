@@ -180,6 +180,7 @@ impl LruRec {
     /// # Errors
     /// [`Error::Kernel`] for an item beyond the catalogue or an empty sequence.
     pub fn encode(&self, batch: &PackedBatch) -> Result<Tensor> {
+        batch.segments.last_rows()?;
         let mut states = Vec::with_capacity(batch.segments.len() * self.config.hidden);
         for part in batch.parts(ROWS_AT_ONCE) {
             let hidden = self.infer(&part)?;
