@@ -69,6 +69,7 @@ fn pair<const M: usize>(
             std::array::from_fn(|i| x[i][start..start + len].as_chunks().0),
             &magnitudes,
             std::array::from_fn(|j| codes[j][start / 2..(start + len) / 2].as_chunks().0),
+            PAIR * x[0].len() / 2,
         );
         for (products, sums) in products.iter_mut().zip(sums) {
             for (product, sum) in products.iter_mut().zip(sums) {
@@ -79,13 +80,15 @@ fn pair<const M: usize>(
     products
 }
 
-/// The lanes' sums over some blocks. A function of its own, so that they stay in registers.
+/// The lanes' sums over some blocks; `ahead` bytes behind their codes lie those that come next. A function of its own, so
+/// that the sums stay in registers.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 fn chunk<const M: usize>(
     x: [&[[bf16; BLOCK]]; M],
     magnitudes: &[[f32; CHUNK / BLOCK]; PAIR],
     codes: [&[[u8; BLOCK / 2]]; PAIR],
+    ahead: usize,
 ) -> [[__m512; PAIR]; M] {
     // SAFETY: the table of codes is 16 floats.
     let table = unsafe { _mm512_loadu_ps(CODE.as_ptr()) };
@@ -95,6 +98,8 @@ fn chunk<const M: usize>(
     for block in 0..blocks {
         for j in 0..PAIR {
             let scaled = _mm512_cvtneps_pbh(_mm512_mul_ps(table, _mm512_set1_ps(magnitudes[j][block])));
+            // The next pair of rows lies behind this one: too far for the processor to see that it comes next.
+            _mm_prefetch::<_MM_HINT_T0>(codes[j][block].as_ptr().wrapping_add(ahead).cast());
             let halves = decode(scaled, &codes[j][block]);
             for (half, values) in halves.into_iter().enumerate() {
                 for i in 0..M {
