@@ -22,6 +22,8 @@ fn tests(instructions: &'static str) -> Result<Step> {
     // The target is named so that the flags do not reach build scripts and macros.
     let mut command =
         cargo(&["test", "--release", "--no-fail-fast", "--package", "mllm4rec-kernels", "--target", "host-tuple"]);
+    // Examples of the documentation are linked without the sanitizer, so they stay out.
+    command.args(["--lib", "--tests"]);
     command
         .env("CARGO_TARGET_DIR", target_folder()?.join("sanitize"))
         // Sanitizers are unstable options, which this makes a stable compiler accept: no other toolchain is needed.
