@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Smaller buffers are left to the allocator, which keeps them itself.
 const SMALLEST_BYTES: usize = 32 * 1024;
+/// What a processor reads at a time.
+const LINE_BYTES: usize = 64;
 /// The most that one shelf keeps.
 const KEPT_BYTES: usize = 512 << 20;
 
@@ -114,39 +116,49 @@ impl<T: Element> Shelf<T> {
 }
 
 /// A buffer that goes back to its shelf when it is dropped.
+///
+/// Its elements begin with a cache line, so that vectors read from it cross none; but not those of a buffer that was
+/// made elsewhere.
 pub(crate) struct Memory<T: Element> {
     buffer: Vec<T>,
+    start: usize,
     len: usize,
 }
 
 impl<T: Element> Memory<T> {
     /// No elements.
     pub(crate) const fn new() -> Self {
-        Self { buffer: Vec::new(), len: 0 }
+        Self { buffer: Vec::new(), start: 0, len: 0 }
+    }
+
+    /// The elements behind the first cache line that begins in a buffer.
+    fn aligned(buffer: Vec<T>, len: usize) -> Self {
+        let start = buffer.as_ptr().align_offset(LINE_BYTES).min(buffer.len() - len);
+        Self { buffer, start, len }
     }
 
     /// A buffer whose elements are whatever an earlier one left: for what is written before it is read.
     pub(crate) fn dirty(len: usize) -> Self {
-        let buffer = if len * size_of::<T>() < SMALLEST_BYTES { None } else { T::shelf().take(len) };
-        let buffer = buffer.unwrap_or_else(|| vec![T::default(); room(len, size_of::<T>())]);
-        Self { buffer, len }
+        let room = room::<T>(len);
+        let buffer = if room * size_of::<T>() < SMALLEST_BYTES { None } else { T::shelf().take(len + slack::<T>()) };
+        Self::aligned(buffer.unwrap_or_else(|| vec![T::default(); room]), len)
     }
 
     /// A buffer of zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        let taken = if len * size_of::<T>() < SMALLEST_BYTES { None } else { T::shelf().take(len) };
-        match taken {
-            Some(mut buffer) => {
-                buffer[..len].fill(T::default());
-                Self { buffer, len }
-            }
-            None => Self { buffer: vec![T::default(); room(len, size_of::<T>())], len },
+        let room = room::<T>(len);
+        let taken = if room * size_of::<T>() < SMALLEST_BYTES { None } else { T::shelf().take(len + slack::<T>()) };
+        if let Some(buffer) = taken {
+            let mut memory = Self::aligned(buffer, len);
+            memory.fill(T::default());
+            return memory;
         }
+        Self::aligned(vec![T::default(); room], len)
     }
 
     /// Another length; what the elements are then is not said.
     pub(crate) fn resize_dirty(&mut self, len: usize) {
-        if len <= self.buffer.len() {
+        if len <= self.buffer.len() - self.start {
             self.len = len;
         } else {
             *self = Self::dirty(len);
@@ -155,16 +167,22 @@ impl<T: Element> Memory<T> {
 }
 
 /// The length of a new buffer: a few sizes serve batches that differ a little.
-fn room(len: usize, element_bytes: usize) -> usize {
-    if len * element_bytes < SMALLEST_BYTES {
-        return len;
+fn room<T>(len: usize) -> usize {
+    if len == 0 {
+        return 0;
     }
-    len.next_multiple_of(len.next_power_of_two() / 16)
+    let len = len + slack::<T>();
+    if len * size_of::<T>() < SMALLEST_BYTES { len } else { len.next_multiple_of(len.next_power_of_two() / 16) }
+}
+
+/// Elements that may lie before the first cache line of a buffer; none of those that are aligned in any case.
+const fn slack<T>() -> usize {
+    if align_of::<T>() < LINE_BYTES { LINE_BYTES / size_of::<T>() } else { 0 }
 }
 
 impl<T: Element> From<Vec<T>> for Memory<T> {
     fn from(buffer: Vec<T>) -> Self {
-        Self { len: buffer.len(), buffer }
+        Self { start: 0, len: buffer.len(), buffer }
     }
 }
 
@@ -194,13 +212,13 @@ impl<T: Element> Deref for Memory<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.buffer[..self.len]
+        &self.buffer[self.start..][..self.len]
     }
 }
 
 impl<T: Element> DerefMut for Memory<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.buffer[..self.len]
+        &mut self.buffer[self.start..][..self.len]
     }
 }
 
@@ -254,6 +272,10 @@ mod tests {
     fn small_and_empty_buffers_are_left_to_the_allocator() {
         assert!(Memory::<f32>::zeros(0).is_empty());
         assert_eq!(*Memory::<f32>::from(vec![1.0, 2.0]).clone(), [1.0, 2.0]);
+        for len in [1, 31, 100_003] {
+            let memory = Memory::<f32>::dirty(len);
+            assert_eq!((memory.as_ptr().align_offset(LINE_BYTES), memory.len()), (0, len));
+        }
         let mut grown = Memory::<f32>::new();
         grown.resize_dirty(5);
         assert_eq!(grown.len(), 5);

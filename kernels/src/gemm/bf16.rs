@@ -144,7 +144,7 @@ fn step(x: &[bf16; STEP], w: &[bf16; STEP], sums: &mut [f32; STEP / 2]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::sum_tree;
+pub(crate) use avx512::{as_bf16, as_words, sum_tree};
 
 /// The same with the instruction for it.
 #[cfg(target_arch = "x86_64")]
@@ -206,10 +206,19 @@ mod avx512 {
         sums
     }
 
+    /// The same bits as 32 values of bfloat16.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
-    fn as_bf16(v: __m512i) -> __m512bh {
+    pub(crate) fn as_bf16(v: __m512i) -> __m512bh {
         // SAFETY: both are 64 bytes, of which every pattern is allowed.
+        unsafe { std::mem::transmute(v) }
+    }
+
+    /// The bits of 32 values of bfloat16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(crate) fn as_words(v: __m512bh) -> __m512i {
+        // SAFETY: as above.
         unsafe { std::mem::transmute(v) }
     }
 

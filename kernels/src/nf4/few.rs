@@ -1,141 +1,140 @@
-//! Products of a few rows in bfloat16, decoded in registers: what one token asks of a weight.
+//! Products of a few rows in bfloat16, decoded in registers: what one token, or a handful, asks of a weight.
 //!
 //! The order of summation is that of `gemm/bf16.rs`, and so are the bits, as long as no decoded value is below 1.2e-38.
-//! Where the processor has no products of
-//! bfloat16, `product.rs` decodes tiles.
+//! Where the processor has no products of bfloat16, `product.rs` decodes tiles.
 
 use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::lookup::{Avx512, Codes};
 use super::{BLOCK, CODE, Nf4Weight};
-use crate::gemm::bf16::{CHUNK, STEP, sum_tree};
+use crate::gemm::bf16::{CHUNK, STEP, as_bf16, as_words, sum_tree};
 use crate::gemm::cpu::MatMut;
+use crate::memory::Memory;
 
-/// The most rows of `x`; more are worth a decoded tile.
-pub(super) const MOST: usize = 4;
-/// Rows of the weight at a time, so that their sums do not wait for each other.
-const PAIR: usize = 2;
+/// The most rows of `x` at a time: the registers hold no more sums.
+pub(super) const MOST: usize = 8;
 
-/// `c = x · wᵀ` for the rows of the weight from `first` on; the columns of `c` are those rows.
-///
-/// Whole blocks make up a row of the weight, and `x` has `c.rows()` rows, at most [`MOST`].
-///
-/// # Safety
-/// The processor has AVX-512 with products of bfloat16.
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-pub(super) unsafe fn multiply(x: &[bf16], weight: &Nf4Weight, first: usize, c: MatMut) {
-    match c.rows() {
-        0 => {}
-        1 => rows::<1>(x, weight, first, c),
-        2 => rows::<2>(x, weight, first, c),
-        _ => rows::<MOST>(x, weight, first, c),
-    }
+/// Whether rows of this length can be multiplied here; the bits are those of the product with a decoded tile.
+pub(super) fn can_multiply(d_in: usize) -> bool {
+    d_in > 0 && d_in.is_multiple_of(BLOCK) && crate::simd::has_avx512_bf16()
 }
 
-/// As [`multiply`]; of fewer than `M` rows the last one counts several times.
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-fn rows<const M: usize>(x: &[bf16], weight: &Nf4Weight, first: usize, mut c: MatMut) {
-    let (n, d_in) = (c.rows(), x.len() / c.rows());
-    let x: [&[bf16]; M] = std::array::from_fn(|i| &x[i.min(n - 1) * d_in..][..d_in]);
-    for col in (0..c.cols()).step_by(PAIR) {
-        let row = |j: usize| first + (col + j).min(c.cols() - 1);
-        let codes: [&[u8]; PAIR] = std::array::from_fn(|j| &weight.codes[row(j) * d_in / 2..][..d_in / 2]);
-        let blocks: [usize; PAIR] = std::array::from_fn(|j| row(j) * d_in / BLOCK);
-        let products = pair(x, weight, codes, blocks);
-        for (i, products) in products.iter().enumerate().take(n) {
-            let end = (col + PAIR).min(c.cols());
-            c.row_mut(i)[col..end].copy_from_slice(&products[..end - col]);
-        }
-    }
+/// Rows of `x`, block by block: one behind the other lie what all rows have in the first block, in the second, and so on.
+pub(super) struct Rows {
+    n: usize,
+    /// Rows that there is place for; those behind the `n` are zero.
+    places: usize,
+    values: Memory<bf16>,
 }
 
-/// The products of `M` rows with two rows of the weight, whose first blocks are given.
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-fn pair<const M: usize>(
-    x: [&[bf16]; M],
-    weight: &Nf4Weight,
-    codes: [&[u8]; PAIR],
-    blocks: [usize; PAIR],
-) -> [[f32; PAIR]; M] {
-    let mut products = [[0.0; PAIR]; M];
-    for start in (0..x[0].len()).step_by(CHUNK) {
-        let len = CHUNK.min(x[0].len() - start);
-        let mut magnitudes = [[0.0; CHUNK / BLOCK]; PAIR];
-        for (magnitudes, first) in magnitudes.iter_mut().zip(blocks) {
-            weight.magnitudes.read(first + start / BLOCK, &mut magnitudes[..len / BLOCK]);
+impl Rows {
+    /// Rows of `d_in` values, one or more and at most [`MOST`].
+    pub(super) fn new(x: &[bf16], d_in: usize) -> Self {
+        let (n, blocks) = (x.len() / d_in, d_in / BLOCK);
+        let places = [1, 2, 4, MOST].into_iter().find(|&places| places >= n).unwrap_or(n);
+        let mut values = Memory::zeros(places * blocks * BLOCK);
+        for (i, block) in x.chunks_exact(BLOCK).enumerate() {
+            let [row, at] = [i / blocks, i % blocks];
+            values[(at * places + row) * BLOCK..][..BLOCK].copy_from_slice(block);
         }
-        let sums = chunk::<M>(
-            std::array::from_fn(|i| x[i][start..start + len].as_chunks().0),
-            &magnitudes,
-            std::array::from_fn(|j| codes[j][start / 2..(start + len) / 2].as_chunks().0),
-            PAIR * x[0].len() / 2,
-        );
-        for (products, sums) in products.iter_mut().zip(sums) {
-            for (product, sum) in products.iter_mut().zip(sums) {
-                *product = if start == 0 { sum_tree(sum) } else { *product + sum_tree(sum) };
+        Self { n, places, values }
+    }
+
+    /// The number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.n
+    }
+
+    /// `c = x · wᵀ` for the rows of the weight from `first` on; the columns of `c` are those rows.
+    ///
+    /// A row of the weight is as long as one of `x`, which [`can_multiply`] allows.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 with products of bfloat16.
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    pub(super) unsafe fn multiply(&self, weight: &Nf4Weight, first: usize, c: MatMut) {
+        // Four sums or more are enough not to wait for each other.
+        match self.places {
+            1 => self.rows::<1, 4>(weight, first, c),
+            2 => self.rows::<2, 4>(weight, first, c),
+            4 => self.rows::<4, 2>(weight, first, c),
+            _ => self.rows::<MOST, 2>(weight, first, c),
+        }
+    }
+
+    /// As [`multiply`](Self::multiply), with `M` places and `N` rows of the weight at a time; of fewer than `N` the last
+    /// one counts several times.
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    fn rows<const M: usize, const N: usize>(&self, weight: &Nf4Weight, first: usize, mut c: MatMut) {
+        let (x, _) = self.values.as_chunks::<BLOCK>().0.as_chunks::<M>();
+        let row_blocks = x.len();
+        for (chunk, x) in x.chunks(CHUNK / BLOCK).enumerate() {
+            for col in (0..c.cols()).step_by(N) {
+                let width = N.min(c.cols() - col);
+                let blocks =
+                    std::array::from_fn(|j| (first + col + j.min(width - 1)) * row_blocks + chunk * CHUNK / BLOCK);
+                let sums = products::<M, N>(x, weight, blocks, N * row_blocks);
+                for (i, sums) in sums.into_iter().enumerate().take(self.n) {
+                    for (c, sum) in c.row_mut(i)[col..col + width].iter_mut().zip(sums) {
+                        *c = if chunk == 0 { sum_tree(sum) } else { *c + sum_tree(sum) };
+                    }
+                }
             }
         }
     }
-    products
 }
 
-/// The lanes' sums over some blocks; `ahead` bytes behind their codes lie those that come next. A function of its own, so
-/// that the sums stay in registers.
+/// The lanes' sums of the products of `M` rows with parts of `N` rows of the weight that begin with `blocks`; `ahead`
+/// blocks behind them lie those that come next.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+fn products<const M: usize, const N: usize>(
+    x: &[[[bf16; BLOCK]; M]],
+    weight: &Nf4Weight,
+    blocks: [usize; N],
+    ahead: usize,
+) -> [[__m512; N]; M] {
+    let mut magnitudes = [[0.0; CHUNK / BLOCK]; N];
+    for (magnitudes, first) in magnitudes.iter_mut().zip(blocks) {
+        weight.magnitudes.read(first, &mut magnitudes[..x.len()]);
+    }
+    let (codes, _) = weight.codes.as_chunks::<{ BLOCK / 2 }>();
+    sum::<M, N>(x, &magnitudes, blocks.map(|first| &codes[first..first + x.len()]), ahead)
+}
+
+/// The sums of [`products`]. A function of its own, so that they stay in registers.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-fn chunk<const M: usize>(
-    x: [&[[bf16; BLOCK]]; M],
-    magnitudes: &[[f32; CHUNK / BLOCK]; PAIR],
-    codes: [&[[u8; BLOCK / 2]]; PAIR],
+fn sum<const M: usize, const N: usize>(
+    x: &[[[bf16; BLOCK]; M]],
+    magnitudes: &[[f32; CHUNK / BLOCK]; N],
+    codes: [&[Codes]; N],
     ahead: usize,
-) -> [[__m512; PAIR]; M] {
+) -> [[__m512; N]; M] {
     // SAFETY: the table of codes is 16 floats.
     let table = unsafe { _mm512_loadu_ps(CODE.as_ptr()) };
-    let mut sums = [[_mm512_setzero_ps(); PAIR]; M];
-    let blocks = x[0].len().min(CHUNK / BLOCK);
-    assert!(x.iter().all(|x| x.len() >= blocks) && codes.iter().all(|c| c.len() >= blocks), "rows differ in length");
-    for block in 0..blocks {
-        for j in 0..PAIR {
-            let scaled = _mm512_cvtneps_pbh(_mm512_mul_ps(table, _mm512_set1_ps(magnitudes[j][block])));
-            // The next pair of rows lies behind this one: too far for the processor to see that it comes next.
-            _mm_prefetch::<_MM_HINT_T0>(codes[j][block].as_ptr().wrapping_add(ahead).cast());
-            let halves = decode(scaled, &codes[j][block]);
-            for (half, values) in halves.into_iter().enumerate() {
-                for i in 0..M {
-                    // SAFETY: half of a block of `x` is 32 values.
-                    let x = unsafe { _mm512_loadu_si512(x[i][block].as_ptr().add(half * STEP).cast()) };
-                    sums[i][j] = _mm512_dpbf16_ps(sums[i][j], as_bf16(x), as_bf16(values));
+    let mut sums = [[_mm512_setzero_ps(); N]; M];
+    assert!(codes.iter().all(|codes| codes.len() == x.len()), "rows differ in length");
+    for (block, x) in x.iter().enumerate().take(CHUNK / BLOCK) {
+        let mut values = [[_mm512_setzero_si512(); N]; 2];
+        for j in 0..N {
+            // The next rows lie behind these: too far for the processor to see that they come next.
+            _mm_prefetch::<_MM_HINT_T0>(codes[j].as_ptr().wrapping_add(block + ahead).cast());
+            let scaled = _mm512_mul_ps(table, _mm512_set1_ps(magnitudes[j][block]));
+            let twice = as_words(_mm512_cvtne2ps_pbh(scaled, scaled));
+            // SAFETY: the processor has the instructions.
+            [values[0][j], values[1][j]] = unsafe { Avx512::narrow_registers(twice, &codes[j][block]) };
+        }
+        for (half, values) in values.into_iter().enumerate() {
+            for i in 0..M {
+                // SAFETY: half of a block of `x` is 32 values.
+                let x = unsafe { _mm512_loadu_si512(x[i].as_ptr().add(half * STEP).cast()) };
+                for j in 0..N {
+                    sums[i][j] = _mm512_dpbf16_ps(sums[i][j], as_bf16(x), as_bf16(values[j]));
                 }
             }
         }
     }
     sums
-}
-
-/// The values of a block: each lane receives the two bytes that its code lies in, shifts the code to the lowest bits and
-/// is looked up by these.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-fn decode(table: __m256bh, codes: &[u8; BLOCK / 2]) -> [__m512i; 2] {
-    let lanes = _mm512_set_epi16(
-        7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0,
-    );
-    let shifts = _mm512_set1_epi64(0x0008_000c_0000_0004);
-    // SAFETY: both are 32 bytes, of which every pattern is allowed.
-    let table = _mm512_broadcast_i64x4(unsafe { std::mem::transmute::<__m256bh, __m256i>(table) });
-    let look_up = |half: usize| {
-        // SAFETY: half of a block's codes is 16 bytes.
-        let bytes = unsafe { _mm_loadu_si128(codes.as_ptr().add(16 * half).cast()) };
-        let words = _mm512_permutexvar_epi16(lanes, _mm512_castsi128_si512(bytes));
-        _mm512_permutexvar_epi16(_mm512_srlv_epi16(words, shifts), table)
-    };
-    [look_up(0), look_up(1)]
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn as_bf16(v: __m512i) -> __m512bh {
-    // SAFETY: both are 64 bytes, of which every pattern is allowed.
-    unsafe { std::mem::transmute(v) }
 }

@@ -80,19 +80,38 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn narrow(table: &[u16; 16], codes: &Codes, values: &mut [u16; BLOCK]) {
-            // SAFETY: as above; the permutation looks at five bits, so the table stands in both halves.
+            // SAFETY: as above.
             unsafe {
                 let table = _mm512_broadcast_i64x4(_mm256_loadu_si256(table.as_ptr().cast()));
+                for (half, found) in Self::narrow_registers(table, codes).into_iter().enumerate() {
+                    _mm512_storeu_si512(values.as_mut_ptr().add(32 * half).cast(), found);
+                }
+            }
+        }
+    }
+
+    impl Avx512 {
+        /// The 16-bit values of the codes of one block; the table stands in both halves of its register, for the
+        /// permutation looks at five bits.
+        ///
+        /// # Safety
+        /// The processor has the instructions.
+        #[inline(always)]
+        #[allow(unused_unsafe)]
+        pub(in crate::nf4) unsafe fn narrow_registers(table: __m512i, codes: &Codes) -> [__m512i; 2] {
+            // SAFETY: the caller vouches for the instructions; half of a block's codes is 16 bytes.
+            unsafe {
                 let shifts = _mm512_set1_epi64(0x0008_000c_0000_0004);
                 let lanes = _mm512_set_epi16(
                     7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0,
                 );
-                for half in 0..2 {
-                    let bytes = _mm512_castsi128_si512(_mm_loadu_si128(codes.as_ptr().add(16 * half).cast()));
+                let mut halves = [table; 2];
+                for (i, half) in halves.iter_mut().enumerate() {
+                    let bytes = _mm512_castsi128_si512(_mm_loadu_si128(codes.as_ptr().add(16 * i).cast()));
                     let index = _mm512_srlv_epi16(_mm512_permutexvar_epi16(lanes, bytes), shifts);
-                    let found = _mm512_permutexvar_epi16(index, table);
-                    _mm512_storeu_si512(values.as_mut_ptr().add(32 * half).cast(), found);
+                    *half = _mm512_permutexvar_epi16(index, table);
                 }
+                halves
             }
         }
     }

@@ -66,15 +66,23 @@ impl Magnitudes {
         }
     }
 
-    /// The magnitudes of neighbouring blocks.
-    #[inline(always)]
+    /// The magnitudes of neighbouring blocks. A function of its own: with the instructions of its callers it would become
+    /// gathers, which take longer.
+    #[inline(never)]
     fn read(&self, first: usize, values: &mut [f32]) {
         match self {
             Self::Plain(all) => values.copy_from_slice(&all[first..first + values.len()]),
             Self::Double { codes, scales, offset } => {
-                let (dynamic, codes) = (dynamic_code(), &codes[first..first + values.len()]);
-                for ((block, value), &code) in (first..).zip(values).zip(codes) {
-                    *value = doubly_quantised(code, scales[block / NESTED_BLOCK], *offset, dynamic);
+                let (dynamic, mut block, mut values) = (dynamic_code(), first, values);
+                // As many at a time as share a scale.
+                while !values.is_empty() {
+                    let here = (NESTED_BLOCK - block % NESTED_BLOCK).min(values.len());
+                    let (now, later) = values.split_at_mut(here);
+                    let scale = scales[block / NESTED_BLOCK];
+                    for (value, &code) in now.iter_mut().zip(&codes[block..block + here]) {
+                        *value = doubly_quantised(code, scale, *offset, dynamic);
+                    }
+                    (block, values) = (block + here, later);
                 }
             }
         }

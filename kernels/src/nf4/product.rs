@@ -7,6 +7,8 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::few;
 use super::{Nf4Weight, Rounding, decode};
 use crate::gemm::bf16::{Rows, TILE, multiply_block};
 use crate::gemm::cpu::{DEPTH, MatMut, MatRef, Onto, PANEL, Packed, sgemm_packed};
@@ -17,8 +19,9 @@ use crate::{Dtype, Error, Result, Tensor};
 const ROWS: usize = PANEL;
 /// Columns of a weight that a task of the backward multiplies.
 const COLS: usize = 4 * PANEL;
-/// With so few rows of `x` a weight is decoded in small tiles, which stay in the first-level cache.
-const FEW: usize = 32;
+/// With so few rows of `x` a weight is decoded in registers, once for every [`few::MOST`], where the processor can.
+#[cfg(target_arch = "x86_64")]
+const FEW: usize = 16;
 
 /// Applies a frozen four-bit weight: `y = x · Wᵀ`, decoding tile by tile; never holds the whole weight decoded.
 ///
@@ -60,28 +63,24 @@ pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tens
 
 /// The product with rows in bfloat16.
 fn narrow(x: &[bf16], weight: &Nf4Weight, d_in: usize, c: MatMut) {
-    let rows = if c.rows() <= FEW { TILE / 8 } else { TILE };
-    let fused = fits_registers(c.rows(), d_in);
-    let bands = std::iter::once(0..c.rows());
-    c.tiles(bands, rows).into_par_iter().enumerate().for_each_init(Memory::new, |tile: &mut Memory<bf16>, (i, c)| {
-        let first = i * rows;
-        #[cfg(target_arch = "x86_64")]
-        if fused {
-            // SAFETY: the processor was asked for the instructions.
-            return unsafe { super::few::multiply(x, weight, first, c) };
-        }
+    let n = c.rows();
+    let tiles = c.tiles(std::iter::once(0..n), TILE);
+    #[cfg(target_arch = "x86_64")]
+    if (1..=FEW).contains(&n) && few::can_multiply(d_in) {
+        let bands: Vec<few::Rows> = x.chunks(few::MOST * d_in).map(|x| few::Rows::new(x, d_in)).collect();
+        return tiles.into_par_iter().enumerate().for_each(|(i, mut c)| {
+            for (band, x) in bands.iter().enumerate() {
+                let (rows, cols) = (band * few::MOST..(band * few::MOST + x.len()), 0..c.cols());
+                // SAFETY: the processor was asked for the instructions.
+                unsafe { x.multiply(weight, i * TILE, c.sub(rows, cols)) };
+            }
+        });
+    }
+    tiles.into_par_iter().enumerate().for_each_init(Memory::new, |tile: &mut Memory<bf16>, (i, c)| {
         tile.resize_dirty(c.cols() * d_in);
-        decode::range(weight, Rounding::Bf16, first * d_in, tile);
+        decode::range(weight, Rounding::Bf16, i * TILE * d_in, tile);
         multiply_block(Rows::new(x, d_in), Rows::new(tile, d_in), c);
     });
-}
-
-/// Whether a few rows are multiplied without a decoded tile; the bits are the same.
-fn fits_registers(n: usize, d_in: usize) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return n <= super::few::MOST && d_in > 0 && d_in.is_multiple_of(super::BLOCK) && crate::simd::has_avx512_bf16();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 /// The gradient of [`linear`] with respect to its input: `dx = dy · W`.

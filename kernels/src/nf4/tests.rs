@@ -62,6 +62,9 @@ fn products_have_the_bits_of_those_with_the_decoded_weight() {
         (2, 70, 4160),
         (3, 5, 2112),
         (4, 17, 128),
+        (7, 67, 192),
+        (13, 130, 2176),
+        (16, 3, 64),
     ] {
         let q = quantize(&noise_tensor(3, &[d_out, d_in]), true).unwrap();
         let w = dequantize(&q, Rounding::Bf16).unwrap();
