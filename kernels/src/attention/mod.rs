@@ -4,6 +4,7 @@
 //! What is not finite makes NaN in its own sequence and in no other. There it may reach earlier rows too, causal or not:
 //! hidden values are weighed with 0, and 0 times NaN is NaN.
 
+mod cache;
 mod cpu;
 mod layout;
 mod operands;
@@ -13,6 +14,7 @@ mod reference;
 mod tests;
 
 use crate::{Error, Result, Tensor};
+pub use cache::{Cache, step};
 use layout::Layout;
 pub use operands::{Mask, Operands, Prefix, Shape};
 

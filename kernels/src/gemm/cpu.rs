@@ -65,20 +65,36 @@ pub(super) fn sgemm_then(alpha: f32, a: MatRef, b: MatRef, onto: Onto, mut c: Ma
     for first in (0..b.cols).step_by(PACKED_COLS) {
         let cols = PACKED_COLS.min(b.cols - first);
         let packed = Packed::new_parallel(b.cols(first..first + cols));
-        let (height, width) = partition(rows, packed.panels());
-        let bands = (0..rows).step_by(height).map(|r| r..(r + height).min(rows));
-        let across = packed.panels().div_ceil(width);
-        let parts = c.sub(0..rows, first..first + cols).tiles(bands, width * PANEL);
-        parts.into_par_iter().enumerate().for_each(|(i, mut c)| {
-            let (row, panel) = (i / across * height, i % across * width);
-            let panels = panel..(panel + width).min(packed.panels());
-            let col = first + panel * PANEL;
-            let (rows, cols) = (c.rows, c.cols);
-            let onto = onto.columns(col..col + cols);
-            micro::multiply(alpha, a.rows(row..row + rows), &packed, panels, onto, c.sub(0..rows, 0..cols));
-            finish.apply(row, col, &mut c);
-        });
+        multiply_parts(alpha, a, &packed, first, onto, c.sub(0..rows, first..first + cols), finish);
     }
+}
+
+/// As [`sgemm_then`], with a right operand that is packed already.
+pub(super) fn sgemm_packed_then(a: MatRef, b: &Packed, onto: Onto, mut c: MatMut, finish: Finish) {
+    assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
+    let (rows, cols) = (a.rows, b.cols);
+    if rows * a.cols * cols < SMALL {
+        sgemm_packed(1.0, a, b, onto, c.sub(0..rows, 0..cols));
+        return finish.apply(0, 0, &mut c);
+    }
+    multiply_parts(1.0, a, b, 0, onto, c, finish);
+}
+
+/// The columns of a result from `first` on, in parts that the threads share.
+fn multiply_parts(alpha: f32, a: MatRef, packed: &Packed, first: usize, onto: Onto, c: MatMut, finish: Finish) {
+    let rows = a.rows;
+    let (height, width) = partition(rows, packed.panels());
+    let bands = (0..rows).step_by(height).map(|r| r..(r + height).min(rows));
+    let across = packed.panels().div_ceil(width);
+    c.tiles(bands, width * PANEL).into_par_iter().enumerate().for_each(|(i, mut c)| {
+        let (row, panel) = (i / across * height, i % across * width);
+        let panels = panel..(panel + width).min(packed.panels());
+        let col = first + panel * PANEL;
+        let (rows, cols) = (c.rows, c.cols);
+        let onto = onto.columns(col..col + cols);
+        micro::multiply(alpha, a.rows(row..row + rows), packed, panels, onto, c.sub(0..rows, 0..cols));
+        finish.apply(row, col, &mut c);
+    });
 }
 
 /// The rows and panels of a part: about four parts for every thread, but none so small that packing the left operand or

@@ -13,6 +13,8 @@ pub enum Activation {
     Gelu,
     /// `x / (1 + exp(-x))`, the gate of [`swiglu`].
     Silu,
+    /// `max(x, 0)`; NaN stays NaN.
+    Relu,
 }
 
 /// `y = activation(product + bias) + residual`.
@@ -60,6 +62,7 @@ impl<'a> Finish<'a> {
                 Activation::None => {}
                 Activation::Gelu => gelu::in_place(y),
                 Activation::Silu => swiglu::silu_in_place(y),
+                Activation::Relu => y.iter_mut().filter(|v| **v < 0.0).for_each(|v| *v = 0.0),
             }
             if let Some(residual) = self.residual {
                 simd::add(y, &residual[(row + i) * self.cols + col..][..y.len()]);

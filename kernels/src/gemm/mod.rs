@@ -20,7 +20,7 @@ mod view;
 
 use crate::{Dtype, Error, Result, Tensor};
 use bf16::Rows;
-use cpu::{MatMut, MatRef, Onto};
+use cpu::{MatMut, MatRef, Onto, Packed};
 use epilogue::Finish;
 pub use epilogue::{Activation, Epilogue};
 
@@ -74,6 +74,97 @@ pub fn linear_then(x: &Tensor, weight: &Tensor, epilogue: &Epilogue<'_>) -> Resu
     }
     let w = MatRef::new(weight.f32()?, d_out, d_in);
     cpu::sgemm_then(1.0, MatRef::new(x.f32()?, n, d_in), w.t(), bias.map_or(Onto::Nothing, Onto::Bias), c, finish);
+    Ok(y)
+}
+
+/// A weight that is multiplied with again and again, laid out for it once.
+///
+/// Laying out a weight costs about as much as multiplying a few rows with it, which is what a decoder does at every step.
+#[derive(Debug)]
+pub struct PackedWeight {
+    layout: Layout,
+    d_out: usize,
+    d_in: usize,
+}
+
+enum Layout {
+    F32(Packed),
+    /// Rows of bfloat16 are read as they are.
+    Bf16(Tensor),
+}
+
+impl std::fmt::Debug for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32(_) => "F32",
+            Self::Bf16(_) => "Bf16",
+        })
+    }
+}
+
+impl PackedWeight {
+    /// Lays out a weight.
+    ///
+    /// # Shapes
+    /// - `weight`: `[d_out, d_in]` f32 or bf16
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are two dimensions; [`Error::Dtype`] for other dtypes.
+    pub fn new(weight: Tensor) -> Result<Self> {
+        const OP: &str = "gemm::PackedWeight";
+        let &[d_out, d_in] = weight.shape() else {
+            return Err(Error::shape(OP, "weight", weight.shape(), "[d_out, d_in]"));
+        };
+        let layout = match weight.dtype() {
+            Dtype::Bf16 => Layout::Bf16(weight),
+            _ => {
+                let w = MatRef::new(weight.expect_f32(OP, "weight")?, d_out, d_in);
+                Layout::F32(Packed::new_parallel(w.t()))
+            }
+        };
+        Ok(Self { layout, d_out, d_in })
+    }
+
+    /// Outputs and inputs.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 2] {
+        [self.d_out, self.d_in]
+    }
+}
+
+/// [`linear_then`] with a weight that is laid out already; the bits are the same.
+///
+/// # Shapes
+/// - `x`: `[n, d_in]` f32, any number of leading dimensions; beside a weight in bfloat16 its values are rounded to that
+/// - returns `[n, d_out]` f32
+///
+/// # Gradient
+/// None, as of [`linear_then`].
+///
+/// # Errors
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `x` is f32.
+pub fn linear_packed(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>) -> Result<Tensor> {
+    const OP: &str = "gemm::linear_packed";
+    let (n, [d_out, d_in]) = (x.rows(), weight.shape());
+    if x.cols() != d_in {
+        return Err(Error::shape(OP, "x", x.shape(), format!("[n, {d_in}]")));
+    }
+    x.expect_f32(OP, "x")?;
+    let mut y = Tensor::result(OP, &[n, d_out])?;
+    let bias = epilogue.bias.map(|bias| bias.expect_shape(OP, "bias", &[d_out]).and_then(|()| bias.f32()));
+    let bias = bias.transpose()?;
+    let finish = Finish::new(OP, epilogue, [n, d_out])?;
+    let c = MatMut::new(y.f32_mut()?, n, d_out);
+    match &weight.layout {
+        Layout::F32(packed) => {
+            let onto = bias.map_or(Onto::Nothing, Onto::Bias);
+            cpu::sgemm_packed_then(MatRef::new(x.f32()?, n, d_in), packed, onto, c, finish);
+        }
+        Layout::Bf16(w) => {
+            let x = x.to_bf16();
+            bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(w.bf16()?, d_in), bias, c, finish);
+        }
+    }
     Ok(y)
 }
 

@@ -185,7 +185,7 @@ fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
     for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (7, 13, 5), (131, 67, 129)] {
         let (x, w) = (noise_tensor(1, &[n, d_in]), noise_tensor(2, &[d_out, d_in]));
         let (bias, residual) = (noise_tensor(3, &[d_out]), noise_tensor(4, &[n, d_out]));
-        for activation in [Activation::None, Activation::Gelu, Activation::Silu] {
+        for activation in [Activation::None, Activation::Gelu, Activation::Silu, Activation::Relu] {
             let mut wanted = linear(&x, &w, Some(&bias)).unwrap();
             match activation {
                 Activation::None => {}
@@ -194,10 +194,15 @@ fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
                     let ones = Tensor::from_f32(wanted.shape(), vec![1.0; wanted.len()]).unwrap();
                     wanted = crate::swiglu::forward(&wanted, &ones).unwrap();
                 }
+                Activation::Relu => wanted.f32_mut().unwrap().iter_mut().for_each(|v| *v = v.max(0.0)),
             }
             wanted.add(&residual).unwrap();
             let epilogue = Epilogue { bias: Some(&bias), activation, residual: Some(&residual) };
             assert_eq!(linear_then(&x, &w, &epilogue).unwrap(), wanted);
+            let [wide, packed] = [&w, &w.to_bf16()].map(|w| PackedWeight::new(w.clone()).unwrap());
+            assert_eq!(linear_packed(&x, &wide, &epilogue).unwrap(), wanted);
+            let packed = linear_packed(&x, &packed, &epilogue).unwrap();
+            assert_eq!(packed.to_bf16(), linear_then(&x.to_bf16(), &w.to_bf16(), &epilogue).unwrap());
             let narrow = linear_then(&x.to_bf16(), &w.to_bf16(), &epilogue).unwrap().to_f32();
             let wanted: Vec<f64> = wanted.f32().unwrap().iter().map(|&v| f64::from(v)).collect();
             assert!(largest_error(&narrow, &wanted) < 0.05, "{n} x {d_in} x {d_out} {activation:?}");

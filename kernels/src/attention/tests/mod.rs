@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bits;
+mod cache;
 mod errors;
 mod gradients;
 

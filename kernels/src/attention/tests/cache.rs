@@ -1,0 +1,62 @@
+use super::*;
+use crate::attention::cache::{Cache, step};
+use crate::testing::same_on_threads;
+
+const SHAPE: Shape = Shape { heads: 6, kv_heads: 3, head_dim: 5 };
+
+/// Rows of three sequences, one after the other.
+fn rows(seed: u64, each: usize, width: usize) -> Tensor {
+    noise_tensor(seed, &[3 * each, width])
+}
+
+/// Row `at` of every sequence.
+fn pick(t: &Tensor, each: usize, at: usize) -> Tensor {
+    let values = (0..3).flat_map(|s| t.f32().unwrap()[(s * each + at) * t.cols()..][..t.cols()].to_vec());
+    Tensor::from_f32(&[3, t.cols()], values.collect()).unwrap()
+}
+
+#[test]
+fn steps_give_what_causal_attention_gives() {
+    let (q, k, v) = (rows(1, 7, 30), rows(2, 7, 15), rows(3, 7, 15));
+    let segments = Segments::from_lengths([7, 7, 7]);
+    let (whole, _) = forward(&Operands::new(&q, &k, &v, Mask::Causal(&segments)), &SHAPE).unwrap();
+    let mut cache = Cache::new(3, 7, &SHAPE).unwrap();
+    for at in 0..7 {
+        cache.append(&pick(&k, 7, at), &pick(&v, 7, at)).unwrap();
+        let found = step(&pick(&q, 7, at), &cache, &SHAPE).unwrap();
+        let wanted: Vec<f64> = pick(&whole, 7, at).f32().unwrap().iter().map(|&x| f64::from(x)).collect();
+        assert!(largest_error(found.f32().unwrap(), &wanted) < 1e-6);
+    }
+    assert!(cache.append(&pick(&k, 7, 0), &pick(&v, 7, 0)).unwrap_err().to_string().contains("do not fit into 7"));
+}
+
+#[test]
+fn a_sequence_has_the_same_bits_in_any_company_and_on_any_threads() {
+    let (q, k, v) = (noise_tensor(1, &[3, 30]), rows(2, 9, 15), rows(3, 9, 15));
+    same_on_threads(|| {
+        let mut cache = Cache::new(3, 12, &SHAPE).unwrap();
+        cache.append(&k, &v).unwrap();
+        let all = step(&q, &cache, &SHAPE).unwrap();
+        cache.keep(&[0, 2]).unwrap();
+        let kept = Tensor::from_f32(&[2, 30], [&q.f32().unwrap()[..30], &q.f32().unwrap()[60..]].concat()).unwrap();
+        let some = step(&kept, &cache, &SHAPE).unwrap();
+        assert_eq!(some.f32().unwrap()[..30], all.f32().unwrap()[..30]);
+        assert_eq!(some.f32().unwrap()[30..], all.f32().unwrap()[60..]);
+        all
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let mut cache = Cache::new(3, 4, &SHAPE).unwrap();
+    assert_eq!(step(&Tensor::zeros(&[3, 30]), &cache, &SHAPE).unwrap(), Tensor::zeros(&[3, 30]));
+    assert!(cache.append(&Tensor::zeros(&[3, 14]), &Tensor::zeros(&[3, 14])).is_err());
+    assert!(cache.append(&Tensor::zeros(&[4, 15]), &Tensor::zeros(&[4, 15])).is_err());
+    assert!(cache.keep(&[2, 1]).is_err() && cache.keep(&[3]).is_err());
+    assert!(step(&Tensor::zeros(&[2, 30]), &cache, &SHAPE).is_err());
+    let other = Shape { kv_heads: 2, ..SHAPE };
+    assert!(step(&Tensor::zeros(&[3, 30]), &cache, &other).unwrap_err().to_string().contains("cache"));
+    cache.keep(&[]).unwrap();
+    assert_eq!((cache.sequences(), cache.len()), (0, 0));
+    assert!(step(&Tensor::zeros(&[0, 30]), &cache, &SHAPE).unwrap().is_empty());
+}
