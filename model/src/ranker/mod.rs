@@ -7,7 +7,6 @@
 //! step changes their last bits; the examples of a step and their masks do not depend on it.
 
 mod adapter;
-mod checkpoint;
 mod config;
 mod example;
 mod layer;
@@ -29,7 +28,6 @@ use std::path::Path;
 use kernels::{Dtype, Tensor};
 
 pub use adapter::{CONFIG_FILE as ADAPTER_CONFIG_FILE, WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE};
-pub use checkpoint::{Checkpoint, TensorSource};
 pub use config::LlamaConfig;
 pub use example::Example;
 pub use lora::{LoraOptions, Projection};
@@ -41,6 +39,7 @@ pub use verbalizer::{LabelStyle, Verbalizer};
 
 use crate::{
     Error, Result,
+    checkpoint::{Checkpoint, TensorSource},
     params::{AdamW, AdamWConfig, Params},
     weights,
 };

@@ -8,13 +8,12 @@ use kernels::{
 };
 
 use super::{
-    checkpoint::TensorSource,
     config::LlamaConfig,
     linear::Linear,
     lora::{LoraOptions, initial_a},
     options::{Dequantize, Quantize, RankerOptions, Trainable},
 };
-use crate::{Result, params::Params};
+use crate::{Result, checkpoint::TensorSource, params::Params};
 
 /// The embedding table.
 pub(crate) const EMBEDDINGS: &str = "model.embed_tokens.weight";

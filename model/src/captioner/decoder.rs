@@ -1,0 +1,211 @@
+//! The decoder: OPT, greedy, with the keys and values of what it has read kept for the next step.
+
+use kernels::{
+    Segments, Tensor,
+    attention::{self, Cache, Mask, Operands, Shape},
+    embedding,
+    gemm::Activation,
+};
+
+use super::{
+    Generation,
+    config::DecoderConfig,
+    linear::{Linear, Loader, Norm},
+};
+use crate::{Error, Result};
+
+/// Positions are counted from here: an oddity of OPT.
+const FIRST_POSITION: usize = 2;
+
+#[derive(Debug)]
+pub(super) struct Decoder {
+    tokens: Tensor,    // [vocabulary, hidden]
+    positions: Tensor, // [max_positions + 2, hidden]
+    layers: Vec<Layer>,
+    norm: Norm,
+    head: Linear,
+    shape: Shape,
+    max_positions: usize,
+}
+
+#[derive(Debug)]
+struct Layer {
+    before_attention: Norm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    before_mlp: Norm,
+    up: Linear,
+    down: Linear,
+}
+
+/// Texts in the making, one for every picture that is not finished.
+pub(super) struct Texts {
+    caches: Vec<Cache>,
+    /// Positions that are taken.
+    len: usize,
+}
+
+impl Decoder {
+    pub(super) fn load(config: &DecoderConfig, loader: &Loader<'_>) -> Result<Self> {
+        let name = |part: &str| format!("language_model.model.decoder.{part}");
+        let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+        let tokens = loader.tensor(&name("embed_tokens.weight"), &[vocabulary, hidden])?;
+        let positions = [config.max_positions + FIRST_POSITION, hidden];
+        let head = if config.tied_embeddings {
+            tokens.clone()
+        } else {
+            loader.tensor("language_model.lm_head.weight", &[vocabulary, hidden])?
+        };
+        Ok(Self {
+            positions: loader.tensor(&name("embed_positions.weight"), &positions)?,
+            layers: (0..config.layers).map(|i| Layer::load(config, i, loader)).collect::<Result<_>>()?,
+            norm: loader.norm(&name("final_layer_norm"), hidden, config.eps)?,
+            head: Linear::new(head, None, loader.precision)?,
+            shape: config.attention(),
+            max_positions: config.max_positions,
+            tokens,
+        })
+    }
+
+    /// The likeliest tokens after each prefix of `rows` rows and a token that begins a text.
+    pub(super) fn generate(
+        &self,
+        prefix: Tensor,
+        rows: usize,
+        begin: u32,
+        generation: &Generation,
+    ) -> Result<Vec<Vec<u32>>> {
+        let pictures = prefix.rows() / rows;
+        let mut written = vec![Vec::new(); pictures];
+        if pictures == 0 || generation.max_tokens == 0 {
+            return Ok(written);
+        }
+        let (mut texts, mut logits) = self.begin(prefix, rows, begin, generation.max_tokens)?;
+        // Which picture each of the texts belongs to.
+        let mut open: Vec<usize> = (0..pictures).collect();
+        loop {
+            let next: Vec<u32> = logits.f32()?.chunks_exact(self.tokens.rows()).map(likeliest).collect();
+            let goes_on = |&i: &usize| !generation.ends.contains(&next[i]);
+            let kept: Vec<usize> = (0..open.len()).filter(goes_on).collect();
+            kept.iter().for_each(|&i| written[open[i]].push(next[i]));
+            let enough = kept.first().is_none_or(|&i| written[open[i]].len() == generation.max_tokens);
+            if enough {
+                return Ok(written);
+            }
+            if kept.len() < open.len() {
+                texts.keep(&kept)?;
+            }
+            open = kept.iter().map(|&i| open[i]).collect();
+            let next: Vec<u32> = kept.iter().map(|&i| next[i]).collect();
+            logits = self.step(&mut texts, &next)?;
+        }
+    }
+
+    /// Reads prefixes and the token that begins a text; returns the texts and the logits of what comes next, `[texts,
+    /// vocabulary]`.
+    pub(super) fn begin(&self, prefix: Tensor, rows: usize, begin: u32, room: usize) -> Result<(Texts, Tensor)> {
+        let (texts, hidden, len) = (prefix.rows() / rows, prefix.cols(), rows + 1);
+        if len + room > self.max_positions + 1 {
+            let (longest, room) = ((self.max_positions + 1).saturating_sub(len), room);
+            return Err(Error::Input(format!("captions of {room} tokens, the decoder has room for {longest}")));
+        }
+        let begin = embedding::forward(&self.tokens, &[begin])?;
+        let mut x = Vec::with_capacity(texts * len * hidden);
+        for prefix in prefix.f32()?.chunks_exact(rows * hidden) {
+            x.extend_from_slice(prefix);
+            x.extend_from_slice(begin.f32()?);
+        }
+        let mut x = Tensor::from_f32(&[texts * len, hidden], x)?;
+        self.add_positions(&mut x, 0, len)?;
+        let segments = Segments::from_lengths(vec![len; texts]);
+        let mut caches = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let (q, k, v) = layer.look(&x)?;
+            let mut cache = Cache::new(texts, rows + room, &self.shape)?;
+            cache.append(&k, &v)?;
+            caches.push(cache);
+            let (seen, _) = attention::forward(&Operands::new(&q, &k, &v, Mask::Causal(&segments)), &self.shape)?;
+            x = layer.rest(&seen, &x)?;
+        }
+        let last: Vec<u32> = (1..=texts).map(|i| (i * len - 1) as u32).collect();
+        let logits = self.logits(&embedding::forward(&x, &last)?)?;
+        Ok((Texts { caches, len }, logits))
+    }
+
+    /// Reads one more token of every text; returns the logits of the one after it.
+    fn step(&self, texts: &mut Texts, tokens: &[u32]) -> Result<Tensor> {
+        let mut x = embedding::forward(&self.tokens, tokens)?;
+        self.add_positions(&mut x, texts.len, 1)?;
+        texts.len += 1;
+        for (layer, cache) in self.layers.iter().zip(&mut texts.caches) {
+            let (q, k, v) = layer.look(&x)?;
+            cache.append(&k, &v)?;
+            x = layer.rest(&attention::step(&q, cache, &self.shape)?, &x)?;
+        }
+        self.logits(&x)
+    }
+
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        self.head.forward(&self.norm.forward(x)?)
+    }
+
+    /// Adds to every `len` rows what says that they stand at `from` and behind.
+    fn add_positions(&self, x: &mut Tensor, from: usize, len: usize) -> Result<()> {
+        let hidden = x.cols();
+        let positions = &self.positions.f32()?[(from + FIRST_POSITION) * hidden..][..len * hidden];
+        for rows in x.f32_mut()?.chunks_exact_mut(len * hidden) {
+            rows.iter_mut().zip(positions).for_each(|(x, p)| *x += p);
+        }
+        Ok(())
+    }
+}
+
+impl Texts {
+    fn keep(&mut self, texts: &[usize]) -> Result<()> {
+        Ok(self.caches.iter_mut().try_for_each(|cache| cache.keep(texts))?)
+    }
+}
+
+/// The largest logit's token; of equal ones the first.
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] || (logits[best].is_nan() && !logit.is_nan()) {
+            best = i;
+        }
+    }
+    best as u32
+}
+
+impl Layer {
+    fn load(config: &DecoderConfig, layer: usize, loader: &Loader<'_>) -> Result<Self> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let name = |part: &str| format!("language_model.model.decoder.layers.{layer}.{part}");
+        let square = |part: &str| loader.linear(&name(part), hidden, hidden);
+        Ok(Self {
+            before_attention: loader.norm(&name("self_attn_layer_norm"), hidden, config.eps)?,
+            query: square("self_attn.q_proj")?,
+            key: square("self_attn.k_proj")?,
+            value: square("self_attn.v_proj")?,
+            out: square("self_attn.out_proj")?,
+            before_mlp: loader.norm(&name("final_layer_norm"), hidden, config.eps)?,
+            up: loader.linear(&name("fc1"), inner, hidden)?,
+            down: loader.linear(&name("fc2"), hidden, inner)?,
+        })
+    }
+
+    /// Queries, keys and values of some rows.
+    fn look(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let normed = self.before_attention.forward(x)?;
+        Ok((self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?))
+    }
+
+    /// What follows attention, which gave `seen`.
+    fn rest(&self, seen: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let x = self.out.then(seen, Activation::None, Some(x))?;
+        let inner = self.up.then(&self.before_mlp.forward(&x)?, Activation::Relu, None)?;
+        self.down.then(&inner, Activation::None, Some(&x))
+    }
+}

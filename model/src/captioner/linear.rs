@@ -1,0 +1,86 @@
+//! Layers and where they get their weights.
+
+use kernels::{
+    Dtype, Tensor,
+    gemm::{self, Activation, Epilogue, PackedWeight},
+    layer_norm,
+};
+
+use crate::{Result, checkpoint::TensorSource, weights};
+
+/// The floats that products are made of; everything between the products is f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16, summed in f32.
+    Bf16,
+}
+
+/// Reads layers by name.
+pub(super) struct Loader<'a> {
+    pub(super) source: &'a dyn TensorSource,
+    pub(super) precision: Precision,
+}
+
+impl Loader<'_> {
+    /// A tensor of this shape.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.source.shaped(name, shape)
+    }
+
+    /// `name.weight` and `name.bias`.
+    pub(super) fn linear(&self, name: &str, d_out: usize, d_in: usize) -> Result<Linear> {
+        let weight = self.source.shaped(&format!("{name}.weight"), &[d_out, d_in])?;
+        Linear::new(weight, Some(self.source.shaped(&format!("{name}.bias"), &[d_out])?), self.precision)
+    }
+
+    /// `name.weight` and `name.bias`.
+    pub(super) fn norm(&self, name: &str, width: usize, eps: f32) -> Result<Norm> {
+        let part = |part: &str| self.source.shaped(&format!("{name}.{part}"), &[width]);
+        Ok(Norm { weight: part("weight")?, bias: part("bias")?, eps })
+    }
+}
+
+/// `y = x · Wᵀ + b`.
+#[derive(Debug)]
+pub(super) struct Linear {
+    weight: PackedWeight,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(super) fn new(weight: Tensor, bias: Option<Tensor>, precision: Precision) -> Result<Self> {
+        let weight = match precision {
+            Precision::F32 => weight,
+            Precision::Bf16 => weights::cast(&weight, Dtype::Bf16)?,
+        };
+        Ok(Self { weight: PackedWeight::new(weight)?, bias })
+    }
+
+    /// `x`: `[n, d_in]`, returns `[n, d_out]`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.then(x, Activation::None, None)
+    }
+
+    /// `activation(x · Wᵀ + b) + residual`.
+    pub(super) fn then(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Result<Tensor> {
+        let epilogue = Epilogue { bias: self.bias.as_ref(), activation, residual };
+        Ok(gemm::linear_packed(x, &self.weight, &epilogue)?)
+    }
+}
+
+/// Layer normalisation.
+#[derive(Debug)]
+pub(super) struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f32,
+}
+
+impl Norm {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(layer_norm::forward(x, &self.weight, &self.bias, self.eps)?.0)
+    }
+}

@@ -1,0 +1,156 @@
+//! The captioner: BLIP-2 with an OPT decoder. A picture goes in, a sentence comes out.
+//!
+//! A vision tower makes features of patches, the Q-Former's queries gather what matters in them, a projection turns these
+//! into what the decoder takes for the beginning of a text, and the decoder writes on, always the likeliest token next.
+//!
+//! # What a caption depends on
+//! On the picture and the model alone, to the last bit: not on the other pictures of a batch, their order, or the number of
+//! threads.
+//!
+//! # Source
+//! Li et al., "BLIP-2", 2023; Fang et al., "EVA", 2022; Zhang et al., "OPT", 2022. Compared with the `transformers` library
+//! in the parity tests.
+
+mod config;
+mod decoder;
+mod linear;
+mod qformer;
+#[cfg(test)]
+mod tests;
+mod vision;
+
+use std::path::Path;
+
+use kernels::Tensor;
+use tokenizers::Tokenizer;
+
+pub use config::{BlipConfig, DecoderConfig, QFormerConfig, VisionConfig};
+pub use linear::Precision;
+
+use crate::{
+    Error, Result,
+    checkpoint::{Checkpoint, TensorSource},
+};
+use decoder::Decoder;
+use linear::{Linear, Loader};
+use qformer::QFormer;
+use vision::Vision;
+
+/// BLIP-2, ready to describe pictures.
+#[derive(Debug)]
+pub struct Captioner {
+    config: BlipConfig,
+    vision: Vision,
+    qformer: QFormer,
+    projection: Linear,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+}
+
+/// How long a caption may get and what ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// The most tokens of a caption.
+    pub max_tokens: usize,
+    /// The tokens that end one.
+    pub ends: Vec<u32>,
+}
+
+/// What the networks make of pictures on the way to captions, for comparisons.
+#[derive(Debug)]
+pub struct Features {
+    /// Of every patch, after the vision tower: `[pictures * (patches + 1), vision hidden]`.
+    pub patches: Tensor,
+    /// Of every query, after the Q-Former: `[pictures * queries, query hidden]`.
+    pub queries: Tensor,
+    /// What the decoder reads: `[pictures * queries, decoder hidden]`.
+    pub prefix: Tensor,
+}
+
+impl Captioner {
+    /// Loads a HF folder: `config.json`, weights, `tokenizer.json` and, if there is one, `generation_config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another architecture, by name; [`Error::Io`], [`Error::Safetensors`],
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] and [`Error::Tokenizer`] for what is missing or broken.
+    pub fn load(folder: &Path, precision: Precision) -> Result<Self> {
+        let config = BlipConfig::load(folder)?;
+        let tokenizer = folder.join("tokenizer.json");
+        let bytes =
+            std::fs::read(&tokenizer).map_err(|source| Error::Io { path: tokenizer.display().to_string(), source })?;
+        let tokenizer =
+            Tokenizer::from_bytes(&bytes).map_err(|e| Error::Tokenizer(format!("{}: {e}", tokenizer.display())))?;
+        Self::from_source(config, &Checkpoint::open(folder)?, tokenizer, precision)
+    }
+
+    /// A captioner from weights of any source.
+    ///
+    /// # Errors
+    /// As [`Captioner::load`].
+    pub fn from_source(
+        config: BlipConfig,
+        source: &dyn TensorSource,
+        tokenizer: Tokenizer,
+        precision: Precision,
+    ) -> Result<Self> {
+        let loader = Loader { source, precision };
+        let (vision, qformer) = (Vision::load(&config.vision, &loader)?, QFormer::load(&config, &loader)?);
+        let projection =
+            loader.linear("language_projection", config.decoder.hidden_size, config.qformer.hidden_size)?;
+        let decoder = Decoder::load(&config.decoder, &loader)?;
+        Ok(Self { config, vision, qformer, projection, decoder, tokenizer })
+    }
+
+    /// Sizes and special tokens.
+    #[must_use]
+    pub fn config(&self) -> &BlipConfig {
+        &self.config
+    }
+
+    /// The text of every picture, without the space around it.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[pictures, 3, image_size, image_size]` f32, normalised
+    ///
+    /// # Errors
+    /// [`Error::Input`] for pictures of another size, or if the decoder has too few positions for the caption's length.
+    pub fn caption(&self, pixels: &Tensor, max_tokens: usize) -> Result<Vec<String>> {
+        let generation = Generation { max_tokens, ends: self.config.ends.clone() };
+        let tokens = self.generate(pixels, &generation)?;
+        tokens.iter().map(|tokens| self.text(tokens)).collect()
+    }
+
+    /// The likeliest tokens, one after the other, without those that end a caption.
+    ///
+    /// # Errors
+    /// As [`Captioner::caption`].
+    pub fn generate(&self, pixels: &Tensor, generation: &Generation) -> Result<Vec<Vec<u32>>> {
+        let prefix = self.features(pixels)?.prefix;
+        self.decoder.generate(prefix, self.config.queries, self.config.begin, generation)
+    }
+
+    /// What the networks before the decoder make of pictures.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for pictures of another size.
+    pub fn features(&self, pixels: &Tensor) -> Result<Features> {
+        let patches = self.vision.forward(pixels)?;
+        let queries = self.qformer.forward(&patches, self.config.vision.rows())?;
+        let prefix = self.projection.forward(&queries)?;
+        Ok(Features { patches, queries, prefix })
+    }
+
+    /// The logits of the first token of every picture's caption: `[pictures, vocabulary]`.
+    ///
+    /// # Errors
+    /// As [`Captioner::caption`].
+    pub fn first_logits(&self, pixels: &Tensor) -> Result<Tensor> {
+        let prefix = self.features(pixels)?.prefix;
+        Ok(self.decoder.begin(prefix, self.config.queries, self.config.begin, 1)?.1)
+    }
+
+    fn text(&self, tokens: &[u32]) -> Result<String> {
+        let text = self.tokenizer.decode(tokens, true).map_err(|e| Error::Tokenizer(format!("decoding: {e}")))?;
+        Ok(text.trim().to_owned())
+    }
+}

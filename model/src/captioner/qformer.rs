@@ -1,0 +1,113 @@
+//! The Q-Former: a few learned queries that look at each other and, in some layers, at the picture.
+
+use kernels::{
+    Segments, Tensor,
+    attention::{self, Mask, Operands, Shape},
+    gemm::Activation,
+};
+
+use super::{
+    config::BlipConfig,
+    linear::{Linear, Loader, Norm},
+};
+use crate::Result;
+
+#[derive(Debug)]
+pub(super) struct QFormer {
+    /// The queries after the first layer's look at each other, which no picture changes: `[queries, hidden]`.
+    begin: Tensor,
+    layers: Vec<Layer>,
+    shape: Shape,
+}
+
+#[derive(Debug)]
+struct Layer {
+    selves: Attention,
+    picture: Option<Attention>,
+    up: Linear,
+    down: Linear,
+    norm: Norm,
+}
+
+/// Attention, its output and the norm behind it.
+#[derive(Debug)]
+struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    norm: Norm,
+}
+
+impl QFormer {
+    pub(super) fn load(config: &BlipConfig, loader: &Loader<'_>) -> Result<Self> {
+        let c = &config.qformer;
+        let layers: Vec<Layer> = (0..c.layers).map(|i| Layer::load(config, i, loader)).collect::<Result<_>>()?;
+        let queries = loader.tensor("query_tokens", &[1, config.queries, c.hidden_size])?;
+        let queries = queries.reshaped(&[config.queries, c.hidden_size])?;
+        let begin = loader.norm("qformer.layernorm", c.hidden_size, c.eps)?.forward(&queries)?;
+        let alone = Segments::from_lengths([config.queries]);
+        let shape = c.attention();
+        let begin = match layers.first() {
+            Some(first) => first.selves.forward(&begin, &begin, Mask::Full(&alone), &shape)?,
+            None => begin,
+        };
+        Ok(Self { begin, layers, shape })
+    }
+
+    /// Features of pictures, `rows` each, `[pictures * rows, vision hidden]`, to `[pictures * queries, hidden]`.
+    pub(super) fn forward(&self, patches: &Tensor, rows: usize) -> Result<Tensor> {
+        let pictures = patches.rows() / rows;
+        let queries = Segments::from_lengths(vec![self.begin.rows(); pictures]);
+        let keys = Segments::from_lengths(vec![rows; pictures]);
+        let begin = self.begin.f32()?.repeat(pictures);
+        let mut x = Tensor::from_f32(&[pictures * self.begin.rows(), self.begin.cols()], begin)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            if i > 0 {
+                x = layer.selves.forward(&x, &x, Mask::Full(&queries), &self.shape)?;
+            }
+            if let Some(picture) = &layer.picture {
+                let mask = Mask::Cross { queries: &queries, keys: &keys };
+                x = picture.forward(&x, patches, mask, &self.shape)?;
+            }
+            let inner = layer.up.then(&x, Activation::Gelu, None)?;
+            x = layer.norm.forward(&layer.down.then(&inner, Activation::None, Some(&x))?)?;
+        }
+        Ok(x)
+    }
+}
+
+impl Layer {
+    fn load(config: &BlipConfig, layer: usize, loader: &Loader<'_>) -> Result<Self> {
+        let c = &config.qformer;
+        let name = |part: &str| format!("qformer.encoder.layer.{layer}.{part}");
+        let attention = |part: &str, d_in: usize| Attention::load(&name(part), c.hidden_size, d_in, c.eps, loader);
+        let looks = layer.is_multiple_of(c.cross_attention_frequency);
+        let picture = looks.then(|| attention("crossattention", config.vision.hidden_size)).transpose()?;
+        Ok(Self {
+            selves: attention("attention", c.hidden_size)?,
+            picture,
+            up: loader.linear(&name("intermediate_query.dense"), c.intermediate_size, c.hidden_size)?,
+            down: loader.linear(&name("output_query.dense"), c.hidden_size, c.intermediate_size)?,
+            norm: loader.norm(&name("output_query.LayerNorm"), c.hidden_size, c.eps)?,
+        })
+    }
+}
+
+impl Attention {
+    fn load(name: &str, hidden: usize, d_keys: usize, eps: f32, loader: &Loader<'_>) -> Result<Self> {
+        Ok(Self {
+            query: loader.linear(&format!("{name}.attention.query"), hidden, hidden)?,
+            key: loader.linear(&format!("{name}.attention.key"), hidden, d_keys)?,
+            value: loader.linear(&format!("{name}.attention.value"), hidden, d_keys)?,
+            out: loader.linear(&format!("{name}.output.dense"), hidden, hidden)?,
+            norm: loader.norm(&format!("{name}.output.LayerNorm"), hidden, eps)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, seen: &Tensor, mask: Mask<'_>, shape: &Shape) -> Result<Tensor> {
+        let (q, k, v) = (self.query.forward(x)?, self.key.forward(seen)?, self.value.forward(seen)?);
+        let (mixed, _) = attention::forward(&Operands::new(&q, &k, &v, mask), shape)?;
+        self.norm.forward(&self.out.then(&mixed, Activation::None, Some(x))?)
+    }
+}
