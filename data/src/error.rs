@@ -165,6 +165,21 @@ pub enum Error {
         /// Where the second one stands.
         row: u64,
     },
+    /// An entry of the hosts that may be at private addresses is not a host.
+    #[error("`{entry}` in allow_hosts is not a host or host:port, for example `images.local` or `10.0.0.7:8080`")]
+    AllowedHost {
+        /// The entry.
+        entry: String,
+    },
+    /// Nothing can be fetched at all.
+    #[error("cannot prepare to fetch pictures: {reason}; look at the certificates of this system")]
+    FetchClient {
+        /// What the client said.
+        reason: String,
+    },
+    /// Fetching pictures was stopped from outside.
+    #[error("fetching pictures was stopped; the same command goes on where it was")]
+    FetchStopped,
     /// The root of a store is not one that can be opened.
     #[error("cannot open the store {url}: {reason}")]
     StoreUrl {
@@ -328,6 +343,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Store { class, .. } => *class,
+            Self::FetchStopped => Class::Retry,
             _ => Class::Fatal,
         }
     }

@@ -15,6 +15,8 @@ pub mod prepare;
 
 pub mod dataset;
 
+pub mod pictures;
+
 pub mod captions;
 
 pub mod examples;

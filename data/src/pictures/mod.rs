@@ -1,0 +1,3 @@
+//! Pictures of items.
+
+pub mod fetch;
