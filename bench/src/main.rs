@@ -3,6 +3,7 @@
 //! A contestant is a child process that answers commands; this program lets one after the other work, so that a change
 //! of the machine's speed meets all of them. `cargo xtask bench` builds it and finds the Python that the peers need.
 
+mod captioner;
 mod contest;
 mod figures;
 mod machine;
@@ -27,6 +28,8 @@ enum Bench {
     Retriever(retriever::Options),
     /// NF4 weights against bitsandbytes: decoding and products.
     Nf4(nf4::Options),
+    /// The captioner against transformers: images a second.
+    Captioner(captioner::Options),
     /// A contestant of `retriever`; started by it.
     #[command(hide = true)]
     RetrieverContestant {
@@ -38,6 +41,9 @@ enum Bench {
     /// A contestant of `nf4`; started by it.
     #[command(hide = true)]
     Nf4Contestant,
+    /// A contestant of `captioner`; started by it.
+    #[command(hide = true)]
+    CaptionerContestant,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Bench::Nf4(options) => nf4::run(&options),
         Bench::RetrieverContestant { problem, weights } => retriever::contestant(&problem, &weights),
         Bench::Nf4Contestant => nf4::contestant(),
+        Bench::Captioner(options) => captioner::run(&options),
+        Bench::CaptionerContestant => captioner::contestant(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

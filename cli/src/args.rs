@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use data::tables::CaptionStatus;
 
 /// From an interaction log, titles and pictures to ranked recommendations for every user.
 #[derive(Debug, Parser)]
@@ -26,8 +27,13 @@ pub(crate) enum Command {
     Outputs(Outputs),
     /// Show one user: history, candidates, rank before and after.
     Show(Show),
+    /// List the captions of a job, or write them with their pictures into one page.
+    Captions(Captions),
     /// Work for a coordinator (`run` starts these by itself).
     Worker(Worker),
+    /// Decode pictures for the process that started this one.
+    #[command(hide = true)]
+    DecodePictures,
 }
 
 /// `mllm4rec run`
@@ -100,6 +106,31 @@ pub(crate) struct Show {
     /// Which held-out item: test, validation or all.
     #[arg(long)]
     pub(crate) split: Option<String>,
+    /// Where the job ran.
+    #[arg(long, value_name = "URL", default_value = "file://./runs")]
+    pub(crate) root: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `mllm4rec captions`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Captions {
+    /// The job's id.
+    pub(crate) job: String,
+    /// Write a contact sheet: one file with pictures, captions and reasons, to be opened in a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Only those of a status: ok, missing, undecodable, placeholder or too_large.
+    #[arg(long)]
+    pub(crate) status: Option<CaptionStatus>,
+    /// The most rows.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) limit: usize,
+    /// Where the pictures are now; `captions.images` of the job by default.
+    #[arg(long, value_name = "URL")]
+    pub(crate) images: Option<String>,
     /// Where the job ran.
     #[arg(long, value_name = "URL", default_value = "file://./runs")]
     pub(crate) root: String,

@@ -3,6 +3,7 @@
 mod args;
 mod cluster;
 mod commands;
+mod contact_sheet;
 mod demo;
 mod exit;
 mod lock;
@@ -18,6 +19,10 @@ use args::{Args, Command};
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
+    if let Command::DecodePictures = args.command {
+        // No logging, no runtime: the less there is, the less a bad picture can reach.
+        return worker::decoders::serve(std::io::stdin().lock(), std::io::stdout().lock());
+    }
     start_logging();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -33,7 +38,9 @@ fn main() -> std::process::ExitCode {
             Command::Validate(validate) => commands::validate::run(&validate),
             Command::Outputs(outputs) => commands::outputs::run(outputs).await,
             Command::Show(show) => commands::show::run(show).await,
+            Command::Captions(captions) => commands::captions::run(captions).await,
             Command::Worker(worker) => commands::worker::run(worker).await,
+            Command::DecodePictures => unreachable!("that has been seen to"),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -13,7 +13,9 @@ use crate::{Error, Result};
 pub struct InputFiles {
     /// The files of `dataset.path`.
     pub dataset: BTreeMap<String, Digest>,
-    /// The file of `captions.table`.
+    /// The pictures of `captions.images`.
+    pub pictures: BTreeMap<String, Digest>,
+    /// The file of `captions.table`, or those of `captions.model`.
     pub captions: BTreeMap<String, Digest>,
     /// The files of `ranker.base`.
     pub base: BTreeMap<String, Digest>,
@@ -35,47 +37,52 @@ impl InputFiles {
             let ending = Path::new(&job.captions.table).extension().unwrap_or_default().to_string_lossy();
             files.captions.insert(format!("file:captions.{ending}"), known.digest(&job.captions.table).await?);
         }
+        if job.runs(Stage::Pictures) {
+            files.captions = checkpoint("captions.model", &job.captions.model, known).await?;
+            if !job.captions.images.is_empty() {
+                files.pictures.insert("folder:images".to_owned(), known.folder(&job.captions.images).await?);
+            }
+        }
         if job.runs(Stage::TrainRanker) {
-            files.base = base_files(Path::new(&job.ranker.base), known).await?;
+            files.base = checkpoint("ranker.base", &job.ranker.base, known).await?;
         }
         Ok(files)
     }
 }
 
-/// Refuses a folder that is no checkpoint in HF layout.
+/// Refuses a folder that is no checkpoint in HF layout; `key` is the one of the job file that names it.
 ///
 /// # Errors
 /// [`data::Error::Read`] naming the folder and what it lacks.
-pub fn check_layout(base: &Path) -> Result<()> {
-    std::fs::read_dir(base).map_err(|e| unreadable(base, &e.to_string()))?;
-    let missing = ["config.json", "tokenizer.json"].into_iter().find(|name| !base.join(name).is_file());
-    missing.map_or(Ok(()), |name| Err(unreadable(base, &format!("it has no {name}"))))
+pub fn check_layout(key: &str, folder: &Path) -> Result<()> {
+    std::fs::read_dir(folder).map_err(|e| unreadable(key, folder, &e.to_string()))?;
+    let missing = ["config.json", "tokenizer.json"].into_iter().find(|name| !folder.join(name).is_file());
+    missing.map_or(Ok(()), |name| Err(unreadable(key, folder, &format!("it has no {name}"))))
 }
 
-/// The files of a checkpoint in HF layout.
-async fn base_files(folder: &Path, known: &mut InputDigests) -> Result<BTreeMap<String, Digest>> {
-    check_layout(folder)?;
-    let listing = std::fs::read_dir(folder).map_err(|e| unreadable(folder, &e.to_string()))?;
+/// The files of a checkpoint in HF layout that can change what it computes.
+async fn checkpoint(key: &str, folder: &str, known: &mut InputDigests) -> Result<BTreeMap<String, Digest>> {
+    let folder = Path::new(folder);
+    check_layout(key, folder)?;
+    let role = key.rsplit('.').next().unwrap_or(key);
+    let listing = std::fs::read_dir(folder).map_err(|e| unreadable(key, folder, &e.to_string()))?;
     let mut files = BTreeMap::new();
     for entry in listing {
-        let entry = entry.map_err(|e| unreadable(folder, &e.to_string()))?;
+        let entry = entry.map_err(|e| unreadable(key, folder, &e.to_string()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let matters = name.ends_with(".safetensors")
-            || name == "config.json"
-            || name == "tokenizer.json"
-            || name.ends_with(".index.json");
-        if matters {
-            files.insert(format!("base:{name}"), known.digest(&entry.path().to_string_lossy()).await?);
+        let settings = ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"];
+        if name.ends_with(".safetensors") || name.ends_with(".index.json") || settings.contains(&name.as_str()) {
+            files.insert(format!("{role}:{name}"), known.digest(&entry.path().to_string_lossy()).await?);
         }
     }
     Ok(files)
 }
 
-fn unreadable(folder: &Path, reason: &str) -> Error {
+fn unreadable(key: &str, folder: &Path, reason: &str) -> Error {
     Error::Data(data::Error::Read {
         path: folder.display().to_string(),
         reason: format!(
-            "{reason}; ranker.base must be the folder of a checkpoint in HF layout (config.json, *.safetensors, tokenizer.json); a relative path is taken from where the command runs"
+            "{reason}; {key} must be the folder of a checkpoint in HF layout (config.json, *.safetensors, tokenizer.json); a relative path is taken from where the command runs"
         ),
     })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use data::artifact::{self, ArtifactId, InputDigests, Output, Plan};
+use data::artifact::{self, ArtifactId, InputDigests, InputPart, Output, PartRecord, Plan};
 use data::job::{Job, Stage};
 use data::store::Store;
 use data::tables::Table;
@@ -56,20 +56,34 @@ pub(crate) async fn open_artifact(
 ) -> Result<(Vec<u64>, Vec<u32>)> {
     let id = &stage.artifact;
     artifact::write_spec(store, &stage.spec).await?;
-    let mut input_parts = Vec::new();
-    if let (true, Some(prepare)) = (is_map(id.stage), prepare) {
-        for part in artifact::done_records(store, prepare).await?.into_iter().flat_map(|d| d.parts) {
-            if part.table == Table::Histories {
-                input_parts.push(artifact::InputPart { path: part.path, rows: part.rows, sha256: part.sha256 });
-            }
-        }
+    let mut prepared = Vec::new();
+    if let Some(prepare) = prepare {
+        prepared.extend(artifact::done_records(store, prepare).await?.into_iter().flat_map(|d| d.parts));
     }
-    let rows: Vec<u64> = if is_map(id.stage) { input_parts.iter().map(|p| p.rows).collect() } else { vec![0] };
+    let mut input_parts = Vec::new();
+    if is_map(id.stage) {
+        let histories = prepared.iter().filter(|part| part.table == Table::Histories);
+        let part = |p: &PartRecord| InputPart { path: p.path.clone(), rows: p.rows, sha256: p.sha256.clone() };
+        input_parts.extend(histories.map(part));
+    }
+    let rows = match item_shards(stage, &prepared) {
+        Some(rows) => rows,
+        None if is_map(id.stage) => input_parts.iter().map(|p| p.rows).collect(),
+        None => vec![0],
+    };
     let shards = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     let outputs = outputs(id.stage, stage.split.is_some_and(data::job::Split::has_target));
     artifact::write_plan(store, id, &Plan { shards, input_parts, outputs }).await?;
     let done = artifact::done_shards(store, id).await?;
     Ok((rows, done))
+}
+
+/// The items of every shard, of a stage that cuts the items.
+fn item_shards(stage: &PlannedStage, prepared: &[PartRecord]) -> Option<Vec<u64>> {
+    let shard = stage.spec.config["shard_items"].as_u64().filter(|&n| n > 0)?;
+    let items: u64 = prepared.iter().filter(|part| part.table == Table::Items).map(|part| part.rows).sum();
+    let shards = items.div_ceil(shard).max(1);
+    Some((0..shards).map(|i| (i + 1) * items / shards - i * items / shards).collect())
 }
 
 /// Whether the users are cut into shards.
@@ -83,6 +97,7 @@ fn outputs(stage: Stage, has_target: bool) -> Vec<Output> {
         Stage::Prepare => {
             vec![Output::Table(Table::Items), Output::Table(Table::Histories), Output::Table(Table::Rejected)]
         }
+        Stage::Pictures => vec![Output::Table(Table::Pictures)],
         Stage::Caption => vec![Output::Table(Table::Captions)],
         Stage::TrainRetriever | Stage::TrainRanker => vec![Output::Model],
         Stage::Retrieve if has_target => vec![Output::Table(Table::Candidates), Output::Table(Table::TargetRanks)],

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use data::artifact::{ArtifactId, Digest, Spec, role};
-use data::job::{Job, Negatives, Split, Stage};
+use data::job::{CaptionsFrom, Job, Negatives, Split, Stage};
 use proto::JobId;
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ pub struct PlannedStage {
 fn format_version(stage: Stage) -> u32 {
     match stage {
         Stage::Prepare
+        | Stage::Pictures
         | Stage::Caption
         | Stage::TrainRetriever
         | Stage::Retrieve
@@ -52,6 +53,7 @@ fn format_version(stage: Stage) -> u32 {
 pub fn plan(job: &Job, files: &InputFiles) -> JobPlan {
     let mut planner = Planner { job, stages: Vec::new() };
     planner.prepare(files);
+    planner.pictures(files);
     planner.caption(files);
     planner.train_retriever();
     for split in retrieve_splits(job) {
@@ -99,10 +101,28 @@ impl Planner<'_> {
         self.add(Stage::Prepare, None, json!(self.job.dataset), inputs);
     }
 
-    fn caption(&mut self, files: &InputFiles) {
+    fn pictures(&mut self, files: &InputFiles) {
         let mut inputs = self.inputs(&[(Stage::Prepare, None)]);
+        inputs.digests.extend(files.pictures.clone());
+        let c = &self.job.captions;
+        let config = json!({
+            "fetch": c.fetch.on,
+            "max_bytes": c.max_bytes,
+            "placeholder_sha256": c.placeholder_sha256,
+            "placeholder_share": c.placeholder_share,
+        });
+        self.add(Stage::Pictures, None, config, inputs);
+    }
+
+    fn caption(&mut self, files: &InputFiles) {
+        let mut inputs = self.inputs(&[(Stage::Prepare, None), (Stage::Pictures, None)]);
         inputs.digests.extend(files.captions.clone());
-        self.add(Stage::Caption, None, json!(self.job.captions), inputs);
+        let c = &self.job.captions;
+        let mut config = json!({"from": c.from});
+        if c.from == CaptionsFrom::Blip2 {
+            config = json!({"from": c.from, "shard_items": c.shard_items, "captioner": c.captioner_keys()});
+        }
+        self.add(Stage::Caption, None, config, inputs);
     }
 
     fn train_retriever(&mut self) {

@@ -66,6 +66,15 @@ pub async fn stages(store: &Store, job: &str) -> Result<Vec<StageRecord>> {
     serde_json::from_slice(&bytes).map_err(|e| Error::Record { path, reason: e.to_string() })
 }
 
+/// The file of a job, overrides included.
+///
+/// # Errors
+/// Those of the store.
+pub async fn job_toml(store: &Store, job: &str) -> Result<String> {
+    let bytes = store.get(&format!("{PREFIX}/{job}/spec.toml")).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The ids of all jobs under a root.
 ///
 /// # Errors

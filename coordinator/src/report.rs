@@ -29,6 +29,7 @@ pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -
         timings.insert(data::artifact::role(stage.stage, stage.split), timing(&done));
         match stage.stage {
             Stage::Prepare => report["dataset"] = counts(&done),
+            Stage::Caption => report["captions"] = sums(&done),
             Stage::TrainRetriever => report["retriever_training"] = notes(&done),
             Stage::TrainRanker => report["ranker_training"] = notes(&done),
             Stage::Evaluate => {
@@ -61,6 +62,15 @@ fn timing(done: &[Done]) -> Value {
 /// The notes of a stage with a single shard.
 fn notes(done: &[Done]) -> Value {
     done.first().map_or(Value::Null, |d| json!(d.notes))
+}
+
+/// The notes of all shards that are counts, added up.
+fn sums(done: &[Done]) -> Value {
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for (name, count) in done.iter().flat_map(|d| &d.notes) {
+        *sums.entry(name).or_default() += count.as_u64().unwrap_or(0);
+    }
+    json!(sums)
 }
 
 fn counts(done: &[Done]) -> Value {

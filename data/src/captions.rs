@@ -68,5 +68,5 @@ pub fn no_captions(catalogue: &Catalogue) -> Vec<CaptionRow> {
 fn row(item_id: &str, caption: Option<String>) -> CaptionRow {
     let caption = caption.unwrap_or_default();
     let status = if caption.is_empty() { CaptionStatus::Missing } else { CaptionStatus::Ok };
-    CaptionRow { item_id: item_id.to_owned(), caption, status, image_sha256: None, model: None }
+    CaptionRow { item_id: item_id.to_owned(), caption, status, reason: None, image_sha256: None, model: None }
 }

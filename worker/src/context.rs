@@ -13,10 +13,24 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::decoders::DecoderCommand;
 use crate::{Error, Result};
 
 /// Progress is told at most so often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// What a worker works with, the same for every lease.
+#[derive(Clone)]
+pub(crate) struct Means {
+    /// The store.
+    pub(crate) store: Store,
+    /// A local folder for what does not fit into memory.
+    pub(crate) spool: PathBuf,
+    /// How to start a process that decodes pictures.
+    pub(crate) decoder: DecoderCommand,
+    /// Threads of the device.
+    pub(crate) threads: usize,
+}
 
 /// A granted lease with all that its task needs. Tasks are plain functions on the device's thread; storage is awaited
 /// with [`Context::wait`].
@@ -35,6 +49,10 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     /// A local folder for what does not fit into memory.
     pub(crate) spool: PathBuf,
+    /// How to start a process that decodes pictures.
+    pub(crate) decoder: DecoderCommand,
+    /// Threads of the device.
+    pub(crate) threads: usize,
     lease: LeaseId,
     job_id: String,
     attempt: String,
@@ -66,8 +84,7 @@ impl Context {
     /// Reads what a grant points at.
     pub(crate) async fn open(
         grant: &Grant,
-        store: Store,
-        spool: PathBuf,
+        means: Means,
         stop: CancellationToken,
         to_coordinator: mpsc::Sender<FromWorker>,
     ) -> Result<Self> {
@@ -77,6 +94,7 @@ impl Context {
         let digest = Digest::try_from(grant.digest.clone()).map_err(|_| unknown(&grant.digest))?;
         let artifact = ArtifactId { stage, digest };
         let missing = |what: &str| Error::Input { stage, role: what.to_owned() };
+        let Means { store, spool, decoder, threads } = means;
         let spec = artifact::read_spec(&store, &artifact).await?.ok_or_else(|| missing("spec.json"))?;
         let plan = artifact::read_plan(&store, &artifact).await?.ok_or_else(|| missing("plan.json"))?;
         Ok(Self {
@@ -87,6 +105,8 @@ impl Context {
             plan,
             store,
             spool,
+            decoder,
+            threads,
             lease: grant.lease,
             job_id: grant.job.0.clone(),
             attempt: attempt_id(grant),
@@ -140,6 +160,16 @@ impl Context {
         let role = artifact::role(stage, split);
         let found = self.spec.inputs.get(&role).cloned();
         found.ok_or(Error::Input { stage: self.artifact.stage, role })
+    }
+
+    /// What is cancelled once the lease is revoked or the worker is to leave.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// For threads that wait for storage beside the device's.
+    pub(crate) fn runtime(&self) -> Handle {
+        self.runtime.clone()
     }
 
     /// Fails once the lease is revoked or the worker is to leave.

@@ -3,6 +3,8 @@
 use data::job::Stage;
 use proto::FailureClass;
 
+use crate::decoders::DecodersError;
+
 /// The result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -42,6 +44,20 @@ pub enum Error {
     Unknown {
         /// What it sent.
         what: String,
+    },
+    /// Processes that decode pictures.
+    #[error(transparent)]
+    Decoders(#[from] DecodersError),
+    /// There was not enough time, or the byte budget was too small, for all downloads.
+    #[error(
+        "{left} pictures are not downloaded after {minutes} minutes: run the same job again, what is there stays; or raise \
+         captions.fetch_minutes"
+    )]
+    FetchBudget {
+        /// Pictures that were not asked for.
+        left: usize,
+        /// The budget.
+        minutes: u32,
     },
     /// The ranker is worse than the retriever and the job forbids that.
     #[error(

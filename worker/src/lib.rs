@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod context;
+pub mod decoders;
 mod device;
 mod early_stopping;
 mod error;
@@ -18,3 +19,4 @@ mod training;
 pub use error::{Class, Error, Result};
 pub use ranking::check_ranker;
 pub use session::{Options, run};
+pub use tasks::check_captioner;

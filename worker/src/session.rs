@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{info, warn};
 
-use crate::context::Context;
+use crate::context::{Context, Means};
+use crate::decoders::DecoderCommand;
 use crate::device::DeviceThread;
 use crate::{Class, Error, Result, tasks};
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub spool: PathBuf,
     /// How long to look for a coordinator that does not answer.
     pub patience: Duration,
+    /// How to start a process that decodes pictures.
+    pub decoder: DecoderCommand,
 }
 
 /// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled.
@@ -76,9 +79,10 @@ async fn session(options: &Options, device: &DeviceThread, stop: &CancellationTo
     let (welcome, mut stream) = register(options, &to_coordinator, outbox).await?;
     info!(worker = %welcome.worker, root = welcome.root, "registered");
     let store = Store::open(&welcome.root)?;
-    let spool = options.spool.clone();
+    let (spool, decoder, threads) = (options.spool.clone(), options.decoder.clone(), options.threads);
+    let means = Means { store, spool, decoder, threads };
     let heartbeat = welcome.heartbeat;
-    let mut session = Session { store, spool, device: device.clone(), heartbeat, to_coordinator, running: None };
+    let mut session = Session { means, device: device.clone(), heartbeat, to_coordinator, running: None };
     let end = session.listen(&mut stream, stop).await;
     session.drain().await;
     // What was said last is on its way: the stream stays until the coordinator, too, has closed it.
@@ -135,8 +139,7 @@ struct Running {
 }
 
 struct Session {
-    store: Store,
-    spool: PathBuf,
+    means: Means,
     device: DeviceThread,
     /// Time between two signs of life.
     heartbeat: Duration,
@@ -196,10 +199,10 @@ impl Session {
     fn start(&self, grant: Grant) -> Running {
         let stop = CancellationToken::new();
         let lease = grant.lease;
-        let (store, spool, device) = (self.store.clone(), self.spool.clone(), self.device.clone());
+        let (means, device) = (self.means.clone(), self.device.clone());
         let (to, token) = (self.to_coordinator.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            let outcome = match Context::open(&grant, store, spool, token, to.clone()).await {
+            let outcome = match Context::open(&grant, means, token, to.clone()).await {
                 Ok(context) => {
                     let shards = grant.shards.clone();
                     device.run(move |device| tasks::run(context, &shards, device)).await

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod captions;
 pub(crate) mod demo;
 pub(crate) mod outputs;
 pub(crate) mod run;
@@ -9,6 +10,7 @@ pub(crate) mod worker;
 
 use std::path::Path;
 
+use ::worker::decoders::DecoderCommand;
 use anyhow::{Context, Result};
 use data::job::{Job, Stage};
 use data::store::Store;
@@ -21,6 +23,9 @@ pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Re
     let mut sets = sets.to_vec();
     sets.extend(root.map(|root| format!("output.root={}", toml::Value::String(root.to_owned()))));
     let mut job = Job::parse(&config.display().to_string(), &text, &sets)?;
+    if job.runs(Stage::Pictures) {
+        check_captioner(&job)?;
+    }
     if job.runs(Stage::TrainRanker) {
         let template = template(&job.ranker.template, config)?;
         job.inline_template(template);
@@ -29,9 +34,27 @@ pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Re
     Ok(job)
 }
 
+/// How to start a process that decodes pictures: this program again.
+pub(crate) fn decoder() -> Result<DecoderCommand> {
+    let program = std::env::current_exe().context("cannot find this program to decode pictures with")?;
+    Ok(DecoderCommand { program: program.into(), args: vec!["decode-pictures".into()] })
+}
+
+/// Finds what is wrong with the captioner and with the folder of pictures before anything is computed.
+fn check_captioner(job: &Job) -> Result<()> {
+    let model = coordinator::check_layout("captions.model", job.captions.model.as_ref());
+    model.map_err(|e| crate::exit::BadRequest(e.to_string()))?;
+    ::worker::check_captioner(job).map_err(|e| crate::exit::BadRequest(format!("captions.model: {e}")))?;
+    if !job.captions.images.is_empty() {
+        Store::open_existing(&job.captions.images)
+            .map_err(|e| crate::exit::BadRequest(format!("captions.images: {e}")))?;
+    }
+    Ok(())
+}
+
 /// Finds what is wrong with the language model now, and not when the retriever has been trained.
 fn check_base(job: &Job) -> Result<()> {
-    let layout = coordinator::check_layout(job.ranker.base.as_ref());
+    let layout = coordinator::check_layout("ranker.base", job.ranker.base.as_ref());
     layout.map_err(|e| crate::exit::BadRequest(e.to_string()))?;
     ::worker::check_ranker(job).map_err(|e| crate::exit::BadRequest(format!("ranker: {e}")).into())
 }

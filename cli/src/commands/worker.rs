@@ -24,6 +24,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         threads: args.threads.unwrap_or(cores),
         spool: std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id())),
         patience: Duration::from_secs(60),
+        decoder: super::decoder()?,
     };
     let spool = options.spool.clone();
     let ended = worker::run(options, stop).await;

@@ -60,6 +60,24 @@ impl InputDigests {
         }
     }
 
+    /// The digest of a folder or URL prefix with all that lies below: names, and contents of local files; of objects in a
+    /// bucket, which would have to be downloaded, their sizes and stamps.
+    ///
+    /// # Errors
+    /// [`Error::StoreUrl`] if the folder is not there; else those of [`InputDigests::digest`].
+    pub async fn folder(&mut self, location: &str) -> Result<Digest> {
+        let store = Store::open_existing(location)?;
+        let mut files = BTreeMap::new();
+        for entry in store.list_stamped("").await? {
+            let content = match store.folder() {
+                Some(folder) => self.local(folder.join(&entry.0)).await?.to_string(),
+                None => format!("{} {}", entry.1.size, entry.1.stamp),
+            };
+            files.insert(entry.0, content);
+        }
+        Ok(Digest::of_json(&serde_json::json!(files)))
+    }
+
     /// Writes the file, if there is something new.
     ///
     /// # Errors

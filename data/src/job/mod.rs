@@ -14,8 +14,8 @@ mod tests;
 pub use literals::{MaxRejected, parse_bytes};
 pub use problem::{Problem, nearest};
 pub use sections::{
-    Captions, CaptionsFrom, Cluster, Columns, Dataset, Format, Labels, Limits, Lora, MicroBatch, Negatives, Output,
-    Quantize, Ranker, Retriever, Trainable,
+    Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora, MicroBatch, Negatives,
+    Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
 };
 pub use stage::{Split, Stage, UnknownName};
 
@@ -101,16 +101,17 @@ impl Job {
         if root.is_empty_string("name") || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
             root.report("name", format!("is `{name}`, allowed are letters, digits, `-`, `_` and `.`"));
         }
-        let stages: Vec<(&str, Stage)> = Stage::ALL.iter().map(|s| (s.as_str(), *s)).collect();
+        let named: Vec<Stage> = Stage::named().collect();
+        let stages: Vec<(&str, Stage)> = named.iter().map(|s| (s.as_str(), *s)).collect();
         let splits: Vec<(&str, Split)> =
             Split::ALL.iter().filter(|s| **s != Split::Train).map(|s| (s.as_str(), *s)).collect();
-        let mut chosen = root.choices("stages", &Stage::ALL, &stages);
+        let mut chosen = root.choices("stages", &named, &stages);
         chosen.sort_unstable();
         chosen.dedup();
         let mut held = root.choices("splits", &[Split::Validation, Split::Test], &splits);
         held.sort_unstable();
         held.dedup();
-        let job = Self {
+        let mut job = Self {
             name,
             seed: root.number("seed", 42, 0..=i64::MAX as u64),
             stages: chosen,
@@ -129,6 +130,10 @@ impl Job {
         }
         job.check_stages(source);
         root.finish();
+        if job.runs(Stage::Caption) && job.captions.from == CaptionsFrom::Blip2 {
+            job.stages.push(Stage::Pictures);
+            job.stages.sort_unstable();
+        }
         job
     }
 
@@ -167,7 +172,7 @@ impl Job {
 fn needs(stage: Stage) -> &'static [Stage] {
     match stage {
         Stage::Prepare => &[],
-        Stage::Caption | Stage::TrainRetriever => &[Stage::Prepare],
+        Stage::Pictures | Stage::Caption | Stage::TrainRetriever => &[Stage::Prepare],
         Stage::Retrieve => &[Stage::Prepare, Stage::TrainRetriever],
         Stage::TrainRanker => &[Stage::Prepare, Stage::Caption, Stage::Retrieve],
         Stage::Rank => &[Stage::TrainRanker],

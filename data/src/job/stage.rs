@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 pub enum Stage {
     /// Interactions to histories and items.
     Prepare,
-    /// Items to captions.
+    /// Items to pictures: where each lies and what it holds.
+    Pictures,
+    /// Pictures to captions.
     Caption,
     /// Histories to a trained retriever.
     TrainRetriever,
@@ -27,8 +29,9 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage in the order in which they run.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Prepare,
+        Self::Pictures,
         Self::Caption,
         Self::TrainRetriever,
         Self::Retrieve,
@@ -37,11 +40,17 @@ impl Stage {
         Self::Evaluate,
     ];
 
+    /// The stages that a job asks for by name. `pictures` comes along with `caption`, where pictures are described.
+    pub fn named() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|stage| *stage != Self::Pictures)
+    }
+
     /// The name in files, paths and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
+            Self::Pictures => "pictures",
             Self::Caption => "caption",
             Self::TrainRetriever => "train_retriever",
             Self::Retrieve => "retrieve",

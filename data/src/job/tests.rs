@@ -27,7 +27,7 @@ fn defaults_are_those_of_the_paper() {
     assert_eq!(job.retriever.hidden, 64);
     assert_eq!(job.retriever.candidates, 20);
     assert_eq!(job.ranker.lora.targets, ["q_proj", "v_proj"]);
-    assert_eq!(job.stages, Stage::ALL);
+    assert!(job.stages.iter().copied().eq(Stage::named()));
     assert_eq!(job.limits.max_rejected, MaxRejected::Share(0.01));
     assert_eq!(job.limits.memory_bytes, 4 << 30);
     assert_eq!(job.ranker.micro_batch, MicroBatch::Auto);

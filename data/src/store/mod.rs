@@ -54,6 +54,12 @@ pub struct Stat {
     pub stamp: String,
 }
 
+impl Stat {
+    fn of(meta: object_store::ObjectMeta) -> Self {
+        Self { size: meta.size, stamp: meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339()) }
+    }
+}
+
 /// A store: objects by path below one root. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -144,7 +150,7 @@ impl Store {
     pub async fn stat(&self, path: &str) -> Result<Option<Stat>> {
         let meta = self.retrying("look at", path, || async { self.objects.head(&self.at(path)?).await }).await;
         let meta = found(meta)?;
-        Ok(meta.map(|m| Stat { size: m.size, stamp: m.e_tag.unwrap_or_else(|| m.last_modified.to_rfc3339()) }))
+        Ok(meta.map(Stat::of))
     }
 
     /// Whether there is such an object.
@@ -171,12 +177,21 @@ impl Store {
     /// # Errors
     /// The store's own failures. A folder that is not there is an empty one.
     pub async fn list(&self, folder: &str) -> Result<Vec<Entry>> {
+        let stamped = self.list_stamped(folder).await?;
+        Ok(stamped.into_iter().map(|(path, stat)| Entry { path, size: stat.size }).collect())
+    }
+
+    /// [`Store::list`] with what the store knows of each object.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub async fn list_stamped(&self, folder: &str) -> Result<Vec<(String, Stat)>> {
         let metas: Vec<_> = self
             .retrying("list", folder, || async { self.objects.list(Some(&self.at(folder)?)).try_collect().await })
             .await?;
-        let entry = |m: object_store::ObjectMeta| Some(Entry { path: self.below(&m.location)?, size: m.size });
-        let mut entries: Vec<Entry> = metas.into_iter().filter_map(entry).collect();
-        entries.sort();
+        let entry = |m: object_store::ObjectMeta| Some((self.below(&m.location)?, Stat::of(m)));
+        let mut entries: Vec<(String, Stat)> = metas.into_iter().filter_map(entry).collect();
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(entries)
     }
 

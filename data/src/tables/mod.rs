@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use part::{Footer, Summary, decode_part, decode_part_of, encode_part, read_summary};
 pub use reader::{Reader, read_all};
 pub use rows::{
-    CandidateRow, CaptionRow, CaptionStatus, HistoryRow, ItemRow, MetricRow, RankingRow, RejectedRow, TargetRankRow,
+    CandidateRow, CaptionRow, CaptionStatus, HistoryRow, ItemRow, MetricRow, PictureRow, RankingRow, RejectedRow,
+    TargetRankRow,
 };
 
 use crate::Result;
@@ -32,6 +33,8 @@ pub enum Table {
     Items,
     /// One row per user: the items in time order.
     Histories,
+    /// One row per item: where its picture lies and what it holds.
+    Pictures,
     /// One row per item: what its picture shows, in words.
     Captions,
     /// One row per user, or per sampled training prefix: what the retriever proposes.
@@ -48,9 +51,10 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Items,
         Self::Histories,
+        Self::Pictures,
         Self::Captions,
         Self::Candidates,
         Self::TargetRanks,
@@ -65,6 +69,7 @@ impl Table {
         match self {
             Self::Items => "items",
             Self::Histories => "histories",
+            Self::Pictures => "pictures",
             Self::Captions => "captions",
             Self::Candidates => "candidates",
             Self::TargetRanks => "target_ranks",

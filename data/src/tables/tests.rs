@@ -60,7 +60,17 @@ proptest! {
         rows in vec((".{0,6}", ".{0,6}", select(CaptionStatus::ALL.to_vec()), option::of(".{0,6}")), 0..20),
     ) {
         let row = |(item_id, caption, status, model): (_, _, _, Option<String>)| {
-            CaptionRow { item_id, caption, status, image_sha256: model.clone(), model }
+            CaptionRow { item_id, caption, status, reason: model.clone(), image_sha256: model.clone(), model }
+        };
+        round_trip(&rows.into_iter().map(row).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn pictures_come_back(
+        rows in vec((".{0,6}", option::of(".{0,6}"), option::of(0u64..99), select(CaptionStatus::ALL.to_vec())), 0..20),
+    ) {
+        let row = |(item_id, location, bytes, status): (_, Option<String>, _, _)| {
+            PictureRow { item_id, image_sha256: location.clone(), reason: location.clone(), location, bytes, status }
         };
         round_trip(&rows.into_iter().map(row).collect::<Vec<_>>());
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod captions;
 mod damage;
 mod interruption;
 mod reuse;

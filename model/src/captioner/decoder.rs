@@ -16,6 +16,8 @@ use crate::{Error, Result};
 
 /// Positions are counted from here: an oddity of OPT.
 const FIRST_POSITION: usize = 2;
+/// The embedding table.
+pub(super) const EMBEDDINGS: &str = "language_model.model.decoder.embed_tokens.weight";
 
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -51,7 +53,7 @@ impl Decoder {
     pub(super) fn load(config: &DecoderConfig, loader: &Loader<'_>) -> Result<Self> {
         let name = |part: &str| format!("language_model.model.decoder.{part}");
         let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
-        let tokens = loader.tensor(&name("embed_tokens.weight"), &[vocabulary, hidden])?;
+        let tokens = loader.tensor(EMBEDDINGS, &[vocabulary, hidden])?;
         let positions = [config.max_positions + FIRST_POSITION, hidden];
         let head = if config.tied_embeddings {
             tokens.clone()

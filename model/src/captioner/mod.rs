@@ -14,6 +14,7 @@
 mod config;
 mod decoder;
 mod linear;
+pub mod picture;
 mod qformer;
 #[cfg(test)]
 mod tests;
@@ -74,13 +75,19 @@ impl Captioner {
     /// [`Error::Config`] for another architecture, by name; [`Error::Io`], [`Error::Safetensors`],
     /// [`Error::MissingTensor`], [`Error::TensorShape`] and [`Error::Tokenizer`] for what is missing or broken.
     pub fn load(folder: &Path, precision: Precision) -> Result<Self> {
+        Self::from_source(BlipConfig::load(folder)?, &Checkpoint::open(folder)?, read_tokenizer(folder)?, precision)
+    }
+
+    /// What is wrong with a HF folder, as far as headers tell, before minutes are spent on loading it.
+    ///
+    /// # Errors
+    /// As [`Captioner::load`].
+    pub fn check(folder: &Path) -> Result<BlipConfig> {
         let config = BlipConfig::load(folder)?;
-        let tokenizer = folder.join("tokenizer.json");
-        let bytes =
-            std::fs::read(&tokenizer).map_err(|source| Error::Io { path: tokenizer.display().to_string(), source })?;
-        let tokenizer =
-            Tokenizer::from_bytes(&bytes).map_err(|e| Error::Tokenizer(format!("{}: {e}", tokenizer.display())))?;
-        Self::from_source(config, &Checkpoint::open(folder)?, tokenizer, precision)
+        read_tokenizer(folder)?;
+        let embeddings = [config.decoder.vocab_size, config.decoder.hidden_size];
+        Checkpoint::open(folder)?.check(decoder::EMBEDDINGS, &embeddings)?;
+        Ok(config)
     }
 
     /// A captioner from weights of any source.
@@ -153,4 +160,10 @@ impl Captioner {
         let text = self.tokenizer.decode(tokens, true).map_err(|e| Error::Tokenizer(format!("decoding: {e}")))?;
         Ok(text.trim().to_owned())
     }
+}
+
+fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {
+    let path = folder.join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.display().to_string(), source })?;
+    Tokenizer::from_bytes(&bytes).map_err(|e| Error::Tokenizer(format!("{}: {e}", path.display())))
 }

@@ -2,12 +2,14 @@
 
 mod caption;
 mod evaluate;
+mod pictures;
 mod prepare;
 mod rank;
 mod retrieve;
 mod train_ranker;
 mod train_retriever;
 
+pub use caption::check_captioner;
 use data::job::Stage;
 use kernels::Device;
 
@@ -18,7 +20,8 @@ use crate::context::Context;
 pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device) -> Result<()> {
     device.run(|| match context.artifact.stage {
         Stage::Prepare => prepare::run(&mut context),
-        Stage::Caption => caption::run(&mut context),
+        Stage::Pictures => pictures::run(&mut context),
+        Stage::Caption => caption::run(&mut context, shards),
         Stage::TrainRetriever => train_retriever::run(&mut context),
         Stage::Retrieve => retrieve::run(&mut context, shards),
         Stage::TrainRanker => train_ranker::run(&mut context),

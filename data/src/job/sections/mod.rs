@@ -6,7 +6,7 @@ mod ranker;
 mod retriever;
 mod run;
 
-pub use captions::{Captions, CaptionsFrom};
+pub use captions::{Captions, CaptionsFrom, Fetch, Precision, Transparency};
 pub use dataset::{Columns, Dataset, Format};
 pub use ranker::{Labels, Lora, MicroBatch, Negatives, Quantize, Ranker, Trainable};
 pub use retriever::Retriever;

@@ -23,7 +23,7 @@ pub enum CaptionStatus {
     Undecodable,
     /// The picture is a known stand-in for "no picture".
     Placeholder,
-    /// The picture has more pixels than is safe to decode.
+    /// The picture has more bytes or pixels than is safe to decode.
     TooLarge,
 }
 
@@ -61,6 +61,8 @@ pub struct CaptionRow {
     pub caption: String,
     /// How it came about.
     pub status: CaptionStatus,
+    /// Why there is none: a short code, then a sentence.
+    pub reason: Option<String>,
     /// Content hash of the picture, where there is one.
     pub image_sha256: Option<String>,
     /// The model that wrote it, where one did.
@@ -75,6 +77,7 @@ impl Row for CaptionRow {
             build::required("item_id", DataType::Utf8),
             build::required("caption", DataType::Utf8),
             build::required("status", DataType::Utf8),
+            build::optional("reason", DataType::Utf8),
             build::optional("image_sha256", DataType::Utf8),
             build::optional("model", DataType::Utf8),
         ])
@@ -85,6 +88,7 @@ impl Row for CaptionRow {
             build::strings(rows.iter().map(|r| r.item_id.as_str())),
             build::strings(rows.iter().map(|r| r.caption.as_str())),
             build::strings(rows.iter().map(|r| r.status.as_str())),
+            build::optional_strings(rows.iter().map(|r| r.reason.as_deref())),
             build::optional_strings(rows.iter().map(|r| r.image_sha256.as_deref())),
             build::optional_strings(rows.iter().map(|r| r.model.as_deref())),
         ])
@@ -94,11 +98,13 @@ impl Row for CaptionRow {
         let columns = Columns::of::<Self>(batch);
         let (items, captions) = (columns.strings("item_id")?, columns.strings("caption")?);
         let status = columns.parsed("status")?;
+        let reasons = columns.optional_strings("reason")?;
         let (hashes, models) = (columns.optional_strings("image_sha256")?, columns.optional_strings("model")?);
         let row = |i| Self {
             item_id: items.value(i).to_owned(),
             caption: captions.value(i).to_owned(),
             status: status[i],
+            reason: text(reasons, i),
             image_sha256: text(hashes, i),
             model: text(models, i),
         };

@@ -1,5 +1,8 @@
 //! caption: one text per item.
 
+mod blip2;
+mod describer;
+
 use data::captions::{Captions, no_captions, read_captions};
 use data::job::CaptionsFrom;
 use data::tables::CaptionStatus;
@@ -10,19 +13,24 @@ use crate::context::{Context, Output};
 use crate::population::Population;
 use crate::tasks::prepare::by_reason;
 
-/// Makes the captions table.
-pub(crate) fn run(cx: &mut Context) -> Result<()> {
+pub use describer::check_captioner;
+
+/// Makes some shards of the captions table; captions that a user brings along, or none, are one shard.
+pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
+    if cx.job.captions.from == CaptionsFrom::Blip2 {
+        return blip2::run(cx, shards);
+    }
     let population = Population::open(cx)?;
     let captions = match cx.job.captions.from {
-        CaptionsFrom::None => Captions { rows: no_captions(&population.catalogue), unknown: 0, rejected: Vec::new() },
         CaptionsFrom::Table => read_captions(&cx.job.captions.table, &population.catalogue, &cx.job.limits)?,
+        _ => Captions { rows: no_captions(&population.catalogue), unknown: 0, rejected: Vec::new() },
     };
     let ok = captions.rows.iter().filter(|r| r.status == CaptionStatus::Ok).count();
     let mut output = Output::default();
     cx.part(&mut output, &captions.rows, 0, 1)?;
     output.stats.rows = captions.rows.len() as u64;
     output.stats.rejected = by_reason(&captions.rejected);
-    output.stats.notes.insert("captions".to_owned(), json!(ok));
+    output.stats.notes.insert("ok".to_owned(), json!(ok));
     output.stats.notes.insert("unknown_items".to_owned(), json!(captions.unknown));
     let total = captions.rows.len() as u64;
     cx.progress(total, total, "items", || format!("{ok} with a caption"));

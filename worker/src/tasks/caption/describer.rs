@@ -1,0 +1,220 @@
+//! Pictures to sentences: read, decode in other processes, describe together, remember.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+
+use bytes::Bytes;
+use data::artifact::Digest;
+use data::job::{Captions, Job, Precision};
+use data::pictures::{Described, KnownCaptions, PictureSource};
+use data::tables::PictureRow;
+use futures::{StreamExt, TryStreamExt, stream};
+use kernels::Tensor;
+use model::captioner::picture::{Class, Preprocess};
+use model::captioner::{self, BlipConfig, Captioner};
+use serde_json::json;
+use tokio::runtime::Handle;
+
+use crate::context::Context;
+use crate::decoders::{DecoderLimits, Decoders, Look, Refusal, Thumb};
+use crate::{Error, Result};
+
+/// Raised when the same picture and checkpoint get another caption.
+const VERSION: u32 = 1;
+/// Pictures that are read at a time.
+const READS: usize = 16;
+
+/// What describes pictures; the networks are loaded when the first new one comes.
+pub(super) struct Describer {
+    source: PictureSource,
+    known: KnownCaptions,
+    name: String,
+    settings: Captions,
+    machine: Option<Machine>,
+}
+
+struct Machine {
+    captioner: Captioner,
+    preprocess: Preprocess,
+    decoders: Decoders,
+}
+
+/// A decoded picture, or why there is none; nothing for one that is gone.
+type Decoded = (String, Option<Result<Thumb, Refusal>>);
+
+impl Describer {
+    pub(super) fn new(cx: &Context) -> Result<Self> {
+        let settings = cx.job.captions.clone();
+        let files: HashMap<&String, &Digest> =
+            cx.spec.inputs.iter().filter(|(role, _)| role.starts_with("model:")).collect();
+        let model = Digest::of_json(&json!({"files": files, "keys": settings.captioner_keys(), "version": VERSION}));
+        let folder =
+            Path::new(&settings.model).file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy());
+        Ok(Self {
+            source: PictureSource::open(&settings.images, &cx.store)?,
+            known: KnownCaptions::of(&cx.store, &model),
+            name: format!("{folder}@{}", model.short()),
+            settings,
+            machine: None,
+        })
+    }
+
+    /// What the table calls the model.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What was said before.
+    pub(super) fn known(&self) -> &KnownCaptions {
+        &self.known
+    }
+
+    /// Looks at pictures, each with another content, and remembers what is to be said of them.
+    pub(super) fn describe(
+        &mut self,
+        cx: &mut Context,
+        pictures: &[&PictureRow],
+    ) -> Result<HashMap<String, Described>> {
+        if self.machine.is_none() {
+            self.machine = Some(Machine::load(cx, &self.settings)?);
+        }
+        let (Some(machine), runtime, batch) = (&self.machine, cx.runtime(), self.settings.batch_size as usize) else {
+            return Ok(HashMap::new());
+        };
+        let look = Look::of(&self.settings, machine.preprocess.size);
+        let max_tokens = self.settings.max_tokens as usize;
+        let mut described = HashMap::new();
+        let (ready, batches) = sync_channel(1);
+        std::thread::scope(|scope| {
+            // The next batch is read and decoded while this one is described.
+            let (source, decoders) = (&self.source, &machine.decoders);
+            scope.spawn(move || {
+                for pictures in pictures.chunks(batch) {
+                    let decoded = read(&runtime, source, pictures).and_then(|bytes| decode(decoders, look, bytes));
+                    if ready.send(decoded).is_err() {
+                        return;
+                    }
+                }
+            });
+            for batch in batches {
+                cx.check()?;
+                let (new, passing) = machine.describe(batch?, max_tokens)?;
+                cx.wait(self.known.remember(&new))?;
+                described.extend(new.into_iter().chain(passing));
+                cx.progress(described.len() as u64, pictures.len() as u64, "pictures", String::new);
+            }
+            Ok(described)
+        })
+    }
+}
+
+impl Machine {
+    fn load(cx: &Context, settings: &Captions) -> Result<Self> {
+        let folder = Path::new(&settings.model);
+        let precision = match settings.precision {
+            Precision::F32 => captioner::Precision::F32,
+            Precision::Bf16 => captioner::Precision::Bf16,
+        };
+        let captioner = Captioner::load(folder, precision)?;
+        let preprocess = preprocess(folder, captioner.config())?;
+        let decoders = Decoders::start(cx.decoder.clone(), cx.threads, DecoderLimits::of(settings))?;
+        Ok(Self { captioner, preprocess, decoders })
+    }
+
+    /// What is to be said of a batch; apart from it what may be otherwise the next time.
+    #[allow(clippy::type_complexity)]
+    fn describe(
+        &self,
+        batch: Vec<Decoded>,
+        max_tokens: usize,
+    ) -> Result<(Vec<(String, Described)>, Vec<(String, Described)>)> {
+        let (mut new, mut passing, mut hashes, mut pixels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (sha256, decoded) in batch {
+            match decoded {
+                Some(Ok(thumb)) => {
+                    pixels.extend(self.preprocess.normalise(&thumb.picture));
+                    hashes.push(sha256);
+                }
+                Some(Err(refusal)) => {
+                    let (list, reason) = (
+                        if refusal.may_pass() { &mut passing } else { &mut new },
+                        format!("{}: {}", refusal.reason, refusal.sentence),
+                    );
+                    list.push((
+                        sha256,
+                        match refusal.class {
+                            Class::TooLarge => Described::TooLarge(reason),
+                            Class::Undecodable => Described::Undecodable(reason),
+                        },
+                    ));
+                }
+                None => {}
+            }
+        }
+        let side = self.preprocess.size;
+        let pixels = Tensor::from_f32(&[hashes.len(), 3, side, side], pixels)?;
+        let captions = self.captioner.caption(&pixels, max_tokens)?;
+        new.extend(hashes.into_iter().zip(captions.into_iter().map(Described::Caption)));
+        Ok((new, passing))
+    }
+}
+
+/// The bytes of pictures, in order.
+fn read(runtime: &Handle, source: &PictureSource, pictures: &[&PictureRow]) -> Result<Vec<(String, Option<Bytes>)>> {
+    let one = |picture: &PictureRow| {
+        let picture = picture.clone();
+        async move {
+            let bytes = source.read(&picture).await?;
+            Ok::<_, Error>((picture.image_sha256.unwrap_or_default(), bytes))
+        }
+    };
+    runtime.block_on(stream::iter(pictures.iter().map(|picture| one(picture))).buffered(READS).try_collect())
+}
+
+/// Decodes all that are there; a picture that has changed since it was listed counts as gone.
+fn decode(decoders: &Decoders, look: Look, pictures: Vec<(String, Option<Bytes>)>) -> Result<Vec<Decoded>> {
+    let is_itself = |sha256: &str, bytes: &Bytes| Digest::of_bytes(bytes).as_str() == sha256;
+    let (hashes, bytes): (Vec<String>, Vec<Option<Bytes>>) = pictures
+        .into_iter()
+        .map(|(sha256, bytes)| (bytes.filter(|b| is_itself(&sha256, b)), sha256))
+        .map(|(b, s)| (s, b))
+        .unzip();
+    let there: Vec<Bytes> = bytes.iter().flatten().cloned().collect();
+    let mut decoded = decoders.decode_all(&there, look)?.into_iter();
+    Ok(hashes.into_iter().zip(bytes).map(|(sha256, bytes)| (sha256, bytes.and_then(|_| decoded.next()))).collect())
+}
+
+/// What a checkpoint wants its pictures to look like, checked against its vision tower.
+fn preprocess(folder: &Path, config: &BlipConfig) -> Result<Preprocess> {
+    let path = folder.join("preprocessor_config.json");
+    let preprocess = match std::fs::read(&path) {
+        Ok(bytes) => Preprocess::from_json(&bytes)?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Preprocess { size: config.vision.image_size, ..Preprocess::default() }
+        }
+        Err(source) => return Err(model::Error::Io { path: path.display().to_string(), source }.into()),
+    };
+    if preprocess.size != config.vision.image_size {
+        let (size, side) = (preprocess.size, config.vision.image_size);
+        let what = format!("preprocessor_config.json makes pictures of {size} pixels, the vision tower takes {side}");
+        return Err(model::Error::Config(what).into());
+    }
+    Ok(preprocess)
+}
+
+/// Finds what is wrong with a job's captioner before anything is computed.
+///
+/// # Errors
+/// The first that is found, naming the file or the key.
+pub fn check_captioner(job: &Job) -> Result<()> {
+    let folder = Path::new(&job.captions.model);
+    let config = Captioner::check(folder)?;
+    preprocess(folder, &config)?;
+    let longest = config.decoder.max_positions.saturating_sub(config.queries);
+    if job.captions.max_tokens as usize > longest {
+        let what = format!("captions.max_tokens is {}, the decoder has room for {longest}", job.captions.max_tokens);
+        return Err(model::Error::Config(what).into());
+    }
+    Ok(())
+}
