@@ -116,6 +116,18 @@ async fn a_host_that_is_not_there_is_left_alone() {
     assert_eq!(names.asked.lock().unwrap().iter().filter(|host| *host == "dead.test").count(), 6);
 }
 
+/// An address that is refused says nothing about whether somebody is there.
+#[tokio::test]
+async fn a_refused_host_is_refused_to_the_end() {
+    let server = Server::start(|_| ok(&picture(""))).await;
+    let names = FakeNames::new(|_: &str| vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    let urls: Vec<_> = (0..9).map(|i| format!("http://inner.test:{}/{i}", server.port)).collect();
+    let options = FetchOptions { host_failures: 3, ..options(&server) };
+    let records = names.fetch(&store(), &urls, &options).await;
+    assert!(records.iter().all(|r| r.outcome.as_str() == "refused_address" && r.attempts == 1), "{records:?}");
+    assert!(server.requests().is_empty());
+}
+
 #[test]
 fn a_server_says_when_to_come_again() {
     let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
