@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::body::{self, Picture};
 use super::budget::Budget;
 use super::client::{self, Clients, Names};
-use super::hosts::{Host, Hosts};
+use super::hosts::{Host, Hosts, Place};
 use super::outcome::{FetchFailure, FetchReason};
 use super::patience::{backoff, retry_after};
 use super::target::{AllowHosts, Target};
@@ -48,14 +48,19 @@ impl<'a> Getter<'a> {
     }
 
     /// Fetches a picture within the budget, and counts the tries.
-    pub(super) async fn get(&self, url: &str, attempts: &mut u32) -> Result<Picture, FetchFailure> {
+    pub(super) async fn get(&self, url: &str, attempts: &mut u32) -> Result<(Picture, Place), FetchFailure> {
         let target = Target::parse(url, &self.allow)?;
         self.budget.check()?;
         let patient = self.get_patiently(url, &target, attempts);
         timeout(self.budget.time_left(), patient).await.unwrap_or_else(|_| Err(Budget::out_of_time()))
     }
 
-    async fn get_patiently(&self, url: &str, target: &Target, attempts: &mut u32) -> Result<Picture, FetchFailure> {
+    async fn get_patiently(
+        &self,
+        url: &str,
+        target: &Target,
+        attempts: &mut u32,
+    ) -> Result<(Picture, Place), FetchFailure> {
         loop {
             self.budget.check()?;
             self.hosts.get(target.host()).check()?;
@@ -69,7 +74,7 @@ impl<'a> Getter<'a> {
     }
 
     /// One try, which counts once it is its turn. Waiting for a turn is not the picture's time.
-    async fn attempt(&self, target: &Target, attempts: &mut u32) -> Result<Picture, FetchFailure> {
+    async fn attempt(&self, target: &Target, attempts: &mut u32) -> Result<(Picture, Place), FetchFailure> {
         let mut trail = vec![target.clone()];
         let mut time_left = self.options.picture_time;
         loop {
@@ -80,10 +85,8 @@ impl<'a> Getter<'a> {
             self.budget.check()?;
             host.check()?;
             *attempts += u32::from(trail.len() == 1);
-            let asked = self.hop(target, &host, &mut time_left).await;
-            drop(turn);
-            let next = match asked? {
-                Hop::Arrived(picture) => return Ok(picture),
+            let next = match self.hop(target, &host, &mut time_left).await? {
+                Hop::Arrived(picture) => return Ok((picture, turn.into_place())),
                 Hop::Redirected(next) => next,
             };
             if trail.iter().any(|seen| seen.same(&next)) {
@@ -93,6 +96,8 @@ impl<'a> Getter<'a> {
                 let detail = format!("more than {} redirects", self.options.redirects);
                 return Err(FetchReason::Redirects.because(detail));
             }
+            // Waiting for the next host with the turn of this one could be for ever.
+            drop(turn);
             trail.push(next);
         }
     }

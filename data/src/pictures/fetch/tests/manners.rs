@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
@@ -96,6 +97,19 @@ async fn a_paused_host_holds_up_no_other() {
     assert!(waited >= Duration::from_millis(60) && passed < waited, "{waited:?} {passed:?}");
 }
 
+/// Else pictures would pile up before a store that is slower than the network.
+#[tokio::test]
+async fn a_picture_that_is_not_stored_yet_keeps_its_place_but_not_its_host() {
+    let hosts = Hosts::new(2, 1, 1);
+    let host = hosts.get("a.test");
+    let [first, second] = [hosts.turn(&host).await.into_place(), hosts.turn(&host).await.into_place()];
+    let third = tokio::time::timeout(Duration::from_millis(20), hosts.turn(&host)).await;
+    assert!(third.is_err());
+    drop(first);
+    hosts.turn(&host).await;
+    drop(second);
+}
+
 #[tokio::test]
 async fn a_host_that_is_not_there_is_left_alone() {
     let server = Server::start(|request| ok(&picture(&request.path))).await;
@@ -114,6 +128,20 @@ async fn a_host_that_is_not_there_is_left_alone() {
         assert_eq!((&*record.outcome.as_str(), record.attempts), expected, "{i}");
     }
     assert_eq!(names.asked.lock().unwrap().iter().filter(|host| *host == "dead.test").count(), 6);
+}
+
+#[tokio::test]
+async fn a_host_that_answers_now_and_then_is_not_given_up() {
+    let server = Server::start(|request| ok(&picture(&request.path))).await;
+    let turn = AtomicUsize::new(0);
+    let names = FakeNames::new(move |_: &str| match turn.fetch_add(1, Ordering::Relaxed) % 2 {
+        0 => vec![],
+        _ => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+    });
+    let options = FetchOptions { per_host: 1, host_failures: 3, ..naming(&server, &["shaky.test"]) };
+    let urls: Vec<_> = (0..9).map(|i| format!("http://shaky.test:{}/{i}", server.port)).collect();
+    assert_eq!(reasons(&names.fetch(&store(), &urls, &options).await), ["ok"; 9]);
+    assert!(names.asked.lock().unwrap().len() > 9);
 }
 
 /// An address that is refused says nothing about whether somebody is there.
