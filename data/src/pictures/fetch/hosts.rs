@@ -13,6 +13,9 @@ use super::outcome::{FetchFailure, FetchReason};
 /// More at once than this is a mistake, and more than a semaphore takes would be a panic.
 const MOST: usize = 4096;
 
+/// Longer than any run, and still a time that a clock can show.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Every host that was asked so far, and the places for all of them together.
 pub(super) struct Hosts {
     places: Arc<Semaphore>,
@@ -87,7 +90,7 @@ impl Host {
     /// Leaves the host alone for a while; of two pauses, the one that ends later counts.
     pub(super) fn pause(&self, pause: Duration) {
         let mut until = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = (*until).max(Instant::now() + pause);
+        *until = (*until).max(Instant::now() + pause.min(LONGEST_PAUSE));
     }
 
     fn paused_until(&self) -> Instant {
