@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::body::{self, Picture};
 use super::budget::Budget;
 use super::client::{self, Clients, Names};
-use super::hosts::{Host, Hosts};
+use super::hosts::{Host, Hosts, Place};
 use super::outcome::{FetchFailure, FetchReason};
 use super::patience::{backoff, retry_after};
 use super::target::{AllowHosts, Target};
@@ -48,19 +48,23 @@ impl<'a> Getter<'a> {
     }
 
     /// Fetches a picture within the budget, and counts the tries.
-    pub(super) async fn get(&self, url: &str, attempts: &mut u32) -> Result<Picture, FetchFailure> {
+    pub(super) async fn get(&self, url: &str, attempts: &mut u32) -> Result<(Picture, Place), FetchFailure> {
         let target = Target::parse(url, &self.allow)?;
         self.budget.check()?;
         let patient = self.get_patiently(url, &target, attempts);
         timeout(self.budget.time_left(), patient).await.unwrap_or_else(|_| Err(Budget::out_of_time()))
     }
 
-    async fn get_patiently(&self, url: &str, target: &Target, attempts: &mut u32) -> Result<Picture, FetchFailure> {
+    async fn get_patiently(
+        &self,
+        url: &str,
+        target: &Target,
+        attempts: &mut u32,
+    ) -> Result<(Picture, Place), FetchFailure> {
         loop {
             self.budget.check()?;
             self.hosts.get(target.host()).check()?;
-            *attempts += 1;
-            match self.attempt(target).await {
+            match self.attempt(target, attempts).await {
                 Err(failure) if failure.reason.may_pass() && *attempts < self.options.attempts => {
                     sleep(self.backoff(url, *attempts)).await;
                 }
@@ -69,13 +73,20 @@ impl<'a> Getter<'a> {
         }
     }
 
-    /// One try. Waiting for a turn does not count as the picture's time.
-    async fn attempt(&self, target: &Target) -> Result<Picture, FetchFailure> {
+    /// One try, which counts once it is its turn. Waiting for a turn is not the picture's time.
+    async fn attempt(&self, target: &Target, attempts: &mut u32) -> Result<(Picture, Place), FetchFailure> {
         let mut trail = vec![target.clone()];
         let mut time_left = self.options.picture_time;
         loop {
-            let next = match self.hop(&trail[trail.len() - 1], &mut time_left).await? {
-                Hop::Arrived(picture) => return Ok(picture),
+            let target = &trail[trail.len() - 1];
+            let host = self.hosts.get(target.host());
+            let turn = self.hosts.turn(&host).await;
+            // Others may have used up the bytes, or found the host dead, while this one waited.
+            self.budget.check()?;
+            host.check()?;
+            *attempts += u32::from(trail.len() == 1);
+            let next = match self.hop(target, &host, &mut time_left).await? {
+                Hop::Arrived(picture) => return Ok((picture, turn.into_place())),
                 Hop::Redirected(next) => next,
             };
             if trail.iter().any(|seen| seen.same(&next)) {
@@ -85,18 +96,15 @@ impl<'a> Getter<'a> {
                 let detail = format!("more than {} redirects", self.options.redirects);
                 return Err(FetchReason::Redirects.because(detail));
             }
+            // Waiting for the next host with the turn of this one could be for ever.
+            drop(turn);
             trail.push(next);
         }
     }
 
-    async fn hop(&self, target: &Target, time_left: &mut Duration) -> Result<Hop, FetchFailure> {
-        let host = self.hosts.get(target.host());
-        let _turn = self.hosts.turn(&host).await;
-        // Others may have used up the bytes, or found the host dead, while this one waited.
-        self.budget.check()?;
-        host.check()?;
+    async fn hop(&self, target: &Target, host: &Host, time_left: &mut Duration) -> Result<Hop, FetchFailure> {
         let began = Instant::now();
-        let asked = timeout(*time_left, self.ask(target, &host)).await;
+        let asked = timeout(*time_left, self.ask(target, host)).await;
         *time_left = time_left.saturating_sub(began.elapsed());
         asked.unwrap_or_else(|_| {
             let detail = format!("not there after {:?}", self.options.picture_time);
@@ -108,10 +116,11 @@ impl<'a> Getter<'a> {
         let request = self.clients.of(target).get(target.url.clone());
         let request = request.header(ACCEPT, "image/*").header(ACCEPT_ENCODING, "identity");
         let answer = request.send().await.map_err(|error| {
-            if error.is_connect() {
+            let failure = client::failure(error);
+            if matches!(failure.reason, FetchReason::Unreachable | FetchReason::Timeout) {
                 host.unreachable();
             }
-            client::failure(error)
+            failure
         })?;
         host.answered();
         match answer.status().as_u16() {

@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,6 +20,9 @@ use super::address;
 use super::outcome::{FetchFailure, FetchReason};
 use super::target::Target;
 use super::{Error, FetchOptions, Result};
+
+/// How long a connection is kept for the next picture. Short, for there may be more hosts than files that may be open.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// How a server sees us.
 const USER_AGENT: &str = concat!("mllm4rec/", env!("CARGO_PKG_VERSION"));
@@ -76,6 +80,7 @@ fn builder(options: &FetchOptions) -> ClientBuilder {
         .http1_only()
         .connect_timeout(options.connect_time)
         .pool_max_idle_per_host(options.per_host)
+        .pool_idle_timeout(IDLE)
 }
 
 struct Lookup {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
 use super::outcome::{FetchFailure, FetchReason};
@@ -13,9 +13,12 @@ use super::outcome::{FetchFailure, FetchReason};
 /// More at once than this is a mistake, and more than a semaphore takes would be a panic.
 const MOST: usize = 4096;
 
+/// Longer than any run, and still a time that a clock can show.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Every host that was asked so far, and the places for all of them together.
 pub(super) struct Hosts {
-    places: Semaphore,
+    places: Arc<Semaphore>,
     per_host: usize,
     gives_up_after: u32,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
@@ -33,12 +36,18 @@ pub(super) struct Host {
 /// The right to ask a host, until it is dropped.
 pub(super) struct Turn<'a> {
     _of_host: SemaphorePermit<'a>,
-    _of_all: SemaphorePermit<'a>,
+    place: Place,
+}
+
+/// The place of a picture among all. It is kept until the picture is stored, so that a store slower than the network holds
+/// the network up instead of filling the memory.
+pub(super) struct Place {
+    _of_all: OwnedSemaphorePermit,
 }
 
 impl Hosts {
     pub(super) fn new(concurrent: usize, per_host: usize, gives_up_after: u32) -> Self {
-        let places = Semaphore::new(concurrent.clamp(1, MOST));
+        let places = Arc::new(Semaphore::new(concurrent.clamp(1, MOST)));
         Self { places, per_host: per_host.clamp(1, MOST), gives_up_after, hosts: Mutex::default() }
     }
 
@@ -57,11 +66,18 @@ impl Hosts {
         loop {
             sleep_until(host.paused_until()).await;
             let of_host = host.places.acquire().await.expect("no semaphore of ours is closed");
-            let of_all = self.places.acquire().await.expect("no semaphore of ours is closed");
+            let of_all = self.places.clone().acquire_owned().await.expect("no semaphore of ours is closed");
             if host.paused_until() <= Instant::now() {
-                return Turn { _of_host: of_host, _of_all: of_all };
+                return Turn { _of_host: of_host, place: Place { _of_all: of_all } };
             }
         }
+    }
+}
+
+impl Turn<'_> {
+    /// Leaves the host to others.
+    pub(super) fn into_place(self) -> Place {
+        self.place
     }
 }
 
@@ -74,7 +90,7 @@ impl Host {
     /// Leaves the host alone for a while; of two pauses, the one that ends later counts.
     pub(super) fn pause(&self, pause: Duration) {
         let mut until = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = (*until).max(Instant::now() + pause);
+        *until = (*until).max(Instant::now() + pause.min(LONGEST_PAUSE));
     }
 
     fn paused_until(&self) -> Instant {

@@ -116,7 +116,7 @@ impl FetchProgress {
 /// Fetches pictures into a store. Returns one record per distinct URL, in order of first appearance; a URL that fails is a
 /// record too. What earlier runs have settled is taken from the store. `told` hears of every URL that is done.
 ///
-/// At most `concurrent` pictures of `picture_bytes` are in memory.
+/// At most `concurrent` pictures of `picture_bytes` are in memory, those that wait for the store included.
 ///
 /// # Errors
 /// [`Error::FetchStopped`] when `stop` is cancelled; what is stored by then is kept. [`Error::AllowedHost`] and

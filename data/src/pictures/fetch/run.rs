@@ -78,7 +78,7 @@ impl Run<'_> {
     async fn one(&self, getter: &Getter<'_>, url: &str) -> Result<FetchRecord> {
         let mut attempts = 0;
         let outcome = match getter.get(url, &mut attempts).await {
-            Ok(picture) => record::store_picture(self.store, picture).await?,
+            Ok((picture, _place)) => record::store_picture(self.store, picture).await?,
             Err(failure) => FetchOutcome::Failed(failure),
         };
         let record = FetchRecord { url: url.to_owned(), outcome, attempts };

@@ -63,7 +63,10 @@ fn misbehave(request: &Request) -> Vec<Step> {
         "/too-large" => ok(&[picture(""), vec![0; LIMIT + 1 - picture("").len()]].concat()),
         "/announces-too-much" => [answer("200 OK", "content-length: 10001\r\n", b""), vec![Step::Hang]].concat(),
         "/endless" => endless(with(""), &[7; 1000]),
-        "/endless-chunks" => endless(chunked(&[b"14\r\n", &fine[..20], b"\r\n"].concat()), b"4\r\nmore\r\n"),
+        "/endless-chunks" => endless(
+            chunked(&[b"14\r\n", &fine[..20], b"\r\n"].concat()),
+            &[b"200\r\n".as_slice(), &[7; 0x200], b"\r\n"].concat(),
+        ),
         "/shorter-than-announced" => with(&format!("content-length: {}\r\n", size + 1)),
         "/chunks-break-off" => chunked(&[b"ff\r\n", fine.as_slice()].concat()),
         "/absurd-length" => with("content-length: 99999999999999999999999\r\n"),

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
@@ -93,7 +94,21 @@ async fn a_paused_host_holds_up_no_other() {
         began.elapsed()
     };
     let (waited, passed) = tokio::join!(wait, pass);
+    other.pause(Duration::MAX);
     assert!(waited >= Duration::from_millis(60) && passed < waited, "{waited:?} {passed:?}");
+}
+
+/// Else pictures would pile up before a store that is slower than the network.
+#[tokio::test]
+async fn a_picture_that_is_not_stored_yet_keeps_its_place_but_not_its_host() {
+    let hosts = Hosts::new(2, 1, 1);
+    let host = hosts.get("a.test");
+    let [first, second] = [hosts.turn(&host).await.into_place(), hosts.turn(&host).await.into_place()];
+    let third = tokio::time::timeout(Duration::from_millis(20), hosts.turn(&host)).await;
+    assert!(third.is_err());
+    drop(first);
+    hosts.turn(&host).await;
+    drop(second);
 }
 
 #[tokio::test]
@@ -114,6 +129,32 @@ async fn a_host_that_is_not_there_is_left_alone() {
         assert_eq!((&*record.outcome.as_str(), record.attempts), expected, "{i}");
     }
     assert_eq!(names.asked.lock().unwrap().iter().filter(|host| *host == "dead.test").count(), 6);
+}
+
+#[tokio::test]
+async fn a_host_that_answers_now_and_then_is_not_given_up() {
+    let server = Server::start(|request| ok(&picture(&request.path))).await;
+    let turn = AtomicUsize::new(0);
+    let names = FakeNames::new(move |_: &str| match turn.fetch_add(1, Ordering::Relaxed) % 2 {
+        0 => vec![],
+        _ => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+    });
+    let options = FetchOptions { per_host: 1, host_failures: 3, ..naming(&server, &["shaky.test"]) };
+    let urls: Vec<_> = (0..9).map(|i| format!("http://shaky.test:{}/{i}", server.port)).collect();
+    assert_eq!(reasons(&names.fetch(&store(), &urls, &options).await), ["ok"; 9]);
+    assert!(names.asked.lock().unwrap().len() > 9);
+}
+
+/// An address that is refused says nothing about whether somebody is there.
+#[tokio::test]
+async fn a_refused_host_is_refused_to_the_end() {
+    let server = Server::start(|_| ok(&picture(""))).await;
+    let names = FakeNames::new(|_: &str| vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    let urls: Vec<_> = (0..9).map(|i| format!("http://inner.test:{}/{i}", server.port)).collect();
+    let options = FetchOptions { host_failures: 3, ..options(&server) };
+    let records = names.fetch(&store(), &urls, &options).await;
+    assert!(records.iter().all(|r| r.outcome.as_str() == "refused_address" && r.attempts == 1), "{records:?}");
+    assert!(server.requests().is_empty());
 }
 
 #[test]

@@ -236,6 +236,7 @@ async fn a_folder_keeps_pictures_as_a_cloud_does() {
 #[tokio::test]
 async fn no_urls_are_no_work() {
     let server = Server::start(|_| vec![]).await;
-    assert!(fetch(&store(), &[], &options(&server)).await.is_empty());
-    assert_eq!(FetchOptions::default().attempts, 4);
+    let run = async move { fetch(&store(), &[], &options(&server)).await };
+    // A run can move to any thread.
+    assert!(tokio::spawn(run).await.unwrap().is_empty());
 }
