@@ -4,6 +4,7 @@
 //! backward. This crate knows nothing of Parquet, of the network or of ranks in a gang: it takes ids and text, and gives
 //! scores, gradients and bytes.
 
+pub mod captioner;
 mod error;
 pub mod params;
 pub mod ranker;

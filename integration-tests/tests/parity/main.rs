@@ -11,5 +11,6 @@ mod lrurec;
 mod metrics;
 mod nf4;
 mod padded;
+mod pictures;
 mod prompt;
 mod tokenizer;

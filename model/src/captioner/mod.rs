@@ -1,0 +1,3 @@
+//! Captions for pictures (BLIP-2).
+
+pub mod picture;
