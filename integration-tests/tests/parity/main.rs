@@ -3,6 +3,7 @@
 //! A set of golden files may lack a topic: its test says so and passes. `MLLM4REC_FIXTURES` names another set.
 #![allow(clippy::unwrap_used)]
 
+mod bad_pictures;
 mod fixtures;
 mod golden;
 mod llama;

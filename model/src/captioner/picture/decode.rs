@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::error::name;
-use super::{Alpha, Picture, PictureError, colour, jpeg};
+use super::{Alpha, Picture, PictureError, colour, header, jpeg};
 
 /// What decoders may set aside besides the pixels.
 const SCRATCH_BYTES: u64 = 16 << 20;
@@ -56,9 +56,10 @@ pub fn decode(bytes: &[u8], limits: &Limits, orientation: Orientation, alpha: Al
         return Err(PictureError::TooManyBytes { bytes: bytes.len(), limit: limits.bytes });
     }
     let format = format_of(bytes)?;
+    check_header(bytes, format, limits)?;
     let image = pixels(bytes, format, limits, orientation).map_err(|e| match e {
         // A decoder that stumbles over the end of the file may call it anything.
-        PictureError::Corrupt { .. } if format == ImageFormat::Jpeg && !jpeg::has_end(bytes) => {
+        PictureError::Corrupt { .. } if header::is_cut(bytes, format) => {
             PictureError::Truncated { format: name(format) }
         }
         e => e,
@@ -76,7 +77,23 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat, PictureError> {
     }
 }
 
-/// Reads the header, checks what it says, and only then decodes.
+/// Refuses what the header already tells.
+fn check_header(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<(), PictureError> {
+    if let Some(size) = header::size(bytes, format) {
+        check_size(size, limits)?;
+    }
+    if format == ImageFormat::Jpeg {
+        if let Some(what) = jpeg::frame(bytes).and_then(|frame| frame.unread) {
+            return Err(PictureError::Unsupported { what: what.to_owned() });
+        }
+        if !jpeg::has_end(bytes) {
+            return Err(PictureError::Truncated { format: name(format) });
+        }
+    }
+    Ok(())
+}
+
+/// Decodes; the size is checked once more, as the decoder understands it.
 fn pixels(
     bytes: &[u8],
     format: ImageFormat,
@@ -88,9 +105,6 @@ fn pixels(
     let refused = |e| PictureError::from_decoder(format, &e);
     let mut decoder = reader.into_decoder().map_err(refused)?;
     check_size(decoder.dimensions(), limits)?;
-    if format == ImageFormat::Jpeg && !jpeg::has_end(bytes) {
-        return Err(PictureError::Truncated { format: name(format) });
-    }
     // An orientation that cannot be read is none: the pixels are what matters.
     let turn = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;

@@ -8,6 +8,7 @@
 mod colour;
 mod decode;
 mod error;
+mod header;
 mod jpeg;
 mod preprocess;
 mod resize;
