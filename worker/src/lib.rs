@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod context;
+pub mod decoders;
 mod device;
 mod early_stopping;
 mod error;
