@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data::job::Stage;
 use data::tables::{CaptionRow, CaptionStatus};
@@ -79,12 +83,12 @@ fn describe(
     let output = workshop.command(&[&arguments[..], more].concat()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let rows: Vec<CaptionRow> = JobOutputs::open(&root, report["job"].as_str().unwrap()).rows(Stage::Caption, None);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows: Vec<CaptionRow> = JobOutputs::open(&root, said["job"].as_str().unwrap()).rows(Stage::Caption, None);
     let count = rows.len();
     let by_item: BTreeMap<String, CaptionRow> = rows.into_iter().map(|row| (row.item_id.clone(), row)).collect();
     assert_eq!(by_item.len(), count, "an item has two rows");
-    (by_item, report["captions"].clone())
+    (by_item, said["report"]["captions"].clone())
 }
 
 #[test]
@@ -161,6 +165,71 @@ fn a_killed_run_goes_on_where_it_was() {
     assert_eq!(found, wanted);
     let described = report["described_pictures"].as_u64().unwrap();
     assert!(described <= 400 && holds(&root, "_SUCCESS"), "{described} pictures were described");
+}
+
+/// A server on this machine that has one picture and counts what it is asked.
+fn serve(picture: Vec<u8>) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (mut lines, mut first) = (BufReader::new(&stream), String::new());
+            lines.read_line(&mut first).unwrap();
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|n| n > 2) {
+                line.clear();
+            }
+            count.fetch_add(1, Ordering::SeqCst);
+            let (status, body) =
+                if first.contains("/there") { ("200 OK", &picture[..]) } else { ("404 Not Found", &b"no"[..]) };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(body));
+        }
+    });
+    (port, asked)
+}
+
+#[test]
+fn pictures_named_by_url_are_downloaded_once() {
+    let workshop = Workshop::open();
+    let job = write_shop(&workshop, 8, "placeholder_share = 1.0");
+    let (port, asked) = serve(bmp(30, 20, 3));
+    let url = |item: usize| match item {
+        0 | 1 => format!("http://127.0.0.1:{port}/there"),
+        2 => format!("http://127.0.0.1:{port}/there?size=large"),
+        3 => format!("http://127.0.0.1:{port}/gone"),
+        4 => "http://169.254.169.254/latest/meta-data".to_owned(),
+        5 => "ftp://example.com/x.jpg".to_owned(),
+        _ => String::new(),
+    };
+    let mut log = String::from("user,item,time,picture\n");
+    for (user, item) in (0..6).flat_map(|user| (0..8).map(move |item| (user, item))) {
+        let _ = writeln!(log, "u{user},i{item:03},{item},{}", url(item));
+    }
+    std::fs::write(workshop.path("log.csv"), log).unwrap();
+    let image = ["--set", "dataset.columns.image=picture"];
+    let (rows, _) = describe(&workshop, &job, "off", &image);
+    assert!(rows["i000"].reason.as_ref().unwrap().starts_with("not_fetched"), "{:?}", rows["i000"]);
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+
+    let hosts = format!("captions.fetch_allow_hosts=[\"127.0.0.1:{port}\"]");
+    let on = [&image[..], &["--set", "captions.fetch=true", "--set", &hosts]].concat();
+    let (rows, report) = describe(&workshop, &job, "on", &on);
+    for item in ["i000", "i001", "i002"] {
+        assert_eq!((rows[item].status, &rows[item].caption), (CaptionStatus::Ok, &rows["i000"].caption));
+    }
+    let reason = |item: &str| rows[item].reason.clone().unwrap();
+    assert!(reason("i003").starts_with("not_found"), "{}", reason("i003"));
+    assert!(reason("i004").starts_with("refused_address"), "{}", reason("i004"));
+    assert!(reason("i005").starts_with("bad_url"), "{}", reason("i005"));
+    assert!(reason("i006").starts_with("no_file"), "{}", reason("i006"));
+    assert_eq!((report["described_pictures"].as_u64(), asked.load(Ordering::SeqCst)), (Some(1), 3));
+
+    // Another setting makes another table, and nothing is asked for again.
+    let more = [&on[..], &["--set", "captions.placeholder_share=0.9"]].concat();
+    let (again, _) = describe(&workshop, &job, "on", &more);
+    assert_eq!((again, asked.load(Ordering::SeqCst)), (rows, 3));
 }
 
 #[test]
