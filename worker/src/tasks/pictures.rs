@@ -75,7 +75,7 @@ fn budget_ran_out(record: &FetchRecord) -> bool {
 
 /// The row of a download, but for its item.
 fn row(record: FetchRecord) -> PictureRow {
-    let (code, sentence) = (record.outcome.as_str().to_owned(), record.outcome.to_string());
+    let (code, sentence) = (record.outcome.as_str().into_owned(), record.outcome.to_string());
     let (image_sha256, bytes, status, reason) = match record.outcome {
         FetchOutcome::Ok { sha256, bytes } => (Some(sha256.to_string()), Some(bytes), CaptionStatus::Ok, None),
         FetchOutcome::Failed(failure) => {
