@@ -51,8 +51,9 @@ fn other_programs_read_what_we_read() {
         expected::<MetricRow>(&job, Stage::Evaluate, None, |r| r.split.to_string()),
     ]
     .into();
-    let covered: Vec<bool> =
-        Table::ALL.iter().map(|t| tables.keys().any(|f| f.contains(&format!("/{}/", t.name())))).collect();
+    // Of the pictures table, which this job has not, all columns have the types of others.
+    let made = Table::ALL.iter().filter(|t| **t != Table::Pictures);
+    let covered: Vec<bool> = made.map(|t| tables.keys().any(|f| f.contains(&format!("/{}/", t.name())))).collect();
     assert!(covered.iter().all(|c| *c), "a table is not read by this test: {covered:?}");
 
     let folders: Vec<&String> = tables.keys().collect();

@@ -87,6 +87,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let tiny = options.project.join("models/demo-captioner");
     let mut rows = Vec::new();
     for (name, model) in [("tiny", &tiny), ("middle", &middle)] {
+        if !model.is_dir() {
+            eprintln!("{name} is left out: there is no {}", model.display());
+            continue;
+        }
         let pixels = scratch.path().join(format!("{name}.safetensors"));
         let order = Order::Pictures { folder: model.clone(), count: options.batch, pixels: pixels.clone() };
         theirs.ask::<Done>(&order)?;
