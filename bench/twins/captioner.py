@@ -79,11 +79,10 @@ def caption(models, command):
         out = model.generate(pixel_values=pixels, **settings)
         if repeat > 0:
             milliseconds.append((time.perf_counter() - start) * 1e3)
-    new = out[:, -min(out.shape[1], command["max_tokens"]) :].tolist()
+    # Newer versions return the prompt too: a place for every query, and the token that begins a text.
+    prompt = model.config.num_query_tokens + 1 if out[0, 0] == model.config.image_token_index else 0
     tokens = []
-    for row in new:
-        row = [t for t in row if t != model.config.image_token_index]
-        row = row[1:] if len(row) > command["max_tokens"] else row
+    for row in out[:, prompt:].tolist():
         end = next((i for i, t in enumerate(row) if t in ends), len(row))
         tokens.append(row[:end])
     return {"milliseconds": milliseconds, "tokens": tokens}

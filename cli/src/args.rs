@@ -125,9 +125,9 @@ pub(crate) struct Captions {
     /// Only those of a status: ok, missing, undecodable, placeholder or too_large.
     #[arg(long)]
     pub(crate) status: Option<CaptionStatus>,
-    /// The most rows.
-    #[arg(long, default_value_t = 5000)]
-    pub(crate) limit: usize,
+    /// The most rows: 20 by default, 5,000 in a contact sheet, all as JSON.
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
     /// Where the pictures are now; `captions.images` of the job by default.
     #[arg(long, value_name = "URL")]
     pub(crate) images: Option<String>,

@@ -8,6 +8,12 @@ use data::job::{CaptionsFrom, Job, Stage};
 
 use crate::{Error, Result};
 
+/// What beside the weights decides over a ranker's base.
+const BASE_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
+/// What beside the weights decides over a captioner.
+const CAPTIONER_FILES: [&str; 4] =
+    ["config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json"];
+
 /// Digests of the files that a job names, by role.
 #[derive(Clone, Debug, Default)]
 pub struct InputFiles {
@@ -38,13 +44,13 @@ impl InputFiles {
             files.captions.insert(format!("file:captions.{ending}"), known.digest(&job.captions.table).await?);
         }
         if job.runs(Stage::Pictures) {
-            files.captions = checkpoint("captions.model", &job.captions.model, known).await?;
+            files.captions = checkpoint("captions.model", &job.captions.model, &CAPTIONER_FILES, known).await?;
             if !job.captions.images.is_empty() {
                 files.pictures.insert("folder:images".to_owned(), known.folder(&job.captions.images).await?);
             }
         }
         if job.runs(Stage::TrainRanker) {
-            files.base = checkpoint("ranker.base", &job.ranker.base, known).await?;
+            files.base = checkpoint("ranker.base", &job.ranker.base, &BASE_FILES, known).await?;
         }
         Ok(files)
     }
@@ -61,7 +67,12 @@ pub fn check_layout(key: &str, folder: &Path) -> Result<()> {
 }
 
 /// The files of a checkpoint in HF layout that can change what it computes.
-async fn checkpoint(key: &str, folder: &str, known: &mut InputDigests) -> Result<BTreeMap<String, Digest>> {
+async fn checkpoint(
+    key: &str,
+    folder: &str,
+    settings: &[&str],
+    known: &mut InputDigests,
+) -> Result<BTreeMap<String, Digest>> {
     let folder = Path::new(folder);
     check_layout(key, folder)?;
     let role = key.rsplit('.').next().unwrap_or(key);
@@ -70,7 +81,6 @@ async fn checkpoint(key: &str, folder: &str, known: &mut InputDigests) -> Result
     for entry in listing {
         let entry = entry.map_err(|e| unreadable(key, folder, &e.to_string()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let settings = ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"];
         if name.ends_with(".safetensors") || name.ends_with(".index.json") || settings.contains(&name.as_str()) {
             files.insert(format!("{role}:{name}"), known.digest(&entry.path().to_string_lossy()).await?);
         }

@@ -105,8 +105,10 @@ impl Planner<'_> {
         let mut inputs = self.inputs(&[(Stage::Prepare, None)]);
         inputs.digests.extend(files.pictures.clone());
         let c = &self.job.captions;
+        let mut allowed = c.fetch.allow_hosts.clone();
+        allowed.sort_unstable();
         let config = json!({
-            "fetch": c.fetch.on,
+            "fetch": c.fetch.on.then(|| json!({"round": c.fetch.round, "allow_hosts": allowed})),
             "max_bytes": c.max_bytes,
             "placeholder_sha256": c.placeholder_sha256,
             "placeholder_share": c.placeholder_share,

@@ -50,8 +50,8 @@ pub enum Error {
     Decoders(#[from] DecodersError),
     /// There was not enough time, or the byte budget was too small, for all downloads.
     #[error(
-        "{left} pictures are not downloaded after {minutes} minutes: run the same job again, what is there stays; or raise \
-         captions.fetch_minutes"
+        "{left} pictures are not downloaded yet, the budget of this run ({minutes} minutes, 200 GiB) is used up: run the \
+         same job again, what is there stays; or raise captions.fetch_minutes"
     )]
     FetchBudget {
         /// Pictures that were not asked for.
@@ -146,7 +146,7 @@ impl Error {
         match self {
             Self::Data(e) if e.may_pass() => Class::Retry,
             Self::Stopped(_) => Class::Stopped,
-            Self::Panicked(_) | Self::Unreachable { .. } => Class::Retry,
+            Self::Panicked(_) | Self::Unreachable { .. } | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
             _ => Class::Fatal,
         }
     }

@@ -35,11 +35,11 @@ pub(crate) async fn run(args: Captions) -> Result<u8> {
     } else {
         Vec::new()
     };
-    let images = args.images.as_deref().unwrap_or(&job.captions.images);
+    let images = args.images.as_deref().unwrap_or(if pictures.is_empty() { "" } else { &job.captions.images });
     let source = PictureSource::open(images, &store).with_context(|| {
         format!("cannot open the pictures in {images}: if they have moved, say where with --images")
     })?;
-    let chosen = choose(captions, args.status, args.limit);
+    let chosen = choose(captions, args.status, args.limit.unwrap_or(5000));
     let entries: Vec<Entry> = chosen.into_iter().map(|row| entry(row, &titles)).collect();
     let sheet = Sheet { job: &args.job, counts, entries };
     let written = sheet.write(file, &pictures, &source, &job.captions).await?;
@@ -76,7 +76,7 @@ fn choose(mut rows: Vec<CaptionRow>, status: Option<CaptionStatus>, limit: usize
         return rows;
     }
     let (mut good, mut bad): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.status == CaptionStatus::Ok);
-    bad.truncate(if good.is_empty() { limit } else { limit / 2 });
+    bad.truncate(limit.saturating_sub(good.len()).max(limit / 2));
     let (all, wanted) = (good.len(), (limit - bad.len()).min(good.len()));
     let mut place = 0;
     good.retain(|_| {
@@ -94,7 +94,7 @@ fn entry(row: CaptionRow, titles: &BTreeMap<String, String>) -> Entry {
 
 /// The table on the terminal.
 fn show(args: &Captions, captions: &[CaptionRow], titles: &BTreeMap<String, String>, counts: &BTreeMap<&str, usize>) {
-    let chosen = choose(captions.to_vec(), args.status, args.limit.min(if args.json { usize::MAX } else { 20 }));
+    let chosen = choose(captions.to_vec(), args.status, args.limit.unwrap_or(if args.json { usize::MAX } else { 20 }));
     if args.json {
         let rows: Vec<_> = chosen
             .iter()

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use data::artifact::Digest;
 use data::job::Captions;
 use data::pictures::PictureSource;
 use data::tables::{CaptionRow, PictureRow};
@@ -55,7 +56,9 @@ impl Sheet<'_> {
             let mut found: Vec<(usize, Bytes)> = Vec::new();
             for (i, entry) in entries.iter().enumerate() {
                 let Some(picture) = by_item.get(entry.row.item_id.as_str()) else { continue };
-                found.extend(source.read(picture).await?.map(|bytes| (i, bytes)));
+                // A file that has changed would stand beside the caption of another picture.
+                let is_it = |b: &Bytes| picture.image_sha256.as_deref() == Some(Digest::of_bytes(b).as_str());
+                found.extend(source.read(picture).await?.filter(is_it).map(|bytes| (i, bytes)));
             }
             let files: Vec<&Bytes> = found.iter().map(|(_, bytes)| bytes).collect();
             let decoded = decoders.decode_all(&files, look)?;

@@ -70,7 +70,11 @@ impl InputDigests {
         let mut files = BTreeMap::new();
         for entry in store.list_stamped("").await? {
             let content = match store.folder() {
-                Some(folder) => self.local(folder.join(&entry.0)).await?.to_string(),
+                // A file that cannot be read is a picture that cannot be described, and no reason to stop.
+                Some(folder) => match self.local(folder.join(&entry.0)).await {
+                    Ok(digest) => digest.to_string(),
+                    Err(_) => "unreadable".to_owned(),
+                },
                 None => format!("{} {}", entry.1.size, entry.1.stamp),
             };
             files.insert(entry.0, content);

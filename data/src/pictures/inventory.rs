@@ -90,20 +90,25 @@ async fn hash(rows: &mut [PictureRow], folder: &Store, told: impl Fn(u64)) -> Re
     paths.sort_unstable();
     paths.dedup();
     let read = |path: String| async move {
-        let bytes = folder.try_get(&path).await?;
-        Ok::<_, crate::Error>((path, bytes.map(|bytes| Digest::of_bytes(&bytes).to_string())))
+        let content = match folder.try_get(&path).await {
+            Ok(Some(bytes)) => Ok(Digest::of_bytes(&bytes).to_string()),
+            Ok(None) => Err("no_file: it vanished while pictures were listed".to_owned()),
+            Err(e) if e.may_pass() => return Err(e),
+            Err(e) => Err(format!("unreadable: {e}")),
+        };
+        Ok((path, content))
     };
-    let mut hashes = HashMap::new();
+    let mut contents = HashMap::new();
     let mut found = stream::iter(paths.into_iter().map(read)).buffer_unordered(AT_ONCE);
-    while let Some((path, sha256)) = found.try_next().await? {
-        hashes.insert(path, sha256);
-        told(hashes.len() as u64);
+    while let Some((path, content)) = found.try_next().await? {
+        contents.insert(path, content);
+        told(contents.len() as u64);
     }
     for row in rows.iter_mut().filter(|row| row.status == CaptionStatus::Ok && row.image_sha256.is_none()) {
-        row.image_sha256 = row.location.as_ref().and_then(|path| hashes.get(path).cloned().flatten());
-        if row.image_sha256.is_none() {
-            row.status = CaptionStatus::Missing;
-            row.reason = Some("no_file: it vanished while pictures were listed".to_owned());
+        match row.location.as_ref().and_then(|path| contents.get(path)) {
+            Some(Ok(sha256)) => row.image_sha256 = Some(sha256.clone()),
+            Some(Err(reason)) => (row.status, row.reason) = (CaptionStatus::Missing, Some(reason.clone())),
+            None => {}
         }
     }
     Ok(())

@@ -224,6 +224,8 @@ impl BlipConfig {
             (!divides(d.heads, d.hidden_size), "text_config: the heads do not divide hidden_size"),
             (!divides(v.patch_size, v.image_size), "vision_config.patch_size does not divide image_size"),
             (self.queries == 0, "num_query_tokens is 0"),
+            (v.image_size > 1 << 14, "vision_config.image_size is beyond all pictures"),
+            (d.max_positions > 1 << 24, "text_config.max_position_embeddings is beyond all texts"),
             (self.begin as usize >= d.vocab_size, "text_config.bos_token_id is beyond the vocabulary"),
         ];
         match wrong.iter().find(|(wrong, _)| *wrong) {

@@ -73,7 +73,9 @@ impl DecoderLimits {
     pub fn of(settings: &Captions) -> Self {
         let bytes = usize::try_from(settings.max_bytes).unwrap_or(usize::MAX);
         let picture = Limits { bytes, pixels: settings.max_pixels, ..Limits::default() };
-        Self { picture, ..Self::default() }
+        // The file twice, pixels of 16 bits with transparency, and what they become on the way to plain ones.
+        let wanted = 2 * settings.max_bytes + 20 * settings.max_pixels;
+        Self { picture, memory_bytes: wanted.max(1 << 30), ..Self::default() }
     }
 }
 
@@ -131,10 +133,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether it may go otherwise the next time: its process took too long, or was ended by somebody.
+    /// Whether it may go otherwise the next time: its process took too long, was ended by somebody, or the limit was that
+    /// of another job.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        self.reason == "timeout" || self.reason.starts_with("decoder_died")
+        matches!(self.reason.as_str(), "timeout" | "decoder_died" | "too_many_bytes")
     }
 
     /// A fault that shows while decoding.

@@ -31,6 +31,8 @@ impl Process {
         let failed = |source| DecodersError::Start { program: command.name(), source };
         let mut child = Command::new(&command.program)
             .args(&command.args)
+            // Nothing in it is for decoders, and the keys of stores may be.
+            .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Nobody reads it, so it must not fill up.

@@ -18,6 +18,9 @@ use crate::context::Context;
 
 /// Computes and commits the shards of a lease on the device's threads.
 pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device) -> Result<()> {
+    if context.artifact.stage != Stage::Caption {
+        caption::forget();
+    }
     device.run(|| match context.artifact.stage {
         Stage::Prepare => prepare::run(&mut context),
         Stage::Pictures => pictures::run(&mut context),

@@ -66,7 +66,7 @@ fn fetch(cx: &mut Context, items: &[ItemRow], captions: &Captions) -> Result<Has
     if left > 0 {
         return Err(Error::FetchBudget { left, minutes: captions.fetch.minutes });
     }
-    Ok(records.into_iter().map(|record| (record.url.clone(), row(record))).collect())
+    Ok(records.into_iter().map(|record| (record.url.clone(), row(record, captions.max_bytes))).collect())
 }
 
 fn budget_ran_out(record: &FetchRecord) -> bool {
@@ -74,9 +74,14 @@ fn budget_ran_out(record: &FetchRecord) -> bool {
 }
 
 /// The row of a download, but for its item.
-fn row(record: FetchRecord) -> PictureRow {
+fn row(record: FetchRecord, max_bytes: u64) -> PictureRow {
     let (code, sentence) = (record.outcome.as_str().into_owned(), record.outcome.to_string());
     let (image_sha256, bytes, status, reason) = match record.outcome {
+        // Downloaded under a larger limit.
+        FetchOutcome::Ok { bytes, .. } if bytes > max_bytes => {
+            let reason = format!("too_many_bytes: {bytes} bytes, captions.max_bytes is {max_bytes}");
+            (None, Some(bytes), CaptionStatus::TooLarge, Some(reason))
+        }
         FetchOutcome::Ok { sha256, bytes } => (Some(sha256.to_string()), Some(bytes), CaptionStatus::Ok, None),
         FetchOutcome::Failed(failure) => {
             let status = match failure.reason {

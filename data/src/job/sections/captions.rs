@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::job::reader::Section;
 
+/// Raised when the same picture and checkpoint get another caption.
+const CAPTIONER_VERSION: u32 = 1;
+
 /// Where captions come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,6 +86,8 @@ pub struct Fetch {
     pub per_host: u32,
     /// Minutes for all downloads of a run.
     pub minutes: u32,
+    /// Raised to ask again for what failed for a reason that may pass.
+    pub round: u32,
     /// Hosts, or `host:port`, that may have private addresses.
     pub allow_hosts: Vec<String>,
 }
@@ -105,13 +110,14 @@ impl Captions {
             transparency: s.choice("transparency", Transparency::White, &transparencies),
             placeholder_sha256: s.get("placeholder_sha256", Vec::new()),
             placeholder_share: s.number("placeholder_share", 0.05, 0.0..=1.0),
-            max_bytes: s.number("max_bytes", 20 << 20, 1..=1 << 30),
-            max_pixels: s.number("max_pixels", 50_000_000, 1..=1_000_000_000),
+            max_bytes: s.number("max_bytes", 20 << 20, 1..=256 << 20),
+            max_pixels: s.number("max_pixels", 50_000_000, 1..=200_000_000),
             fetch: Fetch {
                 on: s.get("fetch", false),
                 concurrency: s.number("fetch_concurrency", 16, 1..=256),
                 per_host: s.number("fetch_per_host", 4, 1..=64),
                 minutes: s.number("fetch_minutes", 360, 1..=10_080),
+                round: s.number("fetch_round", 0, 0..=1_000_000),
                 allow_hosts: s.get("fetch_allow_hosts", Vec::new()),
             },
         };
@@ -125,6 +131,7 @@ impl Captions {
     #[must_use]
     pub fn captioner_keys(&self) -> Value {
         json!({
+            "version": CAPTIONER_VERSION,
             "max_tokens": self.max_tokens,
             "precision": self.precision,
             "exif_rotation": self.exif_rotation,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use data::artifact::Digest;
@@ -20,10 +21,16 @@ use crate::context::Context;
 use crate::decoders::{DecoderLimits, Decoders, Look, Refusal, Thumb};
 use crate::{Error, Result};
 
-/// Raised when the same picture and checkpoint get another caption.
-const VERSION: u32 = 1;
 /// Pictures that are read at a time.
 const READS: usize = 16;
+
+/// The networks of the last lease: the next one is mostly of the same job.
+static LOADED: Mutex<Option<(String, Arc<Machine>)>> = Mutex::new(None);
+
+/// Gives back the memory of the networks.
+pub(crate) fn forget() {
+    *LOADED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
 
 /// What describes pictures; the networks are loaded when the first new one comes.
 pub(super) struct Describer {
@@ -31,7 +38,7 @@ pub(super) struct Describer {
     known: KnownCaptions,
     name: String,
     settings: Captions,
-    machine: Option<Machine>,
+    machine: Option<Arc<Machine>>,
 }
 
 struct Machine {
@@ -48,7 +55,7 @@ impl Describer {
         let settings = cx.job.captions.clone();
         let files: HashMap<&String, &Digest> =
             cx.spec.inputs.iter().filter(|(role, _)| role.starts_with("model:")).collect();
-        let model = Digest::of_json(&json!({"files": files, "keys": settings.captioner_keys(), "version": VERSION}));
+        let model = Digest::of_json(&json!({"files": files, "keys": settings.captioner_keys()}));
         let folder =
             Path::new(&settings.model).file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy());
         Ok(Self {
@@ -77,7 +84,7 @@ impl Describer {
         pictures: &[&PictureRow],
     ) -> Result<HashMap<String, Described>> {
         if self.machine.is_none() {
-            self.machine = Some(Machine::load(cx, &self.settings)?);
+            self.machine = Some(Machine::kept(cx, &self.settings, &self.name)?);
         }
         let (Some(machine), runtime, batch) = (&self.machine, cx.runtime(), self.settings.batch_size as usize) else {
             return Ok(HashMap::new());
@@ -110,6 +117,19 @@ impl Describer {
 }
 
 impl Machine {
+    /// The one of the last lease, if it is the same in every respect.
+    fn kept(cx: &Context, settings: &Captions, name: &str) -> Result<Arc<Self>> {
+        let key = format!("{name} {} {}", settings.model, settings.max_bytes);
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, machine)) = loaded.as_ref().filter(|(known, _)| *known == key) {
+            return Ok(Arc::clone(machine));
+        }
+        *loaded = None; // two checkpoints may be more than there is memory
+        let machine = Arc::new(Self::load(cx, settings)?);
+        *loaded = Some((key, Arc::clone(&machine)));
+        Ok(machine)
+    }
+
     fn load(cx: &Context, settings: &Captions) -> Result<Self> {
         let folder = Path::new(&settings.model);
         let precision = match settings.precision {
@@ -173,28 +193,27 @@ fn read(runtime: &Handle, source: &PictureSource, pictures: &[&PictureRow]) -> R
 }
 
 /// Decodes all that are there; a picture that has changed since it was listed counts as gone.
-fn decode(decoders: &Decoders, look: Look, pictures: Vec<(String, Option<Bytes>)>) -> Result<Vec<Decoded>> {
-    let is_itself = |sha256: &str, bytes: &Bytes| Digest::of_bytes(bytes).as_str() == sha256;
-    let (hashes, bytes): (Vec<String>, Vec<Option<Bytes>>) = pictures
-        .into_iter()
-        .map(|(sha256, bytes)| (bytes.filter(|b| is_itself(&sha256, b)), sha256))
-        .map(|(b, s)| (s, b))
-        .unzip();
-    let there: Vec<Bytes> = bytes.iter().flatten().cloned().collect();
-    let mut decoded = decoders.decode_all(&there, look)?.into_iter();
-    Ok(hashes.into_iter().zip(bytes).map(|(sha256, bytes)| (sha256, bytes.and_then(|_| decoded.next()))).collect())
+fn decode(decoders: &Decoders, look: Look, mut pictures: Vec<(String, Option<Bytes>)>) -> Result<Vec<Decoded>> {
+    for (sha256, bytes) in &mut pictures {
+        *bytes = bytes.take().filter(|bytes| Digest::of_bytes(bytes).as_str() == sha256);
+    }
+    let there: Vec<&Bytes> = pictures.iter().filter_map(|(_, bytes)| bytes.as_ref()).collect();
+    let mut decoded = decoders.decode_all(&there, look)?;
+    for (answer, bytes) in decoded.iter_mut().zip(&there) {
+        // Alone on the machine's decoders, a picture that took too long may have time enough.
+        if answer.as_ref().is_err_and(Refusal::may_pass) {
+            *answer = decoders.decode_all(&[bytes], look)?.remove(0);
+        }
+    }
+    let mut decoded = decoded.into_iter();
+    Ok(pictures.iter().map(|(sha256, bytes)| (sha256.clone(), bytes.as_ref().and_then(|_| decoded.next()))).collect())
 }
 
 /// What a checkpoint wants its pictures to look like, checked against its vision tower.
 fn preprocess(folder: &Path, config: &BlipConfig) -> Result<Preprocess> {
     let path = folder.join("preprocessor_config.json");
-    let preprocess = match std::fs::read(&path) {
-        Ok(bytes) => Preprocess::from_json(&bytes)?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Preprocess { size: config.vision.image_size, ..Preprocess::default() }
-        }
-        Err(source) => return Err(model::Error::Io { path: path.display().to_string(), source }.into()),
-    };
+    let bytes = std::fs::read(&path).map_err(|source| model::Error::Io { path: path.display().to_string(), source })?;
+    let preprocess = Preprocess::from_json(&bytes)?;
     if preprocess.size != config.vision.image_size {
         let (size, side) = (preprocess.size, config.vision.image_size);
         let what = format!("preprocessor_config.json makes pictures of {size} pixels, the vision tower takes {side}");

@@ -14,6 +14,7 @@ use crate::population::Population;
 use crate::tasks::prepare::by_reason;
 
 pub use describer::check_captioner;
+pub(crate) use describer::forget;
 
 /// Makes some shards of the captions table; captions that a user brings along, or none, are one shard.
 pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
