@@ -9,6 +9,7 @@ use kernels::{
 
 use super::{
     Generation,
+    block::Block,
     config::DecoderConfig,
     linear::{Linear, Loader, Norm},
 };
@@ -23,23 +24,11 @@ pub(super) const EMBEDDINGS: &str = "language_model.model.decoder.embed_tokens.w
 pub(super) struct Decoder {
     tokens: Tensor,    // [vocabulary, hidden]
     positions: Tensor, // [max_positions + 2, hidden]
-    layers: Vec<Layer>,
+    layers: Vec<Block>,
     norm: Norm,
     head: Linear,
     shape: Shape,
     max_positions: usize,
-}
-
-#[derive(Debug)]
-struct Layer {
-    before_attention: Norm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    before_mlp: Norm,
-    up: Linear,
-    down: Linear,
 }
 
 /// Texts in the making, one for every picture that is not finished.
@@ -62,7 +51,7 @@ impl Decoder {
         };
         Ok(Self {
             positions: loader.tensor(&name("embed_positions.weight"), &positions)?,
-            layers: (0..config.layers).map(|i| Layer::load(config, i, loader)).collect::<Result<_>>()?,
+            layers: (0..config.layers).map(|i| load_block(config, i, loader)).collect::<Result<_>>()?,
             norm: loader.norm(&name("final_layer_norm"), hidden, config.eps)?,
             head: Linear::new(head, None, loader.precision)?,
             shape: config.attention(),
@@ -124,7 +113,7 @@ impl Decoder {
         let segments = Segments::from_lengths(vec![len; texts]);
         let mut caches = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (q, k, v) = layer.look(&x)?;
+            let [q, k, v] = layer.look(&x)?;
             let mut cache = Cache::new(texts, rows + room, &self.shape)?;
             cache.append(&k, &v)?;
             caches.push(cache);
@@ -142,7 +131,7 @@ impl Decoder {
         self.add_positions(&mut x, texts.len, 1)?;
         texts.len += 1;
         for (layer, cache) in self.layers.iter().zip(&mut texts.caches) {
-            let (q, k, v) = layer.look(&x)?;
+            let [q, k, v] = layer.look(&x)?;
             cache.append(&k, &v)?;
             x = layer.rest(&attention::step(&q, cache, &self.shape)?, &x)?;
         }
@@ -181,33 +170,19 @@ fn likeliest(logits: &[f32]) -> u32 {
     best as u32
 }
 
-impl Layer {
-    fn load(config: &DecoderConfig, layer: usize, loader: &Loader<'_>) -> Result<Self> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let name = |part: &str| format!("language_model.model.decoder.layers.{layer}.{part}");
-        let square = |part: &str| loader.linear(&name(part), hidden, hidden);
-        Ok(Self {
-            before_attention: loader.norm(&name("self_attn_layer_norm"), hidden, config.eps)?,
-            query: square("self_attn.q_proj")?,
-            key: square("self_attn.k_proj")?,
-            value: square("self_attn.v_proj")?,
-            out: square("self_attn.out_proj")?,
-            before_mlp: loader.norm(&name("final_layer_norm"), hidden, config.eps)?,
-            up: loader.linear(&name("fc1"), inner, hidden)?,
-            down: loader.linear(&name("fc2"), hidden, inner)?,
-        })
-    }
-
-    /// Queries, keys and values of some rows.
-    fn look(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-        let normed = self.before_attention.forward(x)?;
-        Ok((self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?))
-    }
-
-    /// What follows attention, which gave `seen`.
-    fn rest(&self, seen: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let x = self.out.then(seen, Activation::None, Some(x))?;
-        let inner = self.up.then(&self.before_mlp.forward(&x)?, Activation::Relu, None)?;
-        self.down.then(&inner, Activation::None, Some(&x))
-    }
+fn load_block(config: &DecoderConfig, layer: usize, loader: &Loader<'_>) -> Result<Block> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let name = |part: &str| format!("language_model.model.decoder.layers.{layer}.{part}");
+    let square = |part: &str| loader.linear(&name(part), hidden, hidden);
+    Ok(Block {
+        before_attention: loader.norm(&name("self_attn_layer_norm"), hidden, config.eps)?,
+        query: square("self_attn.q_proj")?,
+        key: square("self_attn.k_proj")?,
+        value: square("self_attn.v_proj")?,
+        out: square("self_attn.out_proj")?,
+        before_mlp: loader.norm(&name("final_layer_norm"), hidden, config.eps)?,
+        up: loader.linear(&name("fc1"), inner, hidden)?,
+        activation: Activation::Relu,
+        down: loader.linear(&name("fc2"), hidden, inner)?,
+    })
 }

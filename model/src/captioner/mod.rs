@@ -11,6 +11,7 @@
 //! Li et al., "BLIP-2", 2023; Fang et al., "EVA", 2022; Zhang et al., "OPT", 2022. Compared with the `transformers` library
 //! in the parity tests.
 
+mod block;
 mod config;
 mod decoder;
 mod linear;

@@ -7,6 +7,7 @@ use kernels::{
 };
 
 use super::{
+    block::Block,
     config::VisionConfig,
     linear::{Linear, Loader, Norm},
 };
@@ -18,20 +19,8 @@ pub(super) struct Vision {
     patches: Linear,
     /// What the whole picture's token begins as, and where every token lies: `[rows, hidden]`.
     places: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<Block>,
     norm: Norm,
-}
-
-#[derive(Debug)]
-struct Layer {
-    before_attention: Norm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    before_mlp: Norm,
-    up: Linear,
-    down: Linear,
 }
 
 impl Vision {
@@ -45,7 +34,7 @@ impl Vision {
         let mut places = loader.tensor(&embedding("position_embedding"), &[1, config.rows(), hidden])?;
         // The whole picture's token is the same for all pictures: its place is added here, once.
         places.f32_mut()?.iter_mut().zip(whole.f32()?).for_each(|(place, whole)| *place += whole);
-        let layers = (0..config.layers).map(|i| Layer::load(config, i, loader)).collect::<Result<_>>()?;
+        let layers = (0..config.layers).map(|i| load_block(config, i, loader)).collect::<Result<_>>()?;
         let norm = loader.norm("vision_model.post_layernorm", hidden, config.eps)?;
         Ok(Self { config: config.clone(), patches, places, layers, norm })
     }
@@ -55,7 +44,10 @@ impl Vision {
         let mut x = self.embed(pixels)?;
         let segments = Segments::from_lengths(vec![self.config.rows(); pixels.shape()[0]]);
         for layer in &self.layers {
-            x = layer.forward(&self.config, x, &segments)?;
+            let [q, k, v] = layer.look(&x)?;
+            let operands = Operands::new(&q, &k, &v, Mask::Full(&segments));
+            let (seen, _) = attention::forward(&operands, &self.config.attention())?;
+            x = layer.rest(&seen, &x)?;
         }
         self.norm.forward(&x)
     }
@@ -102,32 +94,21 @@ fn cut(pixels: &Tensor, config: &VisionConfig) -> Result<Tensor> {
     Ok(Tensor::from_f32(&[pixels.shape()[0] * across * across, 3 * side * side], patches)?)
 }
 
-impl Layer {
-    fn load(config: &VisionConfig, layer: usize, loader: &Loader<'_>) -> Result<Self> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let name = |part: &str| format!("vision_model.encoder.layers.{layer}.{part}");
-        let [query, key, value] = split(loader, &name("self_attn.qkv"), hidden, config.qkv_bias)?;
-        Ok(Self {
-            before_attention: loader.norm(&name("layer_norm1"), hidden, config.eps)?,
-            query,
-            key,
-            value,
-            out: loader.linear(&name("self_attn.projection"), hidden, hidden)?,
-            before_mlp: loader.norm(&name("layer_norm2"), hidden, config.eps)?,
-            up: loader.linear(&name("mlp.fc1"), inner, hidden)?,
-            down: loader.linear(&name("mlp.fc2"), hidden, inner)?,
-        })
-    }
-
-    fn forward(&self, config: &VisionConfig, x: Tensor, segments: &Segments) -> Result<Tensor> {
-        let normed = self.before_attention.forward(&x)?;
-        let [q, k, v] = [&self.query, &self.key, &self.value].map(|layer| layer.forward(&normed));
-        let (q, k, v) = (q?, k?, v?);
-        let (seen, _) = attention::forward(&Operands::new(&q, &k, &v, Mask::Full(segments)), &config.attention())?;
-        let x = self.out.then(&seen, Activation::None, Some(&x))?;
-        let inner = self.up.then(&self.before_mlp.forward(&x)?, Activation::Gelu, None)?;
-        self.down.then(&inner, Activation::None, Some(&x))
-    }
+fn load_block(config: &VisionConfig, layer: usize, loader: &Loader<'_>) -> Result<Block> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let name = |part: &str| format!("vision_model.encoder.layers.{layer}.{part}");
+    let [query, key, value] = split(loader, &name("self_attn.qkv"), hidden, config.qkv_bias)?;
+    Ok(Block {
+        before_attention: loader.norm(&name("layer_norm1"), hidden, config.eps)?,
+        query,
+        key,
+        value,
+        out: loader.linear(&name("self_attn.projection"), hidden, hidden)?,
+        before_mlp: loader.norm(&name("layer_norm2"), hidden, config.eps)?,
+        up: loader.linear(&name("mlp.fc1"), inner, hidden)?,
+        activation: Activation::Gelu,
+        down: loader.linear(&name("mlp.fc2"), hidden, inner)?,
+    })
 }
 
 /// Queries, keys and values, which the checkpoint keeps in one layer.
