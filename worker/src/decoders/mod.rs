@@ -133,11 +133,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether it may go otherwise the next time: its process took too long, was ended by somebody, or the limit was that
-    /// of another job.
+    /// Whether it may go otherwise the next time: its process took too long, or was ended by somebody.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        matches!(self.reason.as_str(), "timeout" | "decoder_died" | "too_many_bytes")
+        matches!(self.reason.as_str(), "timeout" | "decoder_died")
     }
 
     /// A fault that shows while decoding.

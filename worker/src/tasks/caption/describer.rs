@@ -47,6 +47,9 @@ struct Machine {
     decoders: Decoders,
 }
 
+/// What is to be said of pictures, by their hash.
+type Said = Vec<(String, Described)>;
+
 /// A decoded picture, or why there is none; nothing for one that is gone.
 type Decoded = (String, Option<Result<Thumb, Refusal>>);
 
@@ -143,12 +146,7 @@ impl Machine {
     }
 
     /// What is to be said of a batch; apart from it what may be otherwise the next time.
-    #[allow(clippy::type_complexity)]
-    fn describe(
-        &self,
-        batch: Vec<Decoded>,
-        max_tokens: usize,
-    ) -> Result<(Vec<(String, Described)>, Vec<(String, Described)>)> {
+    fn describe(&self, batch: Vec<Decoded>, max_tokens: usize) -> Result<(Said, Said)> {
         let (mut new, mut passing, mut hashes, mut pixels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (sha256, decoded) in batch {
             match decoded {
@@ -157,17 +155,8 @@ impl Machine {
                     hashes.push(sha256);
                 }
                 Some(Err(refusal)) => {
-                    let (list, reason) = (
-                        if refusal.may_pass() { &mut passing } else { &mut new },
-                        format!("{}: {}", refusal.reason, refusal.sentence),
-                    );
-                    list.push((
-                        sha256,
-                        match refusal.class {
-                            Class::TooLarge => Described::TooLarge(reason),
-                            Class::Undecodable => Described::Undecodable(reason),
-                        },
-                    ));
+                    let list = if refusal.may_pass() { &mut passing } else { &mut new };
+                    list.push((sha256, refused(&refusal)));
                 }
                 None => {}
             }
@@ -177,6 +166,15 @@ impl Machine {
         let captions = self.captioner.caption(&pixels, max_tokens)?;
         new.extend(hashes.into_iter().zip(captions.into_iter().map(Described::Caption)));
         Ok((new, passing))
+    }
+}
+
+/// What is said of a picture that cannot be decoded.
+fn refused(refusal: &Refusal) -> Described {
+    let reason = format!("{}: {}", refusal.reason, refusal.sentence);
+    match refusal.class {
+        Class::TooLarge => Described::TooLarge(reason),
+        Class::Undecodable => Described::Undecodable(reason),
     }
 }
 
