@@ -96,13 +96,12 @@ fn entry(row: CaptionRow, titles: &BTreeMap<String, String>) -> Entry {
 fn show(args: &Captions, captions: &[CaptionRow], titles: &BTreeMap<String, String>, counts: &BTreeMap<&str, usize>) {
     let chosen = choose(captions.to_vec(), args.status, args.limit.unwrap_or(if args.json { usize::MAX } else { 20 }));
     if args.json {
-        let rows: Vec<_> = chosen
-            .iter()
-            .map(|r| {
-                json!({"item_id": r.item_id, "title": titles.get(&r.item_id),
-            "caption": r.caption, "status": r.status, "reason": r.reason, "image_sha256": r.image_sha256})
-            })
-            .collect();
+        let row = |r: &CaptionRow| {
+            let title = titles.get(&r.item_id);
+            json!({"item_id": r.item_id, "title": title, "caption": r.caption, "status": r.status, "reason": r.reason,
+                "image_sha256": r.image_sha256})
+        };
+        let rows: Vec<_> = chosen.iter().map(row).collect();
         print(format_args!("{:#}", json!({"job": args.job, "counts": counts, "captions": rows})));
         return;
     }

@@ -56,7 +56,8 @@ impl KnownCaptions {
         found.try_filter_map(|known| async { Ok(known) }).try_collect().await
     }
 
-    /// Adds what is new. Whoever is first is believed: the same picture and model give the same caption.
+    /// Adds what is new. Whoever is first is believed, for the same picture and model give the same caption; but not an
+    /// object that cannot be understood, which is replaced.
     ///
     /// # Errors
     /// The store's own failures.
@@ -64,7 +65,14 @@ impl KnownCaptions {
         let write = |(sha256, described): &(String, Described)| {
             let (this, path) = (self.clone(), self.path(sha256));
             let bytes = Bytes::from(serde_json::to_vec(described).expect("strings are JSON"));
-            async move { this.store.create(&path, bytes).await.map(drop) }
+            async move {
+                match this.store.create_or_read(&path, bytes.clone()).await? {
+                    Some(there) if serde_json::from_slice::<Described>(&there).is_err() => {
+                        this.store.put(&path, bytes).await
+                    }
+                    _ => Ok(()),
+                }
+            }
         };
         stream::iter(new.iter().map(write)).buffer_unordered(AT_ONCE).try_collect().await
     }

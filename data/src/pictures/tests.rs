@@ -132,5 +132,7 @@ async fn what_was_said_is_found_again_by_the_same_model_only() {
     assert!(KnownCaptions::of(&store, &other).find(&[a]).await.unwrap().is_empty());
     // A damaged object counts as not there.
     store.put(&format!("_control/v1/captions/{one}/cc/{c}.json"), "{".into()).await.unwrap();
-    assert!(known.find(&[c]).await.unwrap().is_empty());
+    assert!(known.find(std::slice::from_ref(&c)).await.unwrap().is_empty());
+    known.remember(&[(c.clone(), Described::Caption("a blue mug".to_owned()))]).await.unwrap();
+    assert_eq!(known.find(std::slice::from_ref(&c)).await.unwrap()[&c], Described::Caption("a blue mug".to_owned()));
 }
