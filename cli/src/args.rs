@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Show(Show),
     /// List the captions of a job, or write them with their pictures into one page.
     Captions(Captions),
+    /// Write the demo's shop of a seed: interactions, pictures, and what they show.
+    #[command(hide = true)]
+    Shop(Shop),
     /// Work for a coordinator (`run` starts these by itself).
     Worker(Worker),
     /// Decode pictures for the process that started this one.
@@ -137,6 +140,17 @@ pub(crate) struct Captions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `mllm4rec shop`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shop {
+    /// The seed of the shop.
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// The folder to write to.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
 }
 
 /// `mllm4rec worker`

@@ -39,6 +39,7 @@ fn main() -> std::process::ExitCode {
             Command::Outputs(outputs) => commands::outputs::run(outputs).await,
             Command::Show(show) => commands::show::run(show).await,
             Command::Captions(captions) => commands::captions::run(captions).await,
+            Command::Shop(shop) => commands::shop::run(&shop),
             Command::Worker(worker) => commands::worker::run(worker).await,
             Command::DecodePictures => unreachable!("that has been seen to"),
         }

@@ -4,6 +4,7 @@ pub(crate) mod captions;
 pub(crate) mod demo;
 pub(crate) mod outputs;
 pub(crate) mod run;
+pub(crate) mod shop;
 pub(crate) mod show;
 pub(crate) mod validate;
 pub(crate) mod worker;

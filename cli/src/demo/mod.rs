@@ -1,6 +1,8 @@
-//! The demo's world: a made-up shop and a base checkpoint small enough to travel inside the program.
+//! The demo's world: a made-up shop with drawn pictures, and a base checkpoint small enough to travel inside the program.
 
+mod drawing;
 mod rng;
+mod scene;
 mod shop;
 #[cfg(test)]
 mod tests;
@@ -32,11 +34,15 @@ impl World {
     /// Makes the shop of a seed and writes it and the base checkpoint into a folder.
     pub(crate) fn write(folder: &Path, seed: u64) -> Result<Self> {
         let world = Self { folder: folder.to_owned() };
-        std::fs::create_dir_all(world.base())
-            .with_context(|| format!("cannot make the folder {}", world.base().display()))?;
+        for folder in [world.pictures(), world.base()] {
+            std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        }
         let shop = Shop::new(seed, &Settings::default());
         put(&world.interactions(), shop.interactions_csv().as_bytes())?;
-        put(&world.captions(), shop.captions_csv().as_bytes())?;
+        for (id, png) in shop.pictures() {
+            put(&world.pictures().join(format!("{id}.png")), &png)?;
+        }
+        put(&world.truth(), shop.truth_csv().as_bytes())?;
         for (name, bytes) in BASE {
             put(&world.base().join(name), bytes)?;
         }
@@ -50,7 +56,7 @@ impl World {
             format!("output.root={}", toml::Value::String(root.to_owned())),
             format!("seed={seed}"),
             format!("dataset.path={}", text(&self.interactions())),
-            format!("captions.table={}", text(&self.captions())),
+            format!("captions.table={}", text(&self.truth())),
             format!("ranker.base={}", text(&self.base())),
         ];
         if !with_captions {
@@ -65,8 +71,12 @@ impl World {
         self.folder.join("interactions.csv")
     }
 
-    fn captions(&self) -> PathBuf {
-        self.folder.join("captions.csv")
+    fn pictures(&self) -> PathBuf {
+        self.folder.join("pictures")
+    }
+
+    fn truth(&self) -> PathBuf {
+        self.folder.join("truth.csv")
     }
 
     fn base(&self) -> PathBuf {

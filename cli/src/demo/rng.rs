@@ -10,6 +10,12 @@ impl Rng {
         Self { state: seed }
     }
 
+    /// The generator of a numbered thing, which leaves the one of the seed alone.
+    pub(super) fn keyed(seed: u64, number: u64) -> Self {
+        let key = Self::new(seed).next();
+        Self::new(key ^ number)
+    }
+
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;
@@ -26,6 +32,11 @@ impl Rng {
     /// An index below `n`.
     pub(super) fn index(&mut self, n: usize) -> usize {
         self.below(n as u64) as usize
+    }
+
+    /// A number from `low` to `high`, in steps of 1 / 65,536 of the distance.
+    pub(super) fn between(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * (self.below(65_536) as f32 / 65_536.0)
     }
 
     /// True in `p` of 100 cases.

@@ -1,17 +1,20 @@
 //! A made-up gift shop: items, customers and purchases from one seed.
 //!
-//! The shop sells every category of thing once with every motif. A title names the category and a model name that says
-//! nothing ("Tavi mug"); the motif stands only in the caption ("a red mug with a fox"), where the colour is noise. A
-//! customer walks through the ring of categories, which interactions alone teach, and loves one motif, which is easy to
+//! The shop sells every category of thing once with every one of its shapes. A title names the category and a model name
+//! that says nothing ("Tavi mug"); the shape stands only in the picture, where colour, pattern and count are noise. A
+//! customer walks through the ring of categories, which interactions alone teach, and loves one shape, which is easy to
 //! read from captions and hard to learn from the few interactions that an item has.
 //!
-//! `tools/demo-base/shop.py` makes the same shops, bit by bit, to train the base checkpoint on other seeds.
+//! `tools/demo-base/shop.py` makes the same shops, bit by bit but for the pictures, to train the base checkpoint on other
+//! seeds.
 
 use std::fmt::Write as _;
 
 use serde::Deserialize;
 
+use super::drawing;
 use super::rng::Rng;
+use super::scene::{Drawable, Scene};
 
 /// The first second of the shop.
 const START: u64 = 1_700_000_000;
@@ -21,20 +24,19 @@ const DAY: u64 = 86_400;
 #[derive(Deserialize)]
 struct Words {
     categories: Vec<String>,
-    motifs: Vec<String>,
-    colours: Vec<String>,
     names: Vec<String>,
-    captions: Vec<String>,
+    #[serde(flatten)]
+    drawable: Drawable,
 }
 
 /// How large the shop is and how faithful its customers are.
 pub(crate) struct Settings {
     users: usize,
     categories: usize,
-    motifs: usize,
+    shapes: usize,
     min_items: u64,
     max_items: u64,
-    /// Purchases in the customer's motif, of 100; the others have any.
+    /// Purchases in the customer's shape, of 100; the others have any.
     taste_percent: u64,
     /// Steps to the next category of the ring, of 100.
     first_percent: u64,
@@ -47,7 +49,7 @@ impl Default for Settings {
         Self {
             users: 2000,
             categories: 30,
-            motifs: 20,
+            shapes: 20,
             min_items: 5,
             max_items: 7,
             taste_percent: 50,
@@ -59,8 +61,10 @@ impl Default for Settings {
 
 pub(super) struct Item {
     id: String,
+    /// What its id ends with.
+    number: usize,
     pub(super) title: String,
-    pub(super) caption: String,
+    pub(super) scene: Scene,
 }
 
 struct Purchase {
@@ -71,7 +75,8 @@ struct Purchase {
 
 /// A shop with its history.
 pub(crate) struct Shop {
-    /// By category, then by motif.
+    seed: u64,
+    /// By category, then by shape.
     pub(super) items: Vec<Item>,
     purchases: Vec<Purchase>,
 }
@@ -84,7 +89,7 @@ impl Shop {
         let mut rng = Rng::new(seed);
         let items = items(&words, settings, &mut rng);
         let purchases = (0..settings.users).flat_map(|user| purchases(user, settings, &mut rng)).collect();
-        Self { items, purchases }
+        Self { seed, items, purchases }
     }
 
     /// `user,item,time,title`, a line for every purchase.
@@ -97,28 +102,35 @@ impl Shop {
         csv
     }
 
-    /// `item_id,caption`, a line for every item.
-    pub(crate) fn captions_csv(&self) -> String {
+    /// `item_id,caption,shape,colour,pattern,count`, a line for every item: what a good reader sees in the pictures.
+    pub(crate) fn truth_csv(&self) -> String {
         let mut items: Vec<&Item> = self.items.iter().collect();
-        items.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut csv = String::from("item_id,caption\n");
-        for item in items {
-            let _ = writeln!(csv, "{},{}", item.id, item.caption);
+        items.sort_by_key(|item| item.number);
+        let mut csv = String::from("item_id,caption,shape,colour,pattern,count\n");
+        for Item { id, scene, .. } in items {
+            let Scene { shape, colour, pattern, count, caption } = scene;
+            let _ = writeln!(csv, "{id},{caption},{shape},{colour},{pattern},{count}");
         }
         csv
+    }
+
+    /// Id and PNG file of every item.
+    pub(crate) fn pictures(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {
+        self.items.iter().map(|item| {
+            let mut rng = Rng::keyed(self.seed, item.number as u64);
+            (item.id.as_str(), drawing::draw(&item.scene, &mut rng))
+        })
     }
 }
 
 fn items(words: &Words, settings: &Settings, rng: &mut Rng) -> Vec<Item> {
-    let motifs = rng.sample(&words.motifs, settings.motifs);
+    let shapes = rng.sample(&words.drawable.shapes, settings.shapes);
     let mut items = Vec::new();
     for category in &words.categories[..settings.categories] {
-        let names = rng.sample(&words.names, settings.motifs);
-        for (name, motif) in names.iter().zip(&motifs) {
-            let colour = &words.colours[rng.index(words.colours.len())];
-            let pattern = &words.captions[rng.index(words.captions.len())];
-            let caption = pattern.replace("{colour}", colour).replace("{category}", category).replace("{motif}", motif);
-            items.push(Item { id: String::new(), title: format!("{name} {category}"), caption: articles(&caption) });
+        let names = rng.sample(&words.names, settings.shapes);
+        for (name, shape) in names.iter().zip(&shapes) {
+            let scene = Scene::any(&words.drawable, shape, rng);
+            items.push(Item { id: String::new(), number: 0, title: format!("{name} {category}"), scene });
         }
     }
     // Ids in a random order, so that an id says nothing.
@@ -126,20 +138,21 @@ fn items(words: &Words, settings: &Settings, rng: &mut Rng) -> Vec<Item> {
     rng.shuffle(&mut numbers);
     for (item, number) in items.iter_mut().zip(numbers) {
         item.id = format!("i{number:04}");
+        item.number = number;
     }
     items
 }
 
 /// One customer's purchases in time order.
 fn purchases(user: usize, s: &Settings, rng: &mut Rng) -> Vec<Purchase> {
-    let taste = rng.index(s.motifs);
+    let taste = rng.index(s.shapes);
     let length = (s.min_items + rng.below(s.max_items - s.min_items + 1)) as usize;
     let mut time = START + rng.below(300 * DAY);
     let mut category = rng.index(s.categories);
     let mut bought: Vec<Purchase> = Vec::with_capacity(length);
     while bought.len() < length {
-        let motif = if rng.percent(s.taste_percent) { taste } else { rng.index(s.motifs) };
-        let item = category * s.motifs + motif;
+        let shape = if rng.percent(s.taste_percent) { taste } else { rng.index(s.shapes) };
+        let item = category * s.shapes + shape;
         if bought.iter().all(|p| p.item != item) {
             bought.push(Purchase { user, item, time });
             time += 3600 + rng.below(5 * DAY);
@@ -154,14 +167,4 @@ fn purchases(user: usize, s: &Settings, rng: &mut Rng) -> Vec<Purchase> {
         };
     }
     bought
-}
-
-/// "a" before a vowel becomes "an".
-fn articles(text: &str) -> String {
-    let words: Vec<&str> = text.split(' ').collect();
-    let fixed = words.iter().enumerate().map(|(i, word)| {
-        let vowel = words.get(i + 1).is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
-        if *word == "a" && vowel { "an" } else { word }
-    });
-    fixed.collect::<Vec<_>>().join(" ")
 }
