@@ -2,13 +2,14 @@
 
 Pure integer arithmetic on one splitmix64 stream, so that any language can reproduce a shop bit by bit.
 
-The shop sells `len(CATEGORIES) x motifs` items: every category once with every motif of this shop. The title of an item
-names its category and a model name that says nothing ("Tavi mug"). What the item shows, its motif, stands only in the
-caption ("a red mug with a fox"); the colour there is noise.
+The shop sells categories x shapes items: every category once with every shape of this shop. The title of an item names
+its category and a model name that says nothing ("Tavi mug"). The shape stands only in its picture, and so in the caption
+("three red stars on stripes"); colour, pattern and count are noise. The pictures are drawn by `mllm4rec shop`; here a
+caption is what a reader without fault would make of them.
 
-A user walks through the ring of categories and loves one motif, the taste. The category of the next purchase mostly
-follows from the last one, which a retriever learns from interactions alone; the motif is the user's taste with
-probability `taste_percent`, else any. There are few interactions an item, so which items share a motif is hard to learn
+A user walks through the ring of categories and loves one shape, the taste. The category of the next purchase mostly
+follows from the last one, which a retriever learns from interactions alone; the shape is the user's taste with
+probability `taste_percent`, else any. There are few interactions an item, so which items share a shape is hard to learn
 from interactions, and easy to read from the captions.
 """
 import json
@@ -53,37 +54,33 @@ class Rng:
         return b[:k]
 
 
-DEFAULTS = dict(users=2000, categories=30, motifs=20, min_items=5, max_items=7, taste_percent=50, first_percent=60, second_percent=25)
+DEFAULTS = dict(users=2000, categories=30, shapes=20, min_items=5, max_items=7, taste_percent=50, first_percent=60, second_percent=25)
 
 
-def articles(text):
-    """"a" before a vowel becomes "an"."""
-    words = text.split(" ")
-    for i in range(len(words) - 1):
-        if words[i] == "a" and words[i + 1][0] in "aeiou":
-            words[i] = "an"
-    return " ".join(words)
+def caption(count, colour, shape, pattern):
+    """In words; `shape` is the pair of singular and plural, `count` begins with 0."""
+    words = [WORDS["counts"][count], colour, shape[count > 0]]
+    return " ".join(words + ([] if pattern == "plain" else ["on", pattern]))
 
 
 class Shop:
-    """items: list of dicts (item, title, caption, category, motif, colour);
+    """items: list of dicts (item, title, caption, category, shape; the last two as numbers);
     users: list of dicts (user, taste, items = indices into `items` in time order, times)."""
 
     def __init__(self, seed, **settings):
         s = self.s = {**DEFAULTS, **settings}
         rng = Rng(seed)
         categories = WORDS["categories"][: s["categories"]]
-        n_cat, n_motif = len(categories), s["motifs"]
-        motifs = rng.sample(WORDS["motifs"], n_motif)
-        self.motifs = motifs
+        n_cat, n_shape = len(categories), s["shapes"]
+        self.shapes = rng.sample(WORDS["shapes"], n_shape)
         self.items = []
         for c, category in enumerate(categories):
-            names = rng.sample(WORDS["names"], n_motif)
-            for m, motif in enumerate(motifs):
+            names = rng.sample(WORDS["names"], n_shape)
+            for n, shape in enumerate(self.shapes):
                 colour = WORDS["colours"][rng.below(len(WORDS["colours"]))]
-                pattern = WORDS["captions"][rng.below(len(WORDS["captions"]))]
-                caption = articles(pattern.replace("{colour}", colour).replace("{category}", category).replace("{motif}", motif))
-                self.items.append(dict(category=c, motif=m, title=names[m] + " " + category, caption=caption))
+                pattern = WORDS["patterns"][rng.below(len(WORDS["patterns"]))]
+                count = rng.below(len(WORDS["counts"]))
+                self.items.append(dict(category=c, shape=n, title=names[n] + " " + category, caption=caption(count, colour, shape, pattern)))
         # Item ids in a random order, so that an id says nothing.
         numbers = list(range(1, len(self.items) + 1))
         rng.shuffle(numbers)
@@ -91,14 +88,14 @@ class Shop:
             item["item"] = "i%04d" % number
         self.users = []
         for u in range(s["users"]):
-            taste = rng.below(n_motif)
+            taste = rng.below(n_shape)
             length = s["min_items"] + rng.below(s["max_items"] - s["min_items"] + 1)
             time = START + rng.below(300 * 86400)
             category = rng.below(n_cat)
             items, times = [], []
             while len(items) < length:
-                motif = taste if rng.percent(s["taste_percent"]) else rng.below(n_motif)
-                index = category * n_motif + motif
+                shape = taste if rng.percent(s["taste_percent"]) else rng.below(n_shape)
+                index = category * n_shape + shape
                 if index not in items:
                     items.append(index)
                     times.append(time)
@@ -114,7 +111,7 @@ class Shop:
 
 
 def save(shop, folder):
-    """interactions.csv (user,item,time,title) and captions.csv (item_id,caption): the bytes that `mllm4rec demo` writes."""
+    """interactions.csv (user,item,time,title), the bytes that `mllm4rec shop` writes, and captions.csv (item_id,caption)."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "interactions.csv"), "w") as f:
         f.write("user,item,time,title\n")

@@ -19,6 +19,12 @@ women men woman girl cat dog sitting standing holding wearing front close view p
 person face head eyes street city night background text words""".split()
 
 
+def singular(text):
+    """Without plurals: "stars" becomes the token of "star" and an ending, so that both begin alike."""
+    one = {many: one for one, many in WORDS["shapes"]}
+    return " ".join(one.get(w, w) for w in text.split(" "))
+
+
 def build(folder, vocab):
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(PATTERN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
@@ -26,9 +32,11 @@ def build(folder, vocab):
     corpus = []
     for seed in range(500, 508):
         for item in Shop(seed, users=0).items:
-            corpus.append(item_text(item, True))
-    for w in WORDS["categories"] + WORDS["motifs"] + WORDS["colours"]:
+            corpus.append(singular(item_text(item, True)))
+    for w in WORDS["categories"] + WORDS["colours"] + WORDS["patterns"] + WORDS["counts"]:
         corpus += [w, " " + w] * 60
+    for one, _ in WORDS["shapes"]:  # so often that they are put together before any ending, such as the "es" of "stripes"
+        corpus += [one, " " + one] * 3000
     for w in WORDS["names"]:
         corpus += [w] * 60
     for w in EVERYDAY:

@@ -24,6 +24,7 @@ import tokenizer as tokens
 from prompt import Encoder
 from shop import WORDS, Shop
 
+MISREAD_PERCENT = 2  # captions that name another shape than the item shows, as a captioner's may
 TRAIN_SEEDS = range(1000, 1000000)
 CHECK_SEEDS = range(600, 620)
 
@@ -31,13 +32,13 @@ CHECK_SEEDS = range(600, 620)
 def chances(shop, seen, pool, captions):
     """What an ideal reader would answer: the chance of each candidate, given the history, up to what the titles (and captions) tell."""
     s, items = shop.s, shop.items
-    n_motif, n_cat, t = s["motifs"], s["categories"], s["taste_percent"] / 100
+    n_shape, n_cat, t = s["shapes"], s["categories"], s["taste_percent"] / 100
     if t == 1:
         t = 0.97
-    likely = (t + (1 - t) / n_motif) / ((1 - t) / n_motif)  # of a purchase, if its motif is the taste
-    weight = [1.0] * n_motif
+    likely = (t + (1 - t) / n_shape) / ((1 - t) / n_shape)  # of a purchase, if its shape is the taste
+    weight = [1.0] * n_shape
     for i in seen:
-        weight[items[i]["motif"]] *= likely
+        weight[items[i]["shape"]] *= likely
     total = sum(weight)
     last = items[seen[-1]]["category"]
     first, second = s["first_percent"] / 100, s["second_percent"] / 100
@@ -45,14 +46,14 @@ def chances(shop, seen, pool, captions):
     for i in pool:
         step = (items[i]["category"] - last) % n_cat
         c = (1 - first - second) / n_cat + (first if step == 1 else second if step == 2 else 0)
-        out.append(c * (t * weight[items[i]["motif"]] / total + (1 - t) / n_motif if captions else 1))
+        out.append(c * (t * weight[items[i]["shape"]] / total + (1 - t) / n_shape if captions else 1))
     total = sum(out)
     return [x / total for x in out]
 
 
 def example(rng, shop, user, k, history, captions, encoder, head=True, first=0):
     """One prompt: a prefix of a customer's purchases, k candidates like a retriever's, the next purchase among them."""
-    items, n_motif, n_cat = shop.items, shop.s["motifs"], shop.s["categories"]
+    items, n_shape, n_cat = shop.items, shop.s["shapes"], shop.s["categories"]
     at = rng.randrange(min(history, len(user["items"]) - 1), len(user["items"]))
     seen = user["items"][max(0, at - history) : at]
     target = user["items"][at]
@@ -61,13 +62,13 @@ def example(rng, shop, user, k, history, captions, encoder, head=True, first=0):
     while len(pool) < k:
         r = rng.random()
         c = (last + 1) % n_cat if r < 0.55 else (last + 2) % n_cat if r < 0.85 else rng.randrange(n_cat)
-        m = rng.randrange(n_motif) if rng.random() < 0.93 else user["taste"]
-        i = c * n_motif + m
+        m = rng.randrange(n_shape) if rng.random() < 0.93 else user["taste"]
+        i = c * n_shape + m
         if i not in pool and i not in user["items"][:at]:
             pool.append(i)
     rng.shuffle(pool)
     ids, ends = encoder.prompt([items[i] for i in seen], [items[i] for i in pool], captions, head, first)
-    shown = {items[i]["motif"] for i in seen}
+    shown = {items[i]["shape"] for i in seen}
     follows = [0.15 / n_cat] * n_cat
     follows[(last + 1) % n_cat] += 0.6
     follows[(last + 2) % n_cat] += 0.25
@@ -78,10 +79,17 @@ def example(rng, shop, user, k, history, captions, encoder, head=True, first=0):
         target=pool.index(target),
         chances=chances(shop, seen, pool, captions),
         last_category=last,
-        match=[float(items[i]["motif"] in shown) for i in pool],
+        match=[float(items[i]["shape"] in shown) for i in pool],
         ring=[ring(items[i]["category"] - last, n_cat) for i in pool],
         follows=follows,
     )
+
+
+def misread(rng, shop):
+    """Makes some captions wrong; what customers buy does not change."""
+    for item in shop.items:
+        if rng.random() < MISREAD_PERCENT / 100:
+            item["caption"] = rng.choice(shop.items)["caption"]
 
 
 def ring(steps, categories):
@@ -105,6 +113,7 @@ def batches(seed, number, stage, encoder):
             if not users:
                 shop = Shop(shop_seed, users=24, taste_percent=stage["taste_percent"])
                 shop_seed += 1
+                misread(rng, shop)
                 users = list(shop.users)
             rows.append(example(rng, shop, users.pop(), k, history, captions, encoder, head, first))
         yield collate(rows, encoder), captions
@@ -158,7 +167,7 @@ class Aids:
         self.category_of = torch.full((vocab,), -1)
         self.category_of[self.categories] = torch.arange(len(self.categories))
         self.looks = torch.zeros(vocab, dtype=torch.bool)
-        self.looks[first(WORDS["motifs"] + WORDS["colours"])] = True
+        self.looks[first([one for one, _ in WORDS["shapes"]] + WORDS["colours"])] = True
 
     @staticmethod
     def create(width):
@@ -194,7 +203,7 @@ class Aids:
             score=(-(F.log_softmax(ask(ends, p["score"]), 1) * b["chances"]).sum(1).mean(), 0.5),
         )
         if captions:
-            # Does the candidate show a motif of the history; and at its words: do they stand there?
+            # Does the candidate show a shape of the history; and at its words: do they stand there?
             asked = in_pool & self.looks[x]
             seen = ((x[:, :, None] == x[:, None, :]) & ~in_pool[:, None, :]).any(2)
             out["match"] = (F.binary_cross_entropy_with_logits(ask(ends, p["match"]), b["match"]), 1)
