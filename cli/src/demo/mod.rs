@@ -1,4 +1,4 @@
-//! The demo's world: a made-up shop with drawn pictures, and a base checkpoint small enough to travel inside the program.
+//! The demo's world: a made-up shop with drawn pictures, and models small enough to travel inside the program.
 
 mod drawing;
 mod rng;
@@ -25,16 +25,26 @@ const BASE: [(&str, &[u8]); 3] = [
     ("tokenizer.json", include_bytes!("../../../models/demo-base/tokenizer.json")),
 ];
 
+/// A BLIP-2 of 0.7 million parameters, trained on pictures of shops of other seeds by
+/// `tools/demo-captioner/train_captioner.py`.
+const CAPTIONER: [(&str, &[u8]); 5] = [
+    ("config.json", include_bytes!("../../../models/demo-captioner/config.json")),
+    ("generation_config.json", include_bytes!("../../../models/demo-captioner/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../../models/demo-captioner/model.safetensors")),
+    ("preprocessor_config.json", include_bytes!("../../../models/demo-captioner/preprocessor_config.json")),
+    ("tokenizer.json", include_bytes!("../../../models/demo-captioner/tokenizer.json")),
+];
+
 /// The demo's files on this machine.
 pub(crate) struct World {
     folder: PathBuf,
 }
 
 impl World {
-    /// Makes the shop of a seed and writes it and the base checkpoint into a folder.
+    /// Makes the shop of a seed and writes it and the models into a folder.
     pub(crate) fn write(folder: &Path, seed: u64) -> Result<Self> {
         let world = Self { folder: folder.to_owned() };
-        for folder in [world.pictures(), world.base()] {
+        for folder in [world.pictures(), world.captioner(), world.base()] {
             std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
         let shop = Shop::new(seed, &Settings::default());
@@ -42,7 +52,9 @@ impl World {
         for (id, png) in shop.pictures() {
             put(&world.pictures().join(format!("{id}.png")), &png)?;
         }
-        put(&world.truth(), shop.truth_csv().as_bytes())?;
+        for (name, bytes) in CAPTIONER {
+            put(&world.captioner().join(name), bytes)?;
+        }
         for (name, bytes) in BASE {
             put(&world.base().join(name), bytes)?;
         }
@@ -56,7 +68,8 @@ impl World {
             format!("output.root={}", toml::Value::String(root.to_owned())),
             format!("seed={seed}"),
             format!("dataset.path={}", text(&self.interactions())),
-            format!("captions.table={}", text(&self.truth())),
+            format!("captions.model={}", text(&self.captioner())),
+            format!("captions.images={}", text(&self.pictures())),
             format!("ranker.base={}", text(&self.base())),
         ];
         if !with_captions {
@@ -75,8 +88,8 @@ impl World {
         self.folder.join("pictures")
     }
 
-    fn truth(&self) -> PathBuf {
-        self.folder.join("truth.csv")
+    fn captioner(&self) -> PathBuf {
+        self.folder.join("captioner")
     }
 
     fn base(&self) -> PathBuf {
