@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use coordinator::records;
+use coordinator::records::{self, StageRecord};
 use data::job::{Split, Stage};
 use data::store::Store;
-use data::tables::{HistoryRow, RankingRow, Table, read_all};
+use data::tables::{CaptionRow, HistoryRow, RankingRow, Row, Table, read_all};
 use serde_json::{Value, json};
 
 use crate::args::Demo;
 use crate::commands::report;
 use crate::commands::run::{End, run_job};
-use crate::demo::World;
+use crate::demo::{Reading, World};
 use crate::lock::RootLock;
 use crate::progress::{Printer, clock};
 use crate::terminal::print;
@@ -39,16 +39,22 @@ pub(crate) async fn run(args: Demo) -> Result<u8> {
         reports.push(report(&store, &finished.job).await?);
     }
     let [with, without] = &reports[..] else { unreachable!("two jobs were run") };
+    let job = with["job"].as_str().unwrap_or_default();
+    let stages = records::stages(&store, job).await?;
+    let reading = reading(&store, &stages, &world).await?;
     if args.json {
-        print(format_args!("{:#}", json!({"root": store.url(), "with_captions": with, "without_captions": without})));
+        let captions = json!({"pictures": reading.pictures, "exact": reading.exact, "shape": reading.shape});
+        let figures =
+            json!({"root": store.url(), "captions": captions, "with_captions": with, "without_captions": without});
+        print(format_args!("{figures:#}"));
         return Ok(exit::DONE);
     }
     print(tables::render(with).trim_end());
     print("");
     print(format_args!("with and without captions, test, N@10\n{}\n", tables::compare(with, without)));
+    print(reading);
     print(format_args!("{}\n", claim(with, without)));
-    let job = with["job"].as_str().unwrap_or_default();
-    let customer = telling_customer(&store, job).await?.unwrap_or_else(|| "u00001".to_owned());
+    let customer = telling_customer(&store, &stages).await?.unwrap_or_else(|| "u00001".to_owned());
     print(format_args!(
         "done in {}; look at a customer: mllm4rec show {job} --user {customer} --root {}",
         clock(started.elapsed()),
@@ -58,14 +64,9 @@ pub(crate) async fn run(args: Demo) -> Result<u8> {
 }
 
 /// Somebody whose held-out item stood far down in the retriever's order and comes first in the ranker's.
-async fn telling_customer(store: &Store, job: &str) -> Result<Option<String>> {
-    let stages = records::stages(store, job).await?;
-    let folder = |stage: Stage, split: Option<Split>, table: Table| {
-        let found = stages.iter().find(|s| s.stage == stage && s.split == split);
-        found.map(|s| s.artifact().table_prefix(table)).context("the demo's job lacks a stage")
-    };
-    let histories: Vec<HistoryRow> = read_all(store, &folder(Stage::Prepare, None, Table::Histories)?).await?;
-    let rankings: Vec<RankingRow> = read_all(store, &folder(Stage::Rank, Some(Split::Test), Table::Rankings)?).await?;
+async fn telling_customer(store: &Store, stages: &[StageRecord]) -> Result<Option<String>> {
+    let histories: Vec<HistoryRow> = read(store, stages, (Stage::Prepare, None), Table::Histories).await?;
+    let rankings: Vec<RankingRow> = read(store, stages, (Stage::Rank, Some(Split::Test)), Table::Rankings).await?;
     let held_out: BTreeMap<&str, Option<&String>> =
         histories.iter().map(|h| (h.user_id.as_str(), h.items.last())).collect();
     let telling = |r: &&RankingRow| {
@@ -73,6 +74,23 @@ async fn telling_customer(store: &Store, job: &str) -> Result<Option<String>> {
         first.is_some_and(|(item, before)| *before >= 10 && held_out.get(r.user_id.as_str()) == Some(&Some(item)))
     };
     Ok(rankings.iter().find(telling).map(|r| r.user_id.clone()))
+}
+
+/// What was said of the pictures, beside what was drawn.
+async fn reading(store: &Store, stages: &[StageRecord], world: &World) -> Result<Reading> {
+    let captions: Vec<CaptionRow> = read(store, stages, (Stage::Caption, None), Table::Captions).await?;
+    Ok(Reading::of(&world.shop, captions.iter().map(|row| (row.item_id.as_str(), row.caption.as_str()))))
+}
+
+/// All rows of a table that a stage of the demo's job wrote.
+async fn read<R: Row>(
+    store: &Store,
+    stages: &[StageRecord],
+    (stage, split): (Stage, Option<Split>),
+    table: Table,
+) -> Result<Vec<R>> {
+    let found = stages.iter().find(|s| s.stage == stage && s.split == split).context("the demo's job lacks a stage")?;
+    Ok(read_all(store, &found.artifact().table_prefix(table)).await?)
 }
 
 /// Beside the tables where the root is a local folder, else in the system's folder for temporary files.

@@ -1,6 +1,7 @@
 //! The demo's world: a made-up shop with drawn pictures, and models small enough to travel inside the program.
 
 mod drawing;
+mod reading;
 mod rng;
 mod scene;
 mod shop;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use data::job::Job;
 
+pub(crate) use reading::Reading;
 pub(crate) use shop::{Settings, Shop};
 
 /// The job that the demo runs.
@@ -38,18 +40,19 @@ const CAPTIONER: [(&str, &[u8]); 5] = [
 /// The demo's files on this machine.
 pub(crate) struct World {
     folder: PathBuf,
+    /// What is in it.
+    pub(crate) shop: Shop,
 }
 
 impl World {
     /// Makes the shop of a seed and writes it and the models into a folder.
     pub(crate) fn write(folder: &Path, seed: u64) -> Result<Self> {
-        let world = Self { folder: folder.to_owned() };
+        let world = Self { folder: folder.to_owned(), shop: Shop::new(seed, &Settings::default()) };
         for folder in [world.pictures(), world.captioner(), world.base()] {
             std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
-        let shop = Shop::new(seed, &Settings::default());
-        put(&world.interactions(), shop.interactions_csv().as_bytes())?;
-        for (id, png) in shop.pictures() {
+        put(&world.interactions(), world.shop.interactions_csv().as_bytes())?;
+        for (id, png) in world.shop.pictures() {
             put(&world.pictures().join(format!("{id}.png")), &png)?;
         }
         for (name, bytes) in CAPTIONER {

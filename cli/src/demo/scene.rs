@@ -17,8 +17,8 @@ pub(super) struct Drawable {
 
 /// A few copies of a shape in a colour, on a ground with a pattern.
 pub(super) struct Scene {
-    /// In the singular.
-    pub(super) shape: String,
+    /// Singular and plural.
+    pub(super) shape: (String, String),
     pub(super) colour: String,
     pub(super) pattern: String,
     pub(super) count: usize,
@@ -35,6 +35,6 @@ impl Scene {
         let (one, many) = shape;
         let ground = if pattern == "plain" { String::new() } else { format!(" on {pattern}") };
         let caption = format!("{} {colour} {}{ground}", words.counts[count - 1], if count == 1 { one } else { many });
-        Self { shape: one.clone(), colour: colour.clone(), pattern: pattern.clone(), count, caption }
+        Self { shape: shape.clone(), colour: colour.clone(), pattern: pattern.clone(), count, caption }
     }
 }

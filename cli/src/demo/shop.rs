@@ -109,9 +109,14 @@ impl Shop {
         let mut csv = String::from("item_id,caption,shape,colour,pattern,count\n");
         for Item { id, scene, .. } in items {
             let Scene { shape, colour, pattern, count, caption } = scene;
-            let _ = writeln!(csv, "{id},{caption},{shape},{colour},{pattern},{count}");
+            let _ = writeln!(csv, "{id},{caption},{},{colour},{pattern},{count}", shape.0);
         }
         csv
+    }
+
+    /// What the picture of every item shows, by id.
+    pub(super) fn scenes(&self) -> impl Iterator<Item = (&str, &Scene)> {
+        self.items.iter().map(|item| (item.id.as_str(), &item.scene))
     }
 
     /// Id and PNG file of every item.

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::shop::Item;
-use super::{Settings, Shop};
+use super::{Reading, Settings, Shop};
 
 #[test]
 fn a_seed_is_a_shop() {
@@ -37,4 +37,17 @@ fn the_shape_stands_in_the_caption_only() {
         assert!(scene.caption.split(' ').any(|word| shapes.contains(&word)), "{}", scene.caption);
         assert!(title.split(' ').all(|word| !shapes.contains(&word)), "{title}");
     }
+}
+
+#[test]
+fn a_reading_counts_whole_captions_and_shapes() {
+    let shop = Shop::new(42, &Settings::default());
+    let truth: Vec<(&str, &str)> = shop.scenes().map(|(id, scene)| (id, scene.caption.as_str())).collect();
+    assert_eq!(Reading::of(&shop, truth.iter().copied()), Reading { pictures: 600, exact: 600, shape: 600 });
+    // One that is not there, one without the ground, one of another shape.
+    let mut read: Vec<(&str, &str)> = truth[1..].to_vec();
+    let (plain, _) = truth[1].1.split_once(" on ").unwrap();
+    read[0].1 = plain;
+    read[1].1 = "one grey elephant";
+    assert_eq!(Reading::of(&shop, read), Reading { pictures: 600, exact: 597, shape: 598 });
 }

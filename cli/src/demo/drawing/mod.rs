@@ -31,7 +31,7 @@ fn pixels(scene: &Scene, rng: &mut Rng) -> Vec<u8> {
     let mut canvas = Canvas::new(SIDE);
     ground::paint(&mut canvas, &scene.pattern, rng);
     let outline =
-        shapes::outline(&scene.shape).expect("every shape of the word list is drawn: a test goes through them");
+        shapes::outline(&scene.shape.0).expect("every shape of the word list is drawn: a test goes through them");
     let colour = shade(&scene.colour, rng);
     for place in places(scene.count, rng) {
         stamp(&mut canvas, outline, &place, colour);

@@ -14,8 +14,8 @@ fn words() -> Drawable {
 }
 
 fn scene(shape: &str, colour: &str, pattern: &str, count: usize) -> Scene {
-    let [shape, colour, pattern] = [shape, colour, pattern].map(str::to_owned);
-    Scene { shape, colour, pattern, count, caption: String::new() }
+    let [colour, pattern] = [colour, pattern].map(str::to_owned);
+    Scene { shape: (shape.to_owned(), format!("{shape}s")), colour, pattern, count, caption: String::new() }
 }
 
 #[test]
