@@ -64,7 +64,7 @@ fn bytes<T>(buffer: &Vec<T>) -> usize {
 }
 
 /// An element type that has a shelf.
-pub(crate) trait Element: Copy + Default + 'static {
+pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// The shelf, one for the process.
     fn shelf() -> &'static Shelf<Self>;
 }

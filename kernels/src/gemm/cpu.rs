@@ -8,8 +8,8 @@ use std::{cell::Cell, ops::Range};
 use rayon::prelude::*;
 
 use super::epilogue::Finish;
-use super::micro;
 pub(crate) use super::micro::Onto;
+use super::micro::{self, Factor};
 pub(crate) use super::packed::{DEPTH, PANEL, Packed};
 pub(crate) use super::view::{MatMut, MatRef};
 use crate::memory::Memory;
@@ -70,18 +70,26 @@ pub(super) fn sgemm_then(alpha: f32, a: MatRef, b: MatRef, onto: Onto, mut c: Ma
 }
 
 /// As [`sgemm_then`], with a right operand that is packed already.
-pub(super) fn sgemm_packed_then(a: MatRef, b: &Packed, onto: Onto, mut c: MatMut, finish: Finish) {
+pub(super) fn sgemm_packed_then<T: Factor>(a: MatRef<T>, b: &Packed<T>, onto: Onto, mut c: MatMut, finish: Finish) {
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
     let (rows, cols) = (a.rows, b.cols);
     if rows * a.cols * cols < SMALL {
-        sgemm_packed(1.0, a, b, onto, c.sub(0..rows, 0..cols));
+        micro::multiply(1.0, a, b, 0..b.panels(), onto, c.sub(0..rows, 0..cols));
         return finish.apply(0, 0, &mut c);
     }
     multiply_parts(1.0, a, b, 0, onto, c, finish);
 }
 
 /// The columns of a result from `first` on, in parts that the threads share.
-fn multiply_parts(alpha: f32, a: MatRef, packed: &Packed, first: usize, onto: Onto, c: MatMut, finish: Finish) {
+fn multiply_parts<T: Factor>(
+    alpha: f32,
+    a: MatRef<T>,
+    packed: &Packed<T>,
+    first: usize,
+    onto: Onto,
+    c: MatMut,
+    finish: Finish,
+) {
     let rows = a.rows;
     let (height, width) = partition(rows, packed.panels());
     let bands = (0..rows).step_by(height).map(|r| r..(r + height).min(rows));

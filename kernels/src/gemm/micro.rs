@@ -12,132 +12,13 @@ use std::ops::Range;
 
 use super::{
     packed::{DEPTH, PANEL, Packed},
+    vector::{Factors, Portable, Vector},
     view::{MatMut, MatRef},
 };
+use crate::memory::Element;
 
 /// Floats of the panels that are multiplied before the next ones: 512 KiB, which stay in the second-level cache.
 const CACHED: usize = 128 * 1024;
-
-/// A register of floats.
-trait Vector: Copy {
-    /// Its number of floats.
-    const LANES: usize;
-    /// All lanes zero.
-    fn zero() -> Self;
-    /// All lanes `value`.
-    fn splat(value: f32) -> Self;
-    /// `a · b + c`, rounded once.
-    fn fused(a: Self, b: Self, c: Self) -> Self;
-    /// `a · b`.
-    fn product(a: Self, b: Self) -> Self;
-    /// Reads the lanes from memory.
-    ///
-    /// # Safety
-    /// As many floats as there are lanes can be read.
-    unsafe fn load(from: *const f32) -> Self;
-    /// Writes the lanes to memory.
-    ///
-    /// # Safety
-    /// As many floats as there are lanes can be written.
-    unsafe fn store(self, to: *mut f32);
-}
-
-/// Implements [`Vector`] by intrinsics.
-#[cfg(target_arch = "x86_64")]
-macro_rules! vector {
-    ($name:ident, $lanes:literal, $zero:ident, $splat:ident, $fused:ident, $product:ident, $load:ident, $store:ident) => {
-        #[allow(unused_unsafe)]
-        impl Vector for std::arch::x86_64::$name {
-            const LANES: usize = $lanes;
-            #[inline(always)]
-            fn zero() -> Self {
-                // SAFETY: only the kernels below use this type, after the processor was asked for the instructions.
-                unsafe { std::arch::x86_64::$zero() }
-            }
-            #[inline(always)]
-            fn splat(value: f32) -> Self {
-                // SAFETY: as above.
-                unsafe { std::arch::x86_64::$splat(value) }
-            }
-            #[inline(always)]
-            fn fused(a: Self, b: Self, c: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { std::arch::x86_64::$fused(a, b, c) }
-            }
-            #[inline(always)]
-            fn product(a: Self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { std::arch::x86_64::$product(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn load(from: *const f32) -> Self {
-                // SAFETY: as above; the caller vouches for the memory.
-                unsafe { std::arch::x86_64::$load(from) }
-            }
-            #[inline(always)]
-            unsafe fn store(self, to: *mut f32) {
-                // SAFETY: as above; the caller vouches for the memory.
-                unsafe { std::arch::x86_64::$store(to, self) }
-            }
-        }
-    };
-}
-#[cfg(target_arch = "x86_64")]
-vector!(
-    __m512,
-    16,
-    _mm512_setzero_ps,
-    _mm512_set1_ps,
-    _mm512_fmadd_ps,
-    _mm512_mul_ps,
-    _mm512_loadu_ps,
-    _mm512_storeu_ps
-);
-#[cfg(target_arch = "x86_64")]
-vector!(
-    __m256,
-    8,
-    _mm256_setzero_ps,
-    _mm256_set1_ps,
-    _mm256_fmadd_ps,
-    _mm256_mul_ps,
-    _mm256_loadu_ps,
-    _mm256_storeu_ps
-);
-
-/// Four floats in whatever the target has.
-#[derive(Clone, Copy)]
-struct Portable([f32; 4]);
-
-impl Vector for Portable {
-    const LANES: usize = 4;
-    #[inline(always)]
-    fn zero() -> Self {
-        Self([0.0; 4])
-    }
-    #[inline(always)]
-    fn splat(value: f32) -> Self {
-        Self([value; 4])
-    }
-    #[inline(always)]
-    fn fused(a: Self, b: Self, c: Self) -> Self {
-        Self(std::array::from_fn(|i| a.0[i].mul_add(b.0[i], c.0[i])))
-    }
-    #[inline(always)]
-    fn product(a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| a.0[i] * b.0[i]))
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller vouches for four floats; an array has their alignment.
-        Self(unsafe { *from.cast() })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: as above.
-        unsafe { *to.cast() = self.0 }
-    }
-}
 
 /// What a product is added to.
 #[derive(Clone, Copy)]
@@ -160,24 +41,43 @@ impl Onto<'_> {
     }
 }
 
-/// `c = onto + alpha · a · b` on the current thread, with the widest instructions that the processor has.
+/// What the operands of a product are made of.
+pub(crate) trait Factor: Element {
+    /// `c = onto + alpha · a · b`, with the widest instructions that the processor has. Shapes have been checked.
+    fn multiply(alpha: f32, a: MatRef<Self>, b: &Packed<Self>, panels: Range<usize>, onto: Onto, c: MatMut);
+}
+
+/// `c = onto + alpha · a · b` on the current thread.
 ///
 /// `panels` are those of `b` that are multiplied; `c` has their columns, and so has a bias.
-pub(super) fn multiply(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
+pub(super) fn multiply<T: Factor>(
+    alpha: f32,
+    a: MatRef<T>,
+    b: &Packed<T>,
+    panels: Range<usize>,
+    onto: Onto,
+    c: MatMut,
+) {
     let cols = b.cols.min(panels.end * PANEL) - panels.start * PANEL;
     assert!(a.cols == b.rows && a.rows == c.rows && cols == c.cols, "matrix shapes do not fit");
-    #[cfg(target_arch = "x86_64")]
-    {
-        if crate::simd::has_avx512() {
-            // SAFETY: the processor has the instructions; shapes were checked.
-            return unsafe { multiply_avx512(alpha, a, b, panels, onto, c) };
+    T::multiply(alpha, a, b, panels, onto, c);
+}
+
+impl Factor for f32 {
+    fn multiply(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if crate::simd::has_avx512() {
+                // SAFETY: the processor has the instructions.
+                return unsafe { multiply_avx512(alpha, a, b, panels, onto, c) };
+            }
+            if crate::simd::has_avx2() {
+                // SAFETY: as above.
+                return unsafe { multiply_avx2(alpha, a, b, panels, onto, c) };
+            }
         }
-        if crate::simd::has_avx2() {
-            // SAFETY: as above.
-            return unsafe { multiply_avx2(alpha, a, b, panels, onto, c) };
-        }
+        multiply_portable(alpha, a, b, panels, onto, c);
     }
-    multiply_portable(alpha, a, b, panels, onto, c);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -200,15 +100,15 @@ pub(super) fn multiply_portable(alpha: f32, a: MatRef, b: &Packed, panels: Range
 /// Walks over blocks of depth, as many panels as stay in the cache, groups of `ROWS` rows, and those panels. A group of
 /// rows stays in the first-level cache while the panels pass by.
 #[inline(always)]
-fn blocks<V: Vector, const WIDTH: usize, const ROWS: usize>(
+pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
     alpha: f32,
-    a: MatRef,
-    b: &Packed,
+    a: MatRef<F::Element>,
+    b: &Packed<F::Element>,
     panels: Range<usize>,
     onto: Onto,
     mut c: MatMut,
 ) {
-    debug_assert_eq!(WIDTH * V::LANES, PANEL);
+    debug_assert_eq!(WIDTH * F::Sums::LANES, PANEL);
     if a.cols == 0 {
         c.fill(onto);
     }
@@ -224,7 +124,7 @@ fn blocks<V: Vector, const WIDTH: usize, const ROWS: usize>(
                     let columns = b.panel(start, depth, panel);
                     let tile = Tile::new(alpha, columns, onto, &mut c, row, (panel - panels.start) * PANEL);
                     // SAFETY: group and panel are `depth` long, and the group's rows are rows of the result.
-                    unsafe { tile.run::<V, WIDTH>(rows, &group) };
+                    unsafe { tile.run::<F, WIDTH>(rows, &group) };
                 }
             }
         }
@@ -232,38 +132,38 @@ fn blocks<V: Vector, const WIDTH: usize, const ROWS: usize>(
 }
 
 /// A few rows of `a`: element (row, p) at `start + row · row_stride + p · col_stride`.
-struct Group {
-    start: *const f32,
+struct Group<T> {
+    start: *const T,
     row_stride: usize,
     col_stride: usize,
 }
 
-impl Group {
+impl<T> Group<T> {
     /// The rows from `row` on, at depth `from`. They are read in place, also those of a transposed matrix: each step of
     /// depth reads neighbours, and the same cache lines serve the next groups.
     #[inline(always)]
-    fn new(a: MatRef, row: usize, from: usize) -> Self {
+    fn new(a: MatRef<T>, row: usize, from: usize) -> Self {
         let start = a.data[row * a.row_stride + from * a.col_stride..].as_ptr();
         Self { start, row_stride: a.row_stride, col_stride: a.col_stride }
     }
 }
 
 /// One tile of the result.
-struct Tile<'a> {
+struct Tile<'a, T> {
     alpha: f32,
     /// Rows of what the product is added to; null for nothing, a stride of 0 for a bias.
     source: *const f32,
     source_stride: usize,
-    columns: &'a [f32],
+    columns: &'a [T],
     target: *mut f32,
     row_stride: usize,
     cols: usize,
 }
 
-impl<'a> Tile<'a> {
+impl<'a, T: Copy> Tile<'a, T> {
     /// The tile of `c` at row `row` and column `col`.
     #[inline(always)]
-    fn new(alpha: f32, columns: &'a [f32], onto: Onto, c: &mut MatMut, row: usize, col: usize) -> Self {
+    fn new(alpha: f32, columns: &'a [T], onto: Onto, c: &mut MatMut, row: usize, col: usize) -> Self {
         let cols = PANEL.min(c.cols - col);
         let target = c.data.wrapping_add(row * c.row_stride + col);
         let (source, source_stride) = match onto {
@@ -280,13 +180,13 @@ impl<'a> Tile<'a> {
     /// The group has `rows` rows as long as the panel is deep; `rows` × `self.cols` elements can be written at the
     /// target.
     #[inline(always)]
-    unsafe fn run<V: Vector, const WIDTH: usize>(&self, rows: usize, group: &Group) {
+    unsafe fn run<F: Factors<Element = T>, const WIDTH: usize>(&self, rows: usize, group: &Group<T>) {
         macro_rules! choose {
             ($($n:literal)*) => {
                 match rows {
                     $($n => {
                         // SAFETY: that of this function.
-                        unsafe { self.write::<V, WIDTH, $n>(self.accumulate::<V, WIDTH, $n>(group)) }
+                        unsafe { self.write::<F::Sums, WIDTH, $n>(self.accumulate::<F, WIDTH, $n>(group)) }
                     })*
                     _ => unreachable!("a group has at most twelve rows"),
                 }
@@ -298,21 +198,21 @@ impl<'a> Tile<'a> {
     /// # Safety
     /// That of [`Tile::run`].
     #[inline(always)]
-    unsafe fn accumulate<V: Vector, const WIDTH: usize, const ROWS: usize>(&self, group: &Group) -> [[V; WIDTH]; ROWS] {
-        let mut sums = [[V::zero(); WIDTH]; ROWS];
+    unsafe fn accumulate<F: Factors<Element = T>, const WIDTH: usize, const ROWS: usize>(
+        &self,
+        group: &Group<T>,
+    ) -> [[F::Sums; WIDTH]; ROWS] {
+        let mut sums = [[F::Sums::zero(); WIDTH]; ROWS];
         let mut columns = self.columns.as_ptr();
         let mut rows = group.start;
         for _ in 0..self.columns.len() / PANEL {
-            let mut b = [V::zero(); WIDTH];
-            for (j, b) in b.iter_mut().enumerate() {
-                // SAFETY: a panel has `PANEL` floats for every step of depth.
-                *b = unsafe { V::load(columns.add(j * V::LANES)) };
-            }
+            // SAFETY: a panel has `PANEL` elements for every step of depth.
+            let b: [F; WIDTH] = std::array::from_fn(|j| unsafe { F::load(columns.add(j * F::Sums::LANES)) });
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the group has `ROWS` rows of `depth`.
-                let a = V::splat(unsafe { *rows.add(i * group.row_stride) });
+                let a = F::splat(unsafe { *rows.add(i * group.row_stride) });
                 for j in 0..WIDTH {
-                    sums[j] = V::fused(a, b[j], sums[j]);
+                    sums[j] = F::add_products(a, b[j], sums[j]);
                 }
             }
             columns = columns.wrapping_add(PANEL);

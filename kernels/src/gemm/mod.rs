@@ -12,10 +12,12 @@ pub(crate) mod cpu;
 mod epilogue;
 mod micro;
 mod packed;
+mod pairs;
 #[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
+mod vector;
 mod view;
 
 use crate::{Dtype, Error, Result, Tensor};
@@ -23,6 +25,7 @@ use bf16::Rows;
 use cpu::{MatMut, MatRef, Onto, Packed};
 use epilogue::Finish;
 pub use epilogue::{Activation, Epilogue};
+use pairs::{Pair, PairRows};
 
 /// Applies a linear layer: `y = x · Wᵀ + b`.
 ///
@@ -89,8 +92,7 @@ pub struct PackedWeight {
 
 enum Layout {
     F32(Packed),
-    /// Rows of bfloat16 are read as they are.
-    Bf16(Tensor),
+    Bf16(Packed<Pair>),
 }
 
 impl std::fmt::Debug for Layout {
@@ -116,7 +118,7 @@ impl PackedWeight {
             return Err(Error::shape(OP, "weight", weight.shape(), "[d_out, d_in]"));
         };
         let layout = match weight.dtype() {
-            Dtype::Bf16 => Layout::Bf16(weight),
+            Dtype::Bf16 => Layout::Bf16(Packed::new_parallel(PairRows::copied(weight.bf16()?, d_in).view().t())),
             _ => {
                 let w = MatRef::new(weight.expect_f32(OP, "weight")?, d_out, d_in);
                 Layout::F32(Packed::new_parallel(w.t()))
@@ -155,14 +157,12 @@ pub fn linear_packed(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>)
     let bias = bias.transpose()?;
     let finish = Finish::new(OP, epilogue, [n, d_out])?;
     let c = MatMut::new(y.f32_mut()?, n, d_out);
+    let onto = bias.map_or(Onto::Nothing, Onto::Bias);
     match &weight.layout {
-        Layout::F32(packed) => {
-            let onto = bias.map_or(Onto::Nothing, Onto::Bias);
-            cpu::sgemm_packed_then(MatRef::new(x.f32()?, n, d_in), packed, onto, c, finish);
-        }
-        Layout::Bf16(w) => {
-            let x = x.to_bf16();
-            bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(w.bf16()?, d_in), bias, c, finish);
+        Layout::F32(packed) => cpu::sgemm_packed_then(MatRef::new(x.f32()?, n, d_in), packed, onto, c, finish),
+        Layout::Bf16(packed) => {
+            let x = PairRows::rounded(x.f32()?, d_in);
+            cpu::sgemm_packed_then(x.view(), packed, onto, c, finish);
         }
     }
     Ok(y)

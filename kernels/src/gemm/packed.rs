@@ -3,65 +3,58 @@
 use rayon::prelude::*;
 
 use super::view::MatRef;
-use crate::memory::{Element, Memory, Shelf, shelves};
+use crate::memory::{Element, Memory};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
 /// Steps of depth that are summed before the result is written: part of the order of summation, so it is a constant.
 pub(crate) const DEPTH: usize = 256;
 
-/// Aligned to a cache line, so that no load of a panel crosses one.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-shelves!(Line);
-
 /// A matrix in panels of [`PANEL`] columns, within blocks of [`DEPTH`] rows; the last panel is filled up with zeros.
 ///
 /// Packing costs about as much as multiplying a few rows, so an operand that is used often is packed once.
 #[derive(Default)]
-pub(crate) struct Packed {
-    lines: Memory<Line>,
+pub(crate) struct Packed<T: Element = f32> {
+    data: Memory<T>,
     pub(super) rows: usize,
     pub(super) cols: usize,
 }
 
-impl Packed {
+impl<T: Element> Packed<T> {
     /// Nothing; memory comes with the first matrix.
     pub(super) const fn empty() -> Self {
-        Self { lines: Memory::new(), rows: 0, cols: 0 }
+        Self { data: Memory::new(), rows: 0, cols: 0 }
     }
 
     /// Packs a matrix on the current thread.
-    pub(crate) fn new(b: MatRef) -> Self {
+    pub(crate) fn new(b: MatRef<T>) -> Self {
         let mut packed = Self::empty();
         packed.pack(b);
         packed
     }
 
     /// Packs another matrix into the same memory.
-    pub(crate) fn pack(&mut self, b: MatRef) {
+    pub(crate) fn pack(&mut self, b: MatRef<T>) {
         self.resize(b);
         let panels = self.panels();
         for start in (0..b.rows).step_by(DEPTH) {
             let depth = DEPTH.min(b.rows - start);
             for panel in 0..panels {
                 let range = self.range(start, depth, panel);
-                fill(b, start, panel, &mut self.floats_mut()[range]);
+                fill(b, start, panel, &mut self.data[range]);
             }
         }
     }
 
     /// Packs a matrix on all threads.
-    pub(crate) fn new_parallel(b: MatRef) -> Self {
+    pub(crate) fn new_parallel(b: MatRef<T>) -> Self {
         let mut packed = Self::empty();
         packed.resize(b);
         let panels = packed.panels();
         if panels > 0 {
             // Blocks of depth follow each other, and so do the panels in them: chunks of one panel of one block.
             let block = panels * PANEL * DEPTH;
-            packed.floats_mut().par_chunks_mut(block).enumerate().for_each(|(i, block)| {
+            packed.data.par_chunks_mut(block).enumerate().for_each(|(i, block)| {
                 let start = i * DEPTH;
                 let depth = DEPTH.min(b.rows - start);
                 let chunks = block.par_chunks_mut(PANEL * depth).enumerate();
@@ -77,8 +70,8 @@ impl Packed {
     }
 
     /// Panel `panel` of the block of rows that begins at `start` and is `depth` high.
-    pub(super) fn panel(&self, start: usize, depth: usize, panel: usize) -> &[f32] {
-        &self.floats()[self.range(start, depth, panel)]
+    pub(super) fn panel(&self, start: usize, depth: usize, panel: usize) -> &[T] {
+        &self.data[self.range(start, depth, panel)]
     }
 
     fn range(&self, start: usize, depth: usize, panel: usize) -> std::ops::Range<usize> {
@@ -86,25 +79,14 @@ impl Packed {
         begin..begin + depth * PANEL
     }
 
-    fn resize(&mut self, b: MatRef) {
+    fn resize(&mut self, b: MatRef<T>) {
         (self.rows, self.cols) = (b.rows, b.cols);
-        let floats = b.rows * self.panels() * PANEL;
-        self.lines.resize_dirty(floats / 16);
-    }
-
-    fn floats(&self) -> &[f32] {
-        // SAFETY: a line is sixteen floats without padding, so the lines are as many floats in a row.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
-    }
-
-    fn floats_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 16) }
+        self.data.resize_dirty(b.rows * self.panels() * PANEL);
     }
 }
 
 /// Fills one panel of one block.
-fn fill(b: MatRef, start: usize, panel: usize, out: &mut [f32]) {
+fn fill<T: Element>(b: MatRef<T>, start: usize, panel: usize, out: &mut [T]) {
     let first = panel * PANEL;
     let cols = PANEL.min(b.cols - first);
     let (rows, _) = out.as_chunks_mut::<PANEL>();
@@ -115,14 +97,14 @@ fn fill(b: MatRef, start: usize, panel: usize, out: &mut [f32]) {
                 *row = *whole;
             } else {
                 row[..cols].copy_from_slice(&from[..cols]);
-                row[cols..].fill(0.0);
+                row[cols..].fill(T::default());
             }
         }
     } else {
         // A transposed matrix: its columns are the contiguous ones.
         for j in 0..PANEL {
             if j >= cols {
-                rows.iter_mut().for_each(|row| row[j] = 0.0);
+                rows.iter_mut().for_each(|row| row[j] = T::default());
                 continue;
             }
             let column = &b.data[(first + j) * b.col_stride + start * b.row_stride..];

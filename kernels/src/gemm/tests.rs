@@ -202,10 +202,60 @@ fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
             let [wide, packed] = [&w, &w.to_bf16()].map(|w| PackedWeight::new(w.clone()).unwrap());
             assert_eq!(linear_packed(&x, &wide, &epilogue).unwrap(), wanted);
             let packed = linear_packed(&x, &packed, &epilogue).unwrap();
-            assert_eq!(packed.to_bf16(), linear_then(&x.to_bf16(), &w.to_bf16(), &epilogue).unwrap());
             let narrow = linear_then(&x.to_bf16(), &w.to_bf16(), &epilogue).unwrap().to_f32();
             let wanted: Vec<f64> = wanted.f32().unwrap().iter().map(|&v| f64::from(v)).collect();
             assert!(largest_error(&narrow, &wanted) < 0.05, "{n} x {d_in} x {d_out} {activation:?}");
+            assert!(largest_error(&packed.to_f32(), &wanted) < 0.05, "{n} x {d_in} x {d_out} {activation:?}");
+        }
+    }
+}
+
+#[test]
+fn packed_products_in_bfloat16_match_the_triple_loop() {
+    for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (1, 64, 130), (7, 13, 5), (131, 67, 129), (66, 4101, 70)] {
+        let (x, w) = (noise_tensor(1, &[n, d_in]).to_bf16(), noise_tensor(2, &[d_out, d_in]).to_bf16());
+        let wanted = matmul(&x.to_f32(), &transpose(&w.to_f32(), d_out, d_in), n, d_in, d_out);
+        let x = Tensor::from_f32(&[n, d_in], x.to_f32()).unwrap();
+        let y = linear_packed(&x, &PackedWeight::new(w).unwrap(), &Epilogue::default()).unwrap();
+        assert!(largest_error(y.f32().unwrap(), &wanted) < 5e-5, "{n} x {d_in} x {d_out}");
+    }
+}
+
+#[test]
+fn a_row_of_bfloat16_has_the_same_bits_in_any_company_and_on_any_threads() {
+    let (d_in, d_out) = (515, 333);
+    let x = noise_tensor(1, &[77, d_in]);
+    let w = PackedWeight::new(noise_tensor(2, &[d_out, d_in]).to_bf16()).unwrap();
+    let product = || linear_packed(&x, &w, &Epilogue::default()).unwrap();
+    same_on_threads(product);
+    let all = product();
+    for row in [0, 5, 76] {
+        let alone = Tensor::from_f32(&[1, d_in], x.f32().unwrap()[row * d_in..][..d_in].to_vec()).unwrap();
+        let alone = linear_packed(&alone, &w, &Epilogue::default()).unwrap();
+        assert_eq!(all.f32().unwrap()[row * d_out..][..d_out], *alone.f32().unwrap());
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits_of_pairs() {
+    let (m, k, n) = (29, 1061, 75);
+    let (a, b) = (noise_tensor(1, &[m, k]).to_bf16(), noise_tensor(2, &[n, k]).to_bf16());
+    let (a, b) = (PairRows::copied(a.bf16().unwrap(), k), PairRows::copied(b.bf16().unwrap(), k));
+    let packed = Packed::new(b.view().t());
+    let bias = noise_tensor(3, &[n]);
+    for onto in [Onto::Nothing, Onto::Result, Onto::Bias(bias.f32().unwrap())] {
+        let mut wide = vec![0.5; m * n];
+        let mut plain = wide.clone();
+        let panels = 0..packed.panels();
+        micro::multiply(1.5, a.view(), &packed, panels.clone(), onto, MatMut::new(&mut wide, m, n));
+        pairs::multiply_portable(1.5, a.view(), &packed, panels.clone(), onto, MatMut::new(&mut plain, m, n));
+        assert_eq!(wide, plain);
+        #[cfg(target_arch = "x86_64")]
+        if crate::simd::has_avx2() {
+            let mut half = vec![0.5; m * n];
+            // SAFETY: the processor has the instructions.
+            unsafe { pairs::x86::multiply_avx2(1.5, a.view(), &packed, panels, onto, MatMut::new(&mut half, m, n)) };
+            assert_eq!(half, plain);
         }
     }
 }

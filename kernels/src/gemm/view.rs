@@ -6,17 +6,17 @@ use super::micro::Onto;
 
 /// A strided view of a matrix.
 #[derive(Clone, Copy)]
-pub(crate) struct MatRef<'a> {
-    pub(super) data: &'a [f32],
+pub(crate) struct MatRef<'a, T = f32> {
+    pub(super) data: &'a [T],
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) row_stride: usize,
     pub(super) col_stride: usize,
 }
 
-impl<'a> MatRef<'a> {
+impl<'a, T> MatRef<'a, T> {
     /// A row-major matrix.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub(crate) fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols)
     }
 
@@ -24,7 +24,7 @@ impl<'a> MatRef<'a> {
     ///
     /// # Panics
     /// If the view reaches beyond the data: a mistake of the caller.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+    pub(crate) fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || (rows - 1) * row_stride + cols <= data.len(), "matrix view is larger than its data");
         Self { data, rows, cols, row_stride, col_stride: 1 }
     }
