@@ -36,6 +36,7 @@ pub mod linear_cross_entropy;
 pub mod lora;
 pub mod lru_scan;
 pub mod nf4;
+pub mod patches;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kernels::Tensor;
+use kernels::{Tensor, patches};
 use model::captioner::picture::{Alpha, Limits, Orientation, Picture, Preprocess, decode, resize};
 use model::params::Params;
 use serde_json::json;
@@ -54,7 +54,9 @@ fn the_image_processor_gives_the_same_numbers() {
         compare_decoded(file, &picture, alpha, &golden);
         let side: usize = case.trim_end_matches("_over_white").parse().unwrap();
         let preprocess = settings(side);
-        let found = preprocess.normalise(&resize(&picture, side));
+        // One patch of the whole picture is its planes.
+        let small = Tensor::from_u8(&[1, side, side, 3], resize(&picture, side).into_rgb()).unwrap();
+        let found = patches::normalised(&small, side, &preprocess.normalisation).unwrap().to_f32();
         compare_numbers(name, &preprocess, &found, wanted, &Allowed::of(file));
     }
 }
@@ -71,7 +73,7 @@ fn compare_decoded(file: &str, picture: &Picture, alpha: Alpha, golden: &Params)
 fn compare_numbers(name: &str, preprocess: &Preprocess, found: &[f32], wanted: &Tensor, allowed: &Allowed) {
     let wanted = wanted.f32().unwrap();
     let plane = found.len() / 3;
-    let steps = |i: usize| (found[i] - wanted[i]).abs() * preprocess.std[i / plane] * 255.0;
+    let steps = |i: usize| (found[i] - wanted[i]).abs() * preprocess.normalisation.std[i / plane] * 255.0;
     // What is left between equal bytes is rounding of floats.
     let distances: Vec<f32> = (0..found.len()).map(|i| (steps(i) - 1e-3).max(0.0)).collect();
     assert_eq!(found.len(), wanted.len(), "{name}");

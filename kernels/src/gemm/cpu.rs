@@ -42,7 +42,7 @@ pub(crate) fn sgemm_block(alpha: f32, a: MatRef, b: MatRef, onto: Onto, c: MatMu
 }
 
 /// As [`sgemm_block`], with a right operand that is packed already.
-pub(crate) fn sgemm_packed(alpha: f32, a: MatRef, b: &Packed, onto: Onto, c: MatMut) {
+pub(crate) fn sgemm_packed<T: Factor>(alpha: f32, a: MatRef<T>, b: &Packed<T>, onto: Onto, c: MatMut) {
     micro::multiply(alpha, a, b, 0..b.panels(), onto, c);
 }
 
@@ -74,7 +74,7 @@ pub(super) fn sgemm_packed_then<T: Factor>(a: MatRef<T>, b: &Packed<T>, onto: On
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
     let (rows, cols) = (a.rows, b.cols);
     if rows * a.cols * cols < SMALL {
-        micro::multiply(1.0, a, b, 0..b.panels(), onto, c.sub(0..rows, 0..cols));
+        sgemm_packed(1.0, a, b, onto, c.sub(0..rows, 0..cols));
         return finish.apply(0, 0, &mut c);
     }
     multiply_parts(1.0, a, b, 0, onto, c, finish);
@@ -105,11 +105,12 @@ fn multiply_parts<T: Factor>(
     });
 }
 
-/// The rows and panels of a part: about four parts for every thread, but none so small that packing the left operand or
-/// starting a task would cost more than it saves.
+/// The rows and panels of a part: about four parts for every thread, but none so small that starting a task would cost
+/// more than it saves. Few rows stay together, so that the right operand comes from memory once.
 fn partition(rows: usize, panels: usize) -> (usize, usize) {
     let wanted = 4 * rayon::current_num_threads();
-    let height = rows.div_ceil(wanted).next_multiple_of(ROWS).min(MOST_ROWS);
+    let few = rows <= MOST_ROWS && panels >= LEAST_PANELS * wanted;
+    let height = if few { rows } else { rows.div_ceil(wanted) }.next_multiple_of(ROWS).min(MOST_ROWS);
     let bands = rows.div_ceil(height);
     (height, (panels * bands).div_ceil(wanted).clamp(LEAST_PANELS, panels.max(LEAST_PANELS)))
 }

@@ -17,6 +17,10 @@ use super::{
 };
 use crate::memory::Element;
 
+/// Panels that a group of rows must meet for it to be worth a copy.
+const WORTH_A_COPY: usize = 8;
+/// The most rows of a group.
+const MOST_ROWS: usize = 12;
 /// Floats of the panels that are multiplied before the next ones: 512 KiB, which stay in the second-level cache.
 const CACHED: usize = 128 * 1024;
 
@@ -112,6 +116,8 @@ pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
     if a.cols == 0 {
         c.fill(onto);
     }
+    let mut copy = [F::Element::default(); MOST_ROWS * DEPTH];
+    let in_place = panels.len() < WORTH_A_COPY || !collides(&a);
     for start in (0..a.cols).step_by(DEPTH) {
         let depth = DEPTH.min(a.cols - start);
         let onto = if start == 0 { onto } else { Onto::Result };
@@ -119,7 +125,11 @@ pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
         for near in panels.clone().step_by(near).map(|p| p..(p + near).min(panels.end)) {
             for row in (0..a.rows).step_by(ROWS) {
                 let rows = ROWS.min(a.rows - row);
-                let group = Group::new(a, row, start);
+                let group = if in_place {
+                    Group::new(a, row, start)
+                } else {
+                    Group::copied(a, row..row + rows, start..start + depth, &mut copy)
+                };
                 for panel in near.clone() {
                     let columns = b.panel(start, depth, panel);
                     let tile = Tile::new(alpha, columns, onto, &mut c, row, (panel - panels.start) * PANEL);
@@ -139,13 +149,33 @@ struct Group<T> {
 }
 
 impl<T> Group<T> {
-    /// The rows from `row` on, at depth `from`. They are read in place, also those of a transposed matrix: each step of
-    /// depth reads neighbours, and the same cache lines serve the next groups.
+    /// The rows from `row` on, at depth `from`, in place. So are those of a transposed matrix: each step of depth reads
+    /// neighbours, and the same cache lines serve the next groups.
     #[inline(always)]
     fn new(a: MatRef<T>, row: usize, from: usize) -> Self {
         let start = a.data[row * a.row_stride + from * a.col_stride..].as_ptr();
         Self { start, row_stride: a.row_stride, col_stride: a.col_stride }
     }
+
+    /// The same rows step by step of depth in other memory, which must live as long.
+    #[inline(always)]
+    fn copied(a: MatRef<T>, rows: Range<usize>, depth: Range<usize>, copy: &mut [T; MOST_ROWS * DEPTH]) -> Self
+    where
+        T: Copy,
+    {
+        let (steps, _) = copy.as_chunks_mut::<MOST_ROWS>();
+        for (i, row) in rows.enumerate() {
+            let row = &a.row(row)[depth.clone()];
+            steps.iter_mut().zip(row).for_each(|(step, &value)| step[i] = value);
+        }
+        Self { start: copy.as_ptr(), row_stride: 1, col_stride: MOST_ROWS }
+    }
+}
+
+/// Whether rows begin so far apart that neighbours of a column fall on the same lines of the first-level cache, which
+/// holds fewer of them than a group has rows.
+fn collides<T>(a: &MatRef<T>) -> bool {
+    a.col_stride == 1 && a.row_stride > 0 && (a.row_stride * size_of::<T>()).is_multiple_of(4096)
 }
 
 /// One tile of the result.

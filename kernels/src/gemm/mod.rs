@@ -12,7 +12,7 @@ pub(crate) mod cpu;
 mod epilogue;
 mod micro;
 mod packed;
-mod pairs;
+pub(crate) mod pairs;
 #[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]

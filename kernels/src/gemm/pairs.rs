@@ -16,18 +16,19 @@ use super::packed::{PANEL, Packed};
 use super::vector::{Factors, Portable};
 use super::view::{MatMut, MatRef};
 use crate::memory::{Element, Memory, Shelf, shelves};
-use crate::simd;
+use crate::simd::{self, lanes, vectorised};
 
 /// Values that a task copies or rounds.
 const BAND: usize = 1 << 16;
 
 /// Two values of bfloat16, neighbours in a row.
-pub(super) type Pair = [bf16; 2];
+pub(crate) type Pair = [bf16; 2];
 
 shelves!(Pair);
 
-/// Rows of bfloat16 as rows of pairs, the last of which is filled up with a zero.
-pub(super) struct PairRows {
+/// Rows of pairs. Where there are not as many values, the last pair holds a zero.
+#[derive(Default)]
+pub(crate) struct PairRows {
     pairs: Memory<Pair>,
     rows: usize,
     cols: usize,
@@ -61,8 +62,53 @@ impl PairRows {
         Self { pairs, rows, cols }
     }
 
+    /// Rounds the rows of a matrix, on the current thread and in the same memory.
+    pub(crate) fn round(&mut self, from: MatRef) -> MatRef<'_, Pair> {
+        self.resize(from.rows, from.cols.div_ceil(2));
+        for (row, into) in self.pairs.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            let (values, beyond) = into.as_flattened_mut().split_at_mut(from.cols);
+            simd::round(from.row(row), values);
+            beyond.fill(bf16::ZERO);
+        }
+        self.view()
+    }
+
+    /// Rounds a matrix to pairs of neighbours in a column, `[rows / 2, cols]`, on the current thread and in the same
+    /// memory.
+    pub(crate) fn round_columns(&mut self, from: MatRef) -> MatRef<'_, Pair> {
+        self.resize(from.rows.div_ceil(2), from.cols);
+        for (pair, into) in self.pairs.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            let first = from.row(2 * pair);
+            if 2 * pair + 1 < from.rows {
+                interleave(first, from.row(2 * pair + 1), into);
+            } else {
+                interleave_with_zeros(first, into);
+            }
+        }
+        self.view()
+    }
+
+    fn resize(&mut self, rows: usize, cols: usize) {
+        (self.rows, self.cols) = (rows, cols);
+        self.pairs.resize_dirty(rows * cols);
+    }
+
     pub(super) fn view(&self) -> MatRef<'_, Pair> {
         MatRef::new(&self.pairs, self.rows, self.cols)
+    }
+}
+
+vectorised! {
+    fn interleave(first: &[f32], second: &[f32], pairs: &mut [Pair]) {
+        for (pair, (&a, &b)) in pairs.iter_mut().zip(first.iter().zip(second)) {
+            *pair = [bf16::from_bits(lanes::bf16_bits(a)), bf16::from_bits(lanes::bf16_bits(b))];
+        }
+    }
+
+    fn interleave_with_zeros(first: &[f32], pairs: &mut [Pair]) {
+        for (pair, &a) in pairs.iter_mut().zip(first) {
+            *pair = [bf16::from_bits(lanes::bf16_bits(a)), bf16::ZERO];
+        }
     }
 }
 

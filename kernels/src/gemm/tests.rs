@@ -53,7 +53,7 @@ fn shapes_that_do_not_fit_are_named() {
 
 #[test]
 fn a_row_has_the_same_bits_in_any_company() {
-    for (d_in, d_out) in [(64, 700), (515, 33)] {
+    for (d_in, d_out) in [(64, 700), (515, 33), (1024, 700)] {
         let (x, w) = (noise_tensor(1, &[77, d_in]), noise_tensor(2, &[d_out, d_in]));
         let all = linear(&x, &w, None).unwrap();
         for row in [0, 5, 76] {
@@ -212,7 +212,9 @@ fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
 
 #[test]
 fn packed_products_in_bfloat16_match_the_triple_loop() {
-    for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (1, 64, 130), (7, 13, 5), (131, 67, 129), (66, 4101, 70)] {
+    for (n, d_in, d_out) in
+        [(0, 3, 2), (1, 1, 1), (1, 64, 130), (7, 13, 5), (131, 67, 129), (66, 4101, 70), (29, 2048, 600)]
+    {
         let (x, w) = (noise_tensor(1, &[n, d_in]).to_bf16(), noise_tensor(2, &[d_out, d_in]).to_bf16());
         let wanted = matmul(&x.to_f32(), &transpose(&w.to_f32(), d_out, d_in), n, d_in, d_out);
         let x = Tensor::from_f32(&[n, d_in], x.to_f32()).unwrap();

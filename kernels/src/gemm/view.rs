@@ -49,6 +49,12 @@ impl<'a, T> MatRef<'a, T> {
         Self { data, cols: range.len(), ..self }
     }
 
+    /// A row of a matrix whose rows are contiguous.
+    pub(super) fn row(&self, row: usize) -> &'a [T] {
+        debug_assert!(self.col_stride == 1);
+        &self.data[row * self.row_stride..][..self.cols]
+    }
+
     /// The transposed view.
     pub(crate) fn t(self) -> Self {
         Self {

@@ -6,7 +6,9 @@ use mllm4rec_kernels::dropout;
 use mllm4rec_kernels::linear_cross_entropy as cross_entropy;
 use mllm4rec_kernels::nf4::{self, Rounding};
 use mllm4rec_kernels::{Result, Tensor};
-use mllm4rec_kernels::{embedding, gelu, gemm, grad_norm, layer_norm, lora, lru_scan, rms_norm, rope, swiglu, top_k};
+use mllm4rec_kernels::{
+    embedding, gelu, gemm, grad_norm, layer_norm, lora, lru_scan, patches, rms_norm, rope, swiglu, top_k,
+};
 
 use crate::sizes::{Sizes, noise};
 
@@ -114,6 +116,7 @@ pub(crate) fn all() -> Vec<Operation> {
             let dx = rms_norm::backward(dy, x, &saved, w, Some(dw))?;
             Ok(vec![dx, dw.clone()])
         }),
+        operation!("patches::cut", |s| pictures: [s.n, 3, 2, 4] => Ok(vec![patches::cut(pictures, 2)?])),
         operation!("gelu::forward", |s| x: [s.n, s.d] => Ok(vec![gelu::forward(x)?])),
         operation!("gelu::backward", |s| dy: [s.n, s.d], x: [s.n, s.d] => Ok(vec![gelu::backward(dy, x)?])),
         operation!("swiglu::forward", |s| gate: [s.n, s.d], up: [s.n, s.d] => Ok(vec![swiglu::forward(gate, up)?])),

@@ -11,7 +11,7 @@ use super::{
     Generation,
     block::Block,
     config::DecoderConfig,
-    linear::{Linear, Loader, Norm},
+    linear::{Linear, Loader, Norm, Precision},
 };
 use crate::{Error, Result};
 
@@ -28,6 +28,7 @@ pub(super) struct Decoder {
     norm: Norm,
     head: Linear,
     shape: Shape,
+    precision: Precision,
     max_positions: usize,
 }
 
@@ -55,6 +56,7 @@ impl Decoder {
             norm: loader.norm(&name("final_layer_norm"), hidden, config.eps)?,
             head: Linear::new(head, None, loader.precision)?,
             shape: config.attention(),
+            precision: loader.precision,
             max_positions: config.max_positions,
             tokens,
         })
@@ -117,7 +119,8 @@ impl Decoder {
             let mut cache = Cache::new(texts, rows + room, &self.shape)?;
             cache.append(&k, &v)?;
             caches.push(cache);
-            let (seen, _) = attention::forward(&Operands::new(&q, &k, &v, Mask::Causal(&segments)), &self.shape)?;
+            let operands = Operands::new(&q, &k, &v, Mask::Causal(&segments));
+            let seen = self.precision.attention(&operands, &self.shape)?;
             x = layer.rest(&seen, &x)?;
         }
         let last: Vec<u32> = (1..=texts).map(|i| (i * len - 1) as u32).collect();
@@ -159,15 +162,19 @@ impl Texts {
     }
 }
 
-/// The largest logit's token; of equal ones the first.
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] || (logits[best].is_nan() && !logit.is_nan()) {
-            best = i;
+/// The largest logit's token; of equal ones the first, and the first of all if there are only NaN.
+pub(super) fn likeliest(logits: &[f32]) -> u32 {
+    const LANES: usize = 16;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    for logits in whole {
+        for (largest, &logit) in largest.iter_mut().zip(logits) {
+            *largest = larger(*largest, logit);
         }
     }
-    best as u32
+    let largest = largest.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b));
+    logits.iter().position(|&logit| logit == largest).unwrap_or(0) as u32
 }
 
 fn load_block(config: &DecoderConfig, layer: usize, loader: &Loader<'_>) -> Result<Block> {

@@ -2,6 +2,7 @@
 
 use kernels::{
     Dtype, Tensor,
+    attention::{self, Operands, Shape},
     gemm::{self, Activation, Epilogue, PackedWeight},
     layer_norm,
 };
@@ -16,6 +17,16 @@ pub enum Precision {
     F32,
     /// bfloat16, summed in f32.
     Bf16,
+}
+
+impl Precision {
+    /// Attention with products of these floats.
+    pub(super) fn attention(self, operands: &Operands<'_>, shape: &Shape) -> Result<Tensor> {
+        Ok(match self {
+            Self::F32 => attention::forward(operands, shape)?.0,
+            Self::Bf16 => attention::forward_bf16(operands, shape)?,
+        })
+    }
 }
 
 /// Reads layers by name.

@@ -16,11 +16,13 @@ mod config;
 mod decoder;
 mod linear;
 pub mod picture;
+mod pixels;
 mod qformer;
 #[cfg(test)]
 mod tests;
 mod vision;
 
+use std::ops::Range;
 use std::path::Path;
 
 use kernels::Tensor;
@@ -28,6 +30,7 @@ use tokenizers::Tokenizer;
 
 pub use config::{BlipConfig, DecoderConfig, QFormerConfig, VisionConfig};
 pub use linear::Precision;
+pub use pixels::Pixels;
 
 use crate::{
     Error, Result,
@@ -37,6 +40,10 @@ use decoder::Decoder;
 use linear::{Linear, Loader};
 use qformer::QFormer;
 use vision::Vision;
+
+/// About as many rows go through the vision tower together: enough to be worth the weights, and few enough that what lies
+/// between its layers stays in the processor's caches.
+const ROWS_TOGETHER: usize = 2048;
 
 /// BLIP-2, ready to describe pictures.
 #[derive(Debug)]
@@ -117,12 +124,9 @@ impl Captioner {
 
     /// The text of every picture, without the space around it.
     ///
-    /// # Shapes
-    /// - `pixels`: `[pictures, 3, image_size, image_size]` f32, normalised
-    ///
     /// # Errors
     /// [`Error::Input`] for pictures of another size, or if the decoder has too few positions for the caption's length.
-    pub fn caption(&self, pixels: &Tensor, max_tokens: usize) -> Result<Vec<String>> {
+    pub fn caption<'a>(&self, pixels: impl Into<Pixels<'a>>, max_tokens: usize) -> Result<Vec<String>> {
         let generation = Generation { max_tokens, ends: self.config.ends.clone() };
         let tokens = self.generate(pixels, &generation)?;
         tokens.iter().map(|tokens| self.text(tokens)).collect()
@@ -132,8 +136,8 @@ impl Captioner {
     ///
     /// # Errors
     /// As [`Captioner::caption`].
-    pub fn generate(&self, pixels: &Tensor, generation: &Generation) -> Result<Vec<Vec<u32>>> {
-        let prefix = self.features(pixels)?.prefix;
+    pub fn generate<'a>(&self, pixels: impl Into<Pixels<'a>>, generation: &Generation) -> Result<Vec<Vec<u32>>> {
+        let prefix = self.prefix(pixels.into())?;
         self.decoder.generate(prefix, self.config.queries, self.config.begin, generation)
     }
 
@@ -141,8 +145,25 @@ impl Captioner {
     ///
     /// # Errors
     /// [`Error::Input`] for pictures of another size.
-    pub fn features(&self, pixels: &Tensor) -> Result<Features> {
-        let patches = self.vision.forward(pixels)?;
+    pub fn features<'a>(&self, pixels: impl Into<Pixels<'a>>) -> Result<Features> {
+        let pixels = pixels.into();
+        self.look(pixels, 0..pixels.count(self.config.vision.image_size)?)
+    }
+
+    /// What the decoder reads of all pictures: `[pictures * queries, decoder hidden]`.
+    fn prefix(&self, pixels: Pixels<'_>) -> Result<Tensor> {
+        let pictures = pixels.count(self.config.vision.image_size)?;
+        let together = (ROWS_TOGETHER / self.config.vision.rows()).max(1);
+        let mut prefix = Vec::with_capacity(pictures * self.config.queries * self.config.decoder.hidden_size);
+        for from in (0..pictures).step_by(together) {
+            prefix.extend_from_slice(self.look(pixels, from..(from + together).min(pictures))?.prefix.f32()?);
+        }
+        Ok(Tensor::from_f32(&[pictures * self.config.queries, self.config.decoder.hidden_size], prefix)?)
+    }
+
+    /// What the networks before the decoder make of some of the pictures.
+    fn look(&self, pixels: Pixels<'_>, pictures: Range<usize>) -> Result<Features> {
+        let patches = self.vision.forward(&pixels.patches(pictures, self.config.vision.patch_size)?)?;
         let queries = self.qformer.forward(&patches, self.config.vision.rows())?;
         let prefix = self.projection.forward(&queries)?;
         Ok(Features { patches, queries, prefix })
@@ -152,8 +173,8 @@ impl Captioner {
     ///
     /// # Errors
     /// As [`Captioner::caption`].
-    pub fn first_logits(&self, pixels: &Tensor) -> Result<Tensor> {
-        let prefix = self.features(pixels)?.prefix;
+    pub fn first_logits<'a>(&self, pixels: impl Into<Pixels<'a>>) -> Result<Tensor> {
+        let prefix = self.prefix(pixels.into())?;
         Ok(self.decoder.begin(prefix, self.config.queries, self.config.begin, 1)?.1)
     }
 

@@ -2,13 +2,13 @@
 
 use kernels::{
     Segments, Tensor,
-    attention::{self, Mask, Operands, Shape},
+    attention::{Mask, Operands, Shape},
     gemm::Activation,
 };
 
 use super::{
     config::BlipConfig,
-    linear::{Linear, Loader, Norm},
+    linear::{Linear, Loader, Norm, Precision},
 };
 use crate::Result;
 
@@ -32,6 +32,7 @@ struct Layer {
 /// Attention, its output and the norm behind it.
 #[derive(Debug)]
 struct Attention {
+    precision: Precision,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -97,6 +98,7 @@ impl Layer {
 impl Attention {
     fn load(name: &str, hidden: usize, d_keys: usize, eps: f32, loader: &Loader<'_>) -> Result<Self> {
         Ok(Self {
+            precision: loader.precision,
             query: loader.linear(&format!("{name}.attention.query"), hidden, hidden)?,
             key: loader.linear(&format!("{name}.attention.key"), hidden, d_keys)?,
             value: loader.linear(&format!("{name}.attention.value"), hidden, d_keys)?,
@@ -107,7 +109,7 @@ impl Attention {
 
     fn forward(&self, x: &Tensor, seen: &Tensor, mask: Mask<'_>, shape: &Shape) -> Result<Tensor> {
         let (q, k, v) = (self.query.forward(x)?, self.key.forward(seen)?, self.value.forward(seen)?);
-        let (mixed, _) = attention::forward(&Operands::new(&q, &k, &v, mask), shape)?;
+        let mixed = self.precision.attention(&Operands::new(&q, &k, &v, mask), shape)?;
         self.norm.forward(&self.out.then(&mixed, Activation::None, Some(x))?)
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use kernels::patches::Normalisation;
+
+use super::{decoder::likeliest, *};
 
 /// Weights that follow from their names: a source of any network.
 struct Made;
@@ -57,7 +59,8 @@ fn pick(pictures: &Tensor, order: &[usize]) -> Tensor {
 #[test]
 fn a_caption_is_the_same_in_any_company_and_order() {
     for precision in [Precision::F32, Precision::Bf16] {
-        let (captioner, all) = (captioner(precision), pictures(11));
+        // More pictures than go through the vision tower together.
+        let (captioner, all) = (captioner(precision), pictures(107));
         // A token that some captions hold early and others late or not at all: rows leave the batch one by one.
         let free = captioner.generate(&all, &Generation { max_tokens: 10, ends: Vec::new() }).unwrap();
         let end = free[0][4];
@@ -66,14 +69,33 @@ fn a_caption_is_the_same_in_any_company_and_order() {
         for (free, cut) in free.iter().zip(&wanted) {
             assert_eq!(*cut, free[..free.iter().position(|&t| t == end).unwrap_or(10)]);
         }
-        let order = [7, 3, 10, 0, 5];
+        let order = [7, 3, 103, 0, 5];
         let some = captioner.generate(&pick(&all, &order), &generation).unwrap();
         for (&i, found) in order.iter().zip(&some) {
             assert_eq!(*found, wanted[i]);
             assert_eq!(captioner.generate(&pick(&all, &[i]), &generation).unwrap(), [wanted[i].clone()]);
         }
-        assert_eq!(captioner.first_logits(&all).unwrap().shape(), [11, 40]);
+        assert_eq!(captioner.first_logits(&all).unwrap().shape(), [107, 40]);
     }
+}
+
+#[test]
+fn bytes_are_normalised_on_the_way() {
+    let captioner = captioner(Precision::F32);
+    let normalisation = Normalisation { rescale: 1.0 / 255.0, mean: [0.5, 0.4, 0.3], std: [0.25, 0.5, 0.3] };
+    let bytes: Vec<u8> = (0..3 * 432).map(|i| (i * 7919 % 256) as u8).collect();
+    // The same pictures plane by plane.
+    let number = |picture: usize, channel: usize, pixel: usize| {
+        let byte = f32::from(bytes[picture * 432 + pixel * 3 + channel]);
+        (byte * normalisation.rescale - normalisation.mean[channel]) / normalisation.std[channel]
+    };
+    let normalised = (0..3 * 432).map(|i| number(i / 432, i % 432 / 144, i % 144)).collect();
+    let normalised = Tensor::from_f32(&[3, 3, 12, 12], normalised).unwrap();
+    let bytes = Tensor::from_u8(&[3, 12, 12, 3], bytes.clone()).unwrap();
+    let found = captioner.first_logits(Pixels::Bytes(&bytes, &normalisation)).unwrap();
+    assert_eq!(found, captioner.first_logits(&normalised).unwrap());
+    let swapped = Tensor::from_u8(&[3, 3, 12, 12], vec![0; 3 * 432]).unwrap();
+    assert!(captioner.first_logits(Pixels::Bytes(&swapped, &normalisation)).is_err());
 }
 
 #[test]
@@ -93,4 +115,16 @@ fn what_does_not_fit_is_named() {
     let error = captioner.caption(&Tensor::zeros(&[1, 3, 12, 16]), 5).unwrap_err().to_string();
     assert!(error.contains("16 x 12") && error.contains("12 x 12"), "{error}");
     assert!(captioner.caption(&Tensor::zeros(&[3, 12, 12]), 5).is_err());
+}
+
+#[test]
+fn the_likeliest_token_is_the_first_of_the_largest() {
+    assert_eq!(likeliest(&[1.0, 3.0, 3.0]), 1);
+    assert_eq!(likeliest(&[f32::NAN, -5.0, f32::NAN, -4.0]), 3);
+    assert_eq!(likeliest(&[f32::NAN; 20]), 0);
+    assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
+    let mut many: Vec<f32> = (0..100).map(|i| (i * 37 % 100) as f32).collect();
+    assert_eq!(many[likeliest(&many) as usize], 99.0);
+    many[40] = f32::INFINITY;
+    assert_eq!(likeliest(&many), 40);
 }

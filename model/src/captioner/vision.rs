@@ -2,20 +2,21 @@
 
 use kernels::{
     Segments, Tensor,
-    attention::{self, Mask, Operands},
+    attention::{Mask, Operands},
     gemm::Activation,
 };
 
 use super::{
     block::Block,
     config::VisionConfig,
-    linear::{Linear, Loader, Norm},
+    linear::{Linear, Loader, Norm, Precision},
 };
-use crate::{Error, Result};
+use crate::Result;
 
 #[derive(Debug)]
 pub(super) struct Vision {
     config: VisionConfig,
+    precision: Precision,
     patches: Linear,
     /// What the whole picture's token begins as, and where every token lies: `[rows, hidden]`.
     places: Tensor,
@@ -36,62 +37,34 @@ impl Vision {
         places.f32_mut()?.iter_mut().zip(whole.f32()?).for_each(|(place, whole)| *place += whole);
         let layers = (0..config.layers).map(|i| load_block(config, i, loader)).collect::<Result<_>>()?;
         let norm = loader.norm("vision_model.post_layernorm", hidden, config.eps)?;
-        Ok(Self { config: config.clone(), patches, places, layers, norm })
+        Ok(Self { config: config.clone(), precision: loader.precision, patches, places, layers, norm })
     }
 
-    /// `pixels [pictures, 3, side, side]` to `[pictures * rows, hidden]`.
-    pub(super) fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        let mut x = self.embed(pixels)?;
-        let segments = Segments::from_lengths(vec![self.config.rows(); pixels.shape()[0]]);
+    /// Patches `[pictures * (rows - 1), 3 * side * side]` to `[pictures * rows, hidden]`.
+    pub(super) fn forward(&self, patches: &Tensor) -> Result<Tensor> {
+        let mut x = self.embed(patches)?;
+        let segments = Segments::from_lengths(vec![self.config.rows(); x.rows() / self.config.rows()]);
         for layer in &self.layers {
             let [q, k, v] = layer.look(&x)?;
             let operands = Operands::new(&q, &k, &v, Mask::Full(&segments));
-            let (seen, _) = attention::forward(&operands, &self.config.attention())?;
+            let seen = self.precision.attention(&operands, &self.config.attention())?;
             x = layer.rest(&seen, &x)?;
         }
         self.norm.forward(&x)
     }
 
     /// Tokens before the first layer.
-    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let side = self.config.image_size;
-        let &[pictures, 3, height, width] = pixels.shape() else {
-            return Err(Error::Input(format!(
-                "pixels have shape {:?}, expected [n, 3, {side}, {side}]",
-                pixels.shape()
-            )));
-        };
-        if (height, width) != (side, side) {
-            return Err(Error::Input(format!(
-                "pictures of {width} x {height} pixels, the model takes {side} x {side}"
-            )));
-        }
-        let patches = self.patches.forward(&cut(pixels, &self.config)?)?;
+    fn embed(&self, patches: &Tensor) -> Result<Tensor> {
+        let patches = self.patches.forward(patches)?;
         let (rows, hidden) = (self.config.rows(), self.config.hidden_size);
-        let mut x = Tensor::zeros(&[pictures * rows, hidden]);
-        let from = patches.f32()?.chunks_exact((rows - 1) * hidden);
-        for (picture, patches) in x.f32_mut()?.chunks_exact_mut(rows * hidden).zip(from) {
-            picture.copy_from_slice(self.places.f32()?);
-            picture[hidden..].iter_mut().zip(patches).for_each(|(x, patch)| *x += patch);
+        let mut x = Vec::with_capacity(self.places.len() / (rows - 1) * patches.rows());
+        for patches in patches.f32()?.chunks_exact((rows - 1) * hidden) {
+            let (whole, places) = self.places.f32()?.split_at(hidden);
+            x.extend_from_slice(whole);
+            x.extend(places.iter().zip(patches).map(|(place, patch)| place + patch));
         }
-        Ok(x)
+        Ok(Tensor::from_f32(&[patches.rows() / (rows - 1) * rows, hidden], x)?)
     }
-}
-
-/// The patches of all pictures, row by row: `[pictures * patches, 3 * side * side]`.
-fn cut(pixels: &Tensor, config: &VisionConfig) -> Result<Tensor> {
-    let (image, side) = (config.image_size, config.patch_size);
-    let across = image / side;
-    let mut patches = Vec::with_capacity(pixels.len());
-    for picture in pixels.f32()?.chunks_exact(3 * image * image) {
-        for (row, col) in (0..across).flat_map(|row| (0..across).map(move |col| (row, col))) {
-            for (channel, y) in (0..3).flat_map(|channel| (0..side).map(move |y| (channel, y))) {
-                let from = (channel * image + row * side + y) * image + col * side;
-                patches.extend_from_slice(&picture[from..from + side]);
-            }
-        }
-    }
-    Ok(Tensor::from_f32(&[pixels.shape()[0] * across * across, 3 * side * side], patches)?)
 }
 
 fn load_block(config: &VisionConfig, layer: usize, loader: &Loader<'_>) -> Result<Block> {

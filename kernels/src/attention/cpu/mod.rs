@@ -7,7 +7,7 @@ mod backward;
 mod forward;
 
 pub(super) use backward::{Results, backward};
-pub(super) use forward::forward;
+pub(super) use forward::{forward, forward_bf16};
 
 use super::{
     Shape,

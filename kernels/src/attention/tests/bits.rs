@@ -36,13 +36,14 @@ fn alone(case: &Case, sequence: usize) -> Case {
 fn a_sequence_has_the_same_bits_in_any_company() {
     for case in cases() {
         let d_out = noise_tensor(39, case.q.shape());
-        let (out, [dq, dk, dv]) = (case.forward(), case.gradients(&d_out));
+        let (out, [dq, dk, dv], rounded) = (case.forward(), case.gradients(&d_out), case.forward_bf16());
         for sequence in 0..case.queries.len() {
             let (queries, keys) = (case.queries.range(sequence), case.keys.range(sequence));
             let by_query = |t: &Tensor| rows_of(t, queries.clone());
             let by_key = |t: &Tensor| rows_of(t, keys.clone());
             let alone = alone(&case, sequence);
             assert_eq!(bits([alone.forward()]), bits([by_query(&out)]));
+            assert_eq!(bits([alone.forward_bf16()]), bits([by_query(&rounded)]));
             let together = [by_query(&dq), by_key(&dk), by_key(&dv)];
             assert_eq!(bits(alone.gradients(&by_query(&d_out))), bits(together));
         }
@@ -56,7 +57,7 @@ fn threads_do_not_change_the_bits() {
         let d_out = noise_tensor(39, case.q.shape());
         same_on_threads(|| {
             let asked = case.prefix.as_ref().map(|_| bits(case.all_gradients(&d_out)));
-            (bits([case.forward()]), bits(case.gradients(&d_out)), asked)
+            (bits([case.forward(), case.forward_bf16()]), bits(case.gradients(&d_out)), asked)
         });
     }
 }

@@ -67,6 +67,10 @@ impl Case {
         forward(&self.operands(), &self.shape).unwrap().0
     }
 
+    fn forward_bf16(&self) -> Tensor {
+        forward_bf16(&self.operands(), &self.shape).unwrap()
+    }
+
     /// The gradients of `[q, k, v]` for a given gradient of the result, without that of the prefix.
     fn gradients(&self, d_out: &Tensor) -> [Tensor; 3] {
         let (out, saved) = forward(&self.operands(), &self.shape).unwrap();
@@ -157,6 +161,9 @@ fn agrees_with_the_reference_on_awkward_shapes() {
                 let error = largest_error(case.forward().f32().unwrap(), &wanted);
                 let prefix = case.prefix.as_ref().map(|[k, _]| k.rows());
                 assert!(error < 2e-6, "{error}: {:?} {shape:?} {queries:?} {keys:?} {prefix:?}", case.kind);
+                let rounded = case.forward_bf16();
+                let error = largest_error(rounded.f32().unwrap(), &wanted);
+                assert!(error < 0.02, "rounded {error}: {:?} {shape:?} {queries:?} {keys:?} {prefix:?}", case.kind);
             }
         }
     }

@@ -1,6 +1,7 @@
-//! Item pictures: untrusted bytes to pixels, and pixels to what a vision network takes.
+//! Item pictures: untrusted bytes to pixels of the size that a vision network takes.
 //!
-//! [`decode`] reads a file, [`resize`] brings it to the size of the network, [`Preprocess::normalise`] makes numbers of it.
+//! [`decode`] reads a file, [`resize`] brings it to the size of the network; [`Preprocess`] says which that is, and what
+//! numbers the network makes of bytes.
 //! Each step gives what the public stack gives (Pillow, and the BLIP image processor of transformers), so that a checkpoint
 //! sees the pictures that it was trained on. Decoders are large and their input comes from anywhere: whoever cannot afford a
 //! panic or an exhausted memory calls [`decode`] in a process of its own.

@@ -1,9 +1,9 @@
 //! What a checkpoint wants its pictures to look like.
 
+use kernels::patches::Normalisation;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Picture;
 use crate::{Error, Result};
 
 /// Pillow's number for bicubic, the only filter there is here.
@@ -16,23 +16,19 @@ const LARGEST_SIDE: u64 = 4096;
 pub struct Preprocess {
     /// Pixels a side.
     pub size: usize,
-    /// Subtracted from a sample between 0 and 1; red, green, blue.
-    pub mean: [f32; 3],
-    /// What is left is divided by this.
-    pub std: [f32; 3],
-    /// Brings a byte to 0..1.
-    pub rescale: f32,
+    /// How bytes become numbers.
+    pub normalisation: Normalisation,
 }
 
 impl Default for Preprocess {
     /// What the BLIP image processor does without a file: 384 pixels, mean and deviation of CLIP's training pictures.
     fn default() -> Self {
-        Self {
-            size: 384,
+        let normalisation = Normalisation {
+            rescale: 1.0 / 255.0,
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
-            rescale: 1.0 / 255.0,
-        }
+        };
+        Self { size: 384, normalisation }
     }
 }
 
@@ -61,38 +57,19 @@ impl Preprocess {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|e| refuse(format!("{e}")))?;
         raw.check_steps()?;
         let default = Self::default();
-        let mean = raw.image_mean.unwrap_or(default.mean);
-        let std = raw.image_std.unwrap_or(default.std);
+        let mean = raw.image_mean.unwrap_or(default.normalisation.mean);
+        let std = raw.image_std.unwrap_or(default.normalisation.std);
         if !mean.iter().chain(&std).all(|v| v.is_finite()) || std.iter().any(|&v| v <= 0.0) {
             return Err(refuse(format!(
                 "image_mean {mean:?} and image_std {std:?} must be numbers, the latter above 0"
             )));
         }
-        let rescale = raw.rescale_factor.map_or(default.rescale, |v| v as f32);
+        let rescale = raw.rescale_factor.map_or(default.normalisation.rescale, |v| v as f32);
         if !(rescale.is_finite() && rescale > 0.0) {
             return Err(refuse(format!("rescale_factor {rescale} must be above 0")));
         }
-        Ok(Self { size: raw.size.as_ref().map_or(Ok(default.size), side)?, mean, std, rescale })
-    }
-
-    /// Bytes to what the network takes: `(sample * rescale - mean) / std`.
-    ///
-    /// # Shapes
-    /// - returns `[3, height, width]` f32: all of red, then green, then blue
-    #[must_use]
-    pub fn normalise(&self, picture: &Picture) -> Vec<f32> {
-        let mut planes = Vec::with_capacity(picture.rgb().len());
-        for channel in 0..3 {
-            let table = self.table(channel);
-            planes.extend(picture.rgb().as_chunks::<3>().0.iter().map(|pixel| table[usize::from(pixel[channel])]));
-        }
-        planes
-    }
-
-    /// The answer for each byte.
-    fn table(&self, channel: usize) -> [f32; 256] {
-        let (mean, std) = (self.mean[channel], self.std[channel]);
-        std::array::from_fn(|byte| (byte as f32 * self.rescale - mean) / std)
+        let size = raw.size.as_ref().map_or(Ok(default.size), side)?;
+        Ok(Self { size, normalisation: Normalisation { rescale, mean, std } })
     }
 }
 

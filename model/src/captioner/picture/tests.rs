@@ -98,20 +98,13 @@ fn pictures_have_the_pixels_that_they_say() {
 }
 
 #[test]
-fn numbers_come_plane_by_plane() {
-    let settings = Preprocess { size: 2, mean: [0.0, 0.5, 0.0], std: [1.0, 0.5, 2.0], rescale: 1.0 / 255.0 };
-    let picture = Picture::new(2, 1, vec![0, 255, 0, 255, 0, 255]).unwrap();
-    assert_eq!(settings.normalise(&picture), [0.0, 1.0, 1.0, -1.0, 0.0, 0.5]);
-}
-
-#[test]
 fn settings_default_to_those_of_the_image_processor() {
     let settings = Preprocess::from_json(b"{}").unwrap();
     assert_eq!(settings, Preprocess::default());
     let file =
         br#"{"size": {"height": 224, "width": 224}, "image_mean": [0.5, 0.4, 0.3], "resample": 3, "other": [1]}"#;
     let settings = Preprocess::from_json(file).unwrap();
-    assert_eq!((settings.size, settings.mean), (224, [0.5, 0.4, 0.3]));
+    assert_eq!((settings.size, settings.normalisation.mean), (224, [0.5, 0.4, 0.3]));
     assert_eq!(Preprocess::from_json(br#"{"size": 30}"#).unwrap().size, 30);
 }
 

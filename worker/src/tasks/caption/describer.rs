@@ -13,7 +13,7 @@ use data::tables::PictureRow;
 use futures::{StreamExt, TryStreamExt, stream};
 use kernels::Tensor;
 use model::captioner::picture::{Class, Preprocess};
-use model::captioner::{self, BlipConfig, Captioner};
+use model::captioner::{self, BlipConfig, Captioner, Pixels};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -23,6 +23,8 @@ use crate::{Error, Result};
 
 /// Pictures that are read at a time.
 const READS: usize = 16;
+/// Files that are held at a time; more are read while these are decoded.
+const FILES: usize = 32;
 
 /// The networks of the last lease: the next one is mostly of the same job.
 static LOADED: Mutex<Option<(String, Arc<Machine>)>> = Mutex::new(None);
@@ -95,17 +97,17 @@ impl Describer {
         let look = Look::of(&self.settings, machine.preprocess.size);
         let max_tokens = self.settings.max_tokens as usize;
         let mut described = HashMap::new();
-        let (ready, batches) = sync_channel(1);
+        let ((read_files, files), (ready, batches)) = (sync_channel(0), sync_channel(1));
         std::thread::scope(|scope| {
             // The next batch is read and decoded while this one is described.
             let (source, decoders) = (&self.source, &machine.decoders);
             scope.spawn(move || {
-                for pictures in pictures.chunks(batch) {
-                    let decoded = read(&runtime, source, pictures).and_then(|bytes| decode(decoders, look, bytes));
-                    if ready.send(decoded).is_err() {
-                        return;
-                    }
-                }
+                let mut groups = pictures.chunks(FILES).map(|pictures| read(&runtime, source, pictures));
+                groups.try_for_each(|files| read_files.send(files))
+            });
+            scope.spawn(move || {
+                let decoded = files.into_iter().map(|files| decode(decoders, look, files?));
+                batches_of(batch, decoded, |batch| ready.send(batch).is_ok());
             });
             for batch in batches {
                 cx.check()?;
@@ -151,7 +153,7 @@ impl Machine {
         for (sha256, decoded) in batch {
             match decoded {
                 Some(Ok(thumb)) => {
-                    pixels.extend(self.preprocess.normalise(&thumb.picture));
+                    pixels.extend_from_slice(thumb.picture.rgb());
                     hashes.push(sha256);
                 }
                 Some(Err(refusal)) => {
@@ -162,8 +164,9 @@ impl Machine {
             }
         }
         let side = self.preprocess.size;
-        let pixels = Tensor::from_f32(&[hashes.len(), 3, side, side], pixels)?;
-        let captions = self.captioner.caption(&pixels, max_tokens)?;
+        let pixels = Tensor::from_u8(&[hashes.len(), side, side, 3], pixels)?;
+        let pixels = Pixels::Bytes(&pixels, &self.preprocess.normalisation);
+        let captions = self.captioner.caption(pixels, max_tokens)?;
         new.extend(hashes.into_iter().zip(captions.into_iter().map(Described::Caption)));
         Ok((new, passing))
     }
@@ -175,6 +178,33 @@ fn refused(refusal: &Refusal) -> Described {
     match refusal.class {
         Class::TooLarge => Described::TooLarge(reason),
         Class::Undecodable => Described::Undecodable(reason),
+    }
+}
+
+/// Gathers groups into batches of `size` until nobody wants more; an error is the last.
+fn batches_of<T>(
+    size: usize,
+    groups: impl Iterator<Item = Result<Vec<T>>>,
+    mut give: impl FnMut(Result<Vec<T>>) -> bool,
+) {
+    let mut waiting = Vec::new();
+    for group in groups {
+        match group {
+            Ok(group) => waiting.extend(group),
+            Err(e) => {
+                give(Err(e));
+                return;
+            }
+        }
+        while waiting.len() >= size {
+            let rest = waiting.split_off(size);
+            if !give(Ok(std::mem::replace(&mut waiting, rest))) {
+                return;
+            }
+        }
+    }
+    if !waiting.is_empty() {
+        give(Ok(waiting));
     }
 }
 
