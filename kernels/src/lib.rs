@@ -17,6 +17,8 @@
 //! (see [`gemm`]). What is not known or not there is told once on
 //! stderr and passed over.
 
+#[allow(dead_code)]
+pub mod cuda;
 mod device;
 mod error;
 mod memory;
