@@ -50,6 +50,16 @@ pub enum Error {
         /// What is wrong and what is allowed.
         what: String,
     },
+    /// A device has not as much memory as is asked for.
+    #[error("out of device memory: {asked} bytes are asked for, {free} of {budget} are free")]
+    Memory {
+        /// Bytes that are asked for.
+        asked: usize,
+        /// Bytes that may still be taken.
+        free: usize,
+        /// Bytes that may be taken in all.
+        budget: usize,
+    },
     /// The device could not be opened.
     #[error("cannot start the compute threads: {0}")]
     Device(String),

@@ -37,6 +37,17 @@ pub(crate) enum Arg {
     F32(f32),
 }
 
+impl Arg {
+    /// The bits, the first bytes of which are those of the parameter.
+    pub(crate) fn bits(self) -> u64 {
+        match self {
+            Self::Address(Address(value)) | Self::U64(value) => value,
+            Self::U32(value) => u64::from(value),
+            Self::F32(value) => u64::from(value.to_bits()),
+        }
+    }
+}
+
 /// How many threads run a kernel, and the shared memory that a block asks for at launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
