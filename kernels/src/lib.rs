@@ -17,6 +17,8 @@
 //! (see [`gemm`]). What is not known or not there is told once on
 //! stderr and passed over.
 
+#[cfg(test)]
+mod cuda;
 mod device;
 mod error;
 mod memory;
