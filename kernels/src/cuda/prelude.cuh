@@ -22,20 +22,21 @@ __device__ __forceinline__ u32 shared_address(const void* shared) {
     return (u32)__cvta_generic_to_shared(shared);
 }
 
-// d += a * b on the tensor cores, by a whole warp: a is 16x16, b is 16x8, d is 16x8. With g = lane / 4 and t = lane % 4,
-// and the earlier element in the lower half of a register, a lane holds
+// d += a * b on the tensor cores, by a whole warp: a is 16x16, b is 16x8, d is 16x8. With g = lane / 4 and
+// t = lane % 4, and the earlier element in the lower half of a register, a lane holds
 //   a: rows g, g + 8, g, g + 8 at columns 2t and 2t + 1, for the last two at columns 2t + 8 and 2t + 9
 //   b: column g at rows 2t and 2t + 1, then 2t + 8 and 2t + 9
 //   d: row g at columns 2t and 2t + 1, then row g + 8 at the same
 __device__ __forceinline__ void mma_bf16_16x8x16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Loads four 8x8 matrices of 16-bit elements from shared memory, by a whole warp: lane 8 i + j points at row j of matrix
-// i, aligned to 16 bytes. With g = lane / 4 and t = lane % 4, register i gets row g at columns 2t and 2t + 1.
+// Loads four 8x8 matrices of 16-bit elements from shared memory, by a whole warp: lane 8 i + j points at row j of
+// matrix i, aligned to 16 bytes. With g = lane / 4 and t = lane % 4, register i gets row g at columns 2t and 2t + 1.
 __device__ __forceinline__ void ldmatrix_x4(u32 (&r)[4], const void* shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
