@@ -40,6 +40,8 @@ pub(super) struct Launch {
 pub(super) struct Module {
     kernels: Vec<(Signature, Wrapper)>,
     run: Run,
+    /// The library runs one launch at a time.
+    turn: Mutex<()>,
     /// Keeps the code where it is.
     _library: Library,
 }
@@ -82,7 +84,7 @@ impl Module {
         let kernels = signatures.into_iter().map(wrapper).collect::<Result<_, libloading::Error>>()?;
         // SAFETY: `fibers.h` defines the function with this type.
         let run = *unsafe { library.get::<Run>("mllm4rec_run")? };
-        Ok(Self { kernels, run, _library: library })
+        Ok(Self { kernels, run, turn: Mutex::new(()), _library: library })
     }
 
     pub(super) fn kernel(&self, name: &str) -> Option<(&Signature, Wrapper)> {
@@ -95,7 +97,8 @@ impl Module {
     /// # Safety
     /// The launch is one of a kernel of this module, with addresses of arguments as its signature has them.
     pub(super) unsafe fn run(&self, launch: &Launch) -> bool {
-        // SAFETY: the caller's promise; the launch lives until the call returns.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's promise; the launch lives until the call returns, and no other is under way.
         unsafe { (self.run)(launch) == 0 }
     }
 }

@@ -1,9 +1,9 @@
 // Runs the blocks of a launch one after another, and the threads of a block as fibers: a fiber runs until it waits for
 // its block or its warp, then the scheduler resumes another.
 //
-// Warps are resumed in an order that the seed shuffles, each until all of its lanes wait for the block or have ended; so are
-// the lanes of a warp. A reversed launch takes blocks, warps and lanes in the opposite order: of two threads that no barrier
-// keeps apart each runs first once.
+// Warps are resumed in an order that the seed shuffles, each until all of its lanes wait for the block or have ended; so
+// are the lanes of a warp. A reversed launch takes blocks, warps and lanes in the opposite order: of two threads that no
+// barrier keeps apart each runs first once.
 
 #include <sys/mman.h>
 
@@ -22,8 +22,8 @@ namespace emulator {
 
 struct Machine;
 struct Fiber;
-static thread_local Machine* machine = nullptr;
-static thread_local Fiber* fiber = nullptr;
+static Machine* machine = nullptr;
+static Fiber* fiber = nullptr;
 
 // ---- Contexts: a stack, and where to go on ----
 
@@ -57,12 +57,12 @@ mllm4rec_switch:
     .popsection
 )");
 
-inline void start(Context& context, uint8_t* stack, size_t bytes, void (*entry)()) {
+inline void start(Context& context, uint8_t*, uint8_t* top, void (*entry)()) {
     // `ret` finds the entry below an address divisible by 16, as a call would have left it.
-    void** top = reinterpret_cast<void**>(stack + bytes) - 2;
-    *top = reinterpret_cast<void*>(entry);
-    memset(top - 6, 0, 6 * sizeof(void*));
-    context = top - 6;
+    void** place = reinterpret_cast<void**>(top) - 2;
+    *place = reinterpret_cast<void*>(entry);
+    memset(place - 6, 0, 6 * sizeof(void*));
+    context = place - 6;
 }
 
 inline void switch_to(Context& from, Context& to) {
@@ -77,10 +77,10 @@ namespace emulator {
 
 using Context = ucontext_t;
 
-inline void start(Context& context, uint8_t* stack, size_t bytes, void (*entry)()) {
+inline void start(Context& context, uint8_t* stack, uint8_t* top, void (*entry)()) {
     getcontext(&context);
     context.uc_stack.ss_sp = stack;
-    context.uc_stack.ss_size = bytes;
+    context.uc_stack.ss_size = top - stack;
     context.uc_link = nullptr;
     makecontext(&context, entry, 0);
 }
@@ -106,7 +106,8 @@ struct Stacks {
     bool reserve(size_t wanted) {
         if (wanted <= count) return true;
         if (memory) munmap(memory, count * bytes);
-        void* mapped = mmap(nullptr, wanted * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        void* mapped = mmap(nullptr, wanted * bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
         memory = mapped == MAP_FAILED ? nullptr : static_cast<uint8_t*>(mapped);
         count = memory ? wanted : 0;
         for (size_t i = 0; i < count; i++) memcpy(at(i), &mark, sizeof mark);
@@ -114,6 +115,9 @@ struct Stacks {
     }
 
     uint8_t* at(size_t index) const { return memory + index * bytes; }
+
+    // Where a stack begins; not all in the same set of the processor's cache.
+    uint8_t* top(size_t index) const { return at(index) + bytes - index * 576 % 8192; }
 
     bool overflowed(size_t index) const { return memcmp(at(index), &mark, sizeof mark) != 0; }
 };
@@ -302,7 +306,8 @@ inline void suspend(State state, const char* operation, int line = 0) {
     va_list arguments;
     va_start(arguments, format);
     char* text = machine->failure;
-    int begun = snprintf(text, sizeof machine->failure, "thread (%u, %u, %u) ", fiber->thread.x, fiber->thread.y, fiber->thread.z);
+    Index thread = fiber->thread;
+    int begun = snprintf(text, sizeof machine->failure, "thread (%u, %u, %u) ", thread.x, thread.y, thread.z);
     vsnprintf(text + begun, sizeof machine->failure - begun, format, arguments);
     va_end(arguments);
     machine->failed = true;
@@ -328,9 +333,12 @@ void collective(unsigned mask, const char* operation, T& mine, void (*run)(T* co
     Warp& warp = machine->warps[fiber->number / 32];
     unsigned bit = 1u << fiber->lane();
     if (!(mask & bit)) fail("is not in the mask %#x of its %s", mask, operation);
-    auto found = std::find_if(warp.collectives.begin(), warp.collectives.end(), [&](const Collective& c) { return c.mask == mask; });
+    auto same = [&](const Collective& c) { return c.mask == mask; };
+    auto found = std::find_if(warp.collectives.begin(), warp.collectives.end(), same);
     if (found == warp.collectives.end()) found = warp.collectives.insert(found, Collective{mask, 0, operation, {}});
-    if (strcmp(found->operation, operation)) fail("is in %s while others of its warp are in %s", operation, found->operation);
+    if (found->operation != operation && strcmp(found->operation, operation)) {
+        fail("is in %s while others of its warp are in %s", operation, found->operation);
+    }
     found->arrived |= bit;
     found->operands[fiber->lane()] = &mine;
     if (found->arrived == mask) {
@@ -359,7 +367,7 @@ inline void Machine::begin_block(uint64_t number) {
         f.copies.clear();
         f.groups.clear();
         f.committed = 0;
-        start(f.context, stacks.at(i), Stacks::bytes, run_fiber);
+        start(f.context, stacks.at(i), stacks.top(i), run_fiber);
     }
     for (unsigned w = 0; w < warps.size(); w++) {
         unsigned lanes = std::min<unsigned>(fibers.size() - 32 * w, 32);
@@ -413,7 +421,8 @@ inline void Machine::describe_deadlock() {
     for (const Group& g : groups) {
         if (n >= sizeof failure) return;
         n += snprintf(failure + n, sizeof failure - n, ", %u wait in %s", g.count, g.first->operation);
-        if (g.first->line && n < sizeof failure) n += snprintf(failure + n, sizeof failure - n, " of line %d", g.first->line);
+        if (!g.first->line || n >= sizeof failure) continue;
+        n += snprintf(failure + n, sizeof failure - n, " of line %d", g.first->line);
     }
 }
 
@@ -445,10 +454,10 @@ inline void Machine::run_block(uint64_t number) {
 
 }  // namespace emulator
 
-// Runs a launch; if something is wrong, says what and returns 1.
+// Runs a launch, one at a time; if something is wrong, says what and returns 1.
 extern "C" __attribute__((visibility("default"))) int mllm4rec_run(const emulator::Launch* launch) {
     using namespace emulator;
-    static thread_local Machine own;
+    static Machine own;
     machine = &own;
     own.launch = launch;
     unsigned threads = launch->block[0] * launch->block[1] * launch->block[2];
@@ -464,8 +473,8 @@ extern "C" __attribute__((visibility("default"))) int mllm4rec_run(const emulato
         own.block = {(unsigned)(number % x), (unsigned)(number / x % y), (unsigned)(number / x / y)};
         own.run_block(number);
         if (own.failed) {
-            snprintf(launch->message, launch->message_bytes, "block (%u, %u, %u): %s", own.block.x, own.block.y, own.block.z,
-                     own.failure);
+            Index at = own.block;
+            snprintf(launch->message, launch->message_bytes, "block (%u, %u, %u): %s", at.x, at.y, at.z, own.failure);
             return 1;
         }
     }

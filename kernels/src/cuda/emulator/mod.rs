@@ -1,7 +1,16 @@
-//! Runs kernels on the host, for tests: threads as fibers, device memory between red zones, tensor cores by definition.
+//! Runs kernels on the host, for tests: threads as fibers, device memory between red zones, tensor cores by their
+//! definition.
 //!
-//! A launch is run twice by default, the second time with blocks, warps and lanes in the opposite order: bits that differ
-//! mean that a barrier is missing or that the result is not the same every time.
+//! A launch is run twice by default, the second time with blocks, warps and lanes in the opposite order: bits that
+//! differ mean that a barrier is missing or that the result is not the same every time.
+//!
+//! It is stricter than a card: a barrier waits for threads that have ended, and a warp for lanes that it does not have.
+//! Blocks run one after another, so one that waits for another's writes hangs.
+//!
+//! # Environment
+//! `CXX` names the C++ compiler, with flags if need be: `CXX="g++ -fsanitize=undefined -fno-sanitize-recover"` shows
+//! what is not aligned and indices outside of arrays. Libraries and texts are kept in `mllm4rec-emulator` of the system's
+//! folder for temporary files.
 
 mod compile;
 mod memory;

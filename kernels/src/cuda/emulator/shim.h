@@ -1,5 +1,5 @@
-// What CUDA C++ and the prelude offer to kernels, for the host's C++ compiler. Only what kernels here may use: no atomics on
-// floats, whose sums depend on the order of threads.
+// What CUDA C++ and the prelude offer to kernels, for the host's C++ compiler. Only what kernels here may use: no atomics
+// on floats, whose sums depend on the order of threads.
 
 #define __global__
 #define __device__
@@ -19,9 +19,10 @@ constexpr int warpSize = 32;
 
 #define __syncthreads() emulator::sync_block(__LINE__)
 
-#define SHARED_ARRAY(type, name, ...)      \
-    static char name##_site;               \
-    type(&name) __VA_ARGS__ = *reinterpret_cast<type(*) __VA_ARGS__>(emulator::shared_array(&name##_site, sizeof(type __VA_ARGS__)))
+#define SHARED_ARRAY(type, name, ...)                                 \
+    static char name##_site;                                          \
+    type(&name) __VA_ARGS__ = *reinterpret_cast<type(*) __VA_ARGS__>( \
+        emulator::shared_array(&name##_site, sizeof(type __VA_ARGS__)))
 #define SHARED_MEMORY(type, name) type* const name = reinterpret_cast<type*>(emulator::machine->shared.arrays[0].begin)
 
 // ---- Vectors ----
@@ -293,7 +294,7 @@ struct Load {
 
 inline void check_shared(const char* operation, const void* shared) {
     if (!machine->shared.holds(shared, 16)) fail("gives %s a place outside of shared memory", operation);
-    if (reinterpret_cast<uintptr_t>(shared) % 16) fail("gives %s a place that is not aligned to 16 bytes", operation);
+    if (reinterpret_cast<uintptr_t>(shared) % 16) fail("gives %s a place not aligned to 16 bytes", operation);
 }
 
 template <unsigned Count, bool Transposed>
@@ -325,7 +326,7 @@ inline void ldmatrix_x2(unsigned (&r)[2], const void* shared) {
 inline void cp_async_16_zfill(void* shared, const void* global, unsigned bytes) {
     emulator::check_shared("cp_async_16", shared);
     if (bytes > 16) emulator::fail("asks cp_async_16_zfill for %u bytes of 16", bytes);
-    if (reinterpret_cast<uintptr_t>(global) % 16) emulator::fail("gives cp_async_16 a source that is not aligned to 16 bytes");
+    if (reinterpret_cast<uintptr_t>(global) % 16) emulator::fail("gives cp_async_16 a source not aligned to 16 bytes");
     memset(shared, emulator::poison, 16);
     emulator::fiber->copies.push_back({shared, global, bytes});
 }

@@ -128,22 +128,55 @@ fn a_missing_barrier_shows_whatever_the_seed() {
     }
 }
 
+/// Asserts that a kernel of 64 threads that writes 64 floats is found to depend on their order, whatever the seed.
+fn depends_on_order(name: &'static str, text: &'static str) {
+    for seed in 0..10 {
+        let emulator = Emulator::new().seeded(seed);
+        let y = emulator.allocate(256).unwrap();
+        refuses(launch(&emulator, name, text, block(64), &[Arg::Address(y)]), &["depends on the order"]);
+    }
+}
+
 #[test]
 fn a_missing_barrier_between_warps_shows_behind_shuffles() {
     let text = r#"
 extern "C" __global__ void sums(float* y)
 {
-    SHARED_ARRAY(float, partial, [8]);
+    SHARED_ARRAY(float, partial, [2]);
     float sum = warp_sum(threadIdx.x);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sum;
-    float all = warp_sum(threadIdx.x % 32 < 8 ? partial[threadIdx.x % 32] : 0.0f);
-    y[threadIdx.x] = all;
+    y[threadIdx.x] = warp_sum(threadIdx.x % 32 < 2 ? partial[threadIdx.x % 32] : 0.0f);
 }"#;
-    for seed in 0..10 {
-        let emulator = Emulator::new().seeded(seed);
-        let y = emulator.allocate(1024).unwrap();
-        refuses(launch(&emulator, "sums", text, block(256), &[Arg::Address(y)]), &["depends on the order"]);
+    depends_on_order("sums", text);
+}
+
+#[test]
+fn a_missing_barrier_before_the_next_write_shows() {
+    let text = r#"
+extern "C" __global__ void ahead(float* y)
+{
+    SHARED_ARRAY(float, stage, [64]);
+    float sum = 0.0f;
+    for (u32 i = 0; i < 2; i++) {
+        stage[threadIdx.x] = threadIdx.x + 100.0f * i;
+        __syncthreads();
+        sum += stage[63 - threadIdx.x];
     }
+    y[threadIdx.x] = sum;
+}"#;
+    depends_on_order("ahead", text);
+}
+
+#[test]
+fn lanes_are_not_in_step() {
+    let text = r#"
+extern "C" __global__ void neighbours(float* y)
+{
+    SHARED_ARRAY(float, stage, [64]);
+    stage[threadIdx.x] = threadIdx.x;
+    y[threadIdx.x] = stage[threadIdx.x ^ 1];
+}"#;
+    depends_on_order("neighbours", text);
 }
 
 #[test]
