@@ -100,7 +100,8 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// The arguments are those of the kernel, in their order, and what it reads and writes lies in memory of this device.
     ///
     /// # Errors
-    /// As [`Driver::write`]; also if the file does not compile or the geometry is more than the device allows.
+    /// [`crate::Error::Kernel`] if the file does not compile, the geometry is more than the device allows or the kernel
+    /// fails.
     unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()>;
 
     /// Waits for all that was asked for.

@@ -1,8 +1,9 @@
 //! Devices with memory of their own: a card, or the emulator that tests put in its place
 //! ([decision 6](../../../docs/decisions/0006-one-device-code-for-card-and-emulator.md)).
 
-pub mod card;
+mod card;
 mod driver;
+mod emulator;
 
 pub(crate) use driver::{Address, Arg, Driver, Geometry, Source};
 
