@@ -124,6 +124,9 @@ impl Captioner {
 
     /// The text of every picture, without the space around it.
     ///
+    /// # Shapes
+    /// Those of [`Pixels`].
+    ///
     /// # Errors
     /// [`Error::Input`] for pictures of another size, or if the decoder has too few positions for the caption's length.
     pub fn caption<'a>(&self, pixels: impl Into<Pixels<'a>>, max_tokens: usize) -> Result<Vec<String>> {
@@ -153,7 +156,9 @@ impl Captioner {
     /// What the decoder reads of all pictures: `[pictures * queries, decoder hidden]`.
     fn prefix(&self, pixels: Pixels<'_>) -> Result<Tensor> {
         let pictures = pixels.count(self.config.vision.image_size)?;
-        let together = (ROWS_TOGETHER / self.config.vision.rows()).max(1);
+        // As few parts as may be, and all of about one size.
+        let parts = pictures.div_ceil((ROWS_TOGETHER / self.config.vision.rows()).max(1)).max(1);
+        let together = pictures.div_ceil(parts).max(1);
         let mut prefix = Vec::with_capacity(pictures * self.config.queries * self.config.decoder.hidden_size);
         for from in (0..pictures).step_by(together) {
             prefix.extend_from_slice(self.look(pixels, from..(from + together).min(pictures))?.prefix.f32()?);
