@@ -93,8 +93,10 @@ impl Captioner {
     pub fn check(folder: &Path) -> Result<BlipConfig> {
         let config = BlipConfig::load(folder)?;
         read_tokenizer(folder)?;
-        let embeddings = [config.decoder.vocab_size, config.decoder.hidden_size];
-        Checkpoint::open(folder)?.check(decoder::EMBEDDINGS, &embeddings)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        for (name, shape) in landmarks(&config) {
+            checkpoint.check(&name, &shape)?;
+        }
         Ok(config)
     }
 
@@ -187,6 +189,21 @@ impl Captioner {
         let text = self.tokenizer.decode(tokens, true).map_err(|e| Error::Tokenizer(format!("decoding: {e}")))?;
         Ok(text.trim().to_owned())
     }
+}
+
+/// Tensors that are there, in these shapes, if the networks are as deep and wide as the configuration says.
+fn landmarks(config: &BlipConfig) -> [(String, Vec<usize>); 4] {
+    let (vision, qformer, decoder) = (&config.vision, &config.qformer, &config.decoder);
+    let last = |layers: usize| layers.saturating_sub(1);
+    let encoder = format!("vision_model.encoder.layers.{}.mlp.fc1.weight", last(vision.layers));
+    let queries = format!("qformer.encoder.layer.{}.intermediate_query.dense.weight", last(qformer.layers));
+    let writer = format!("language_model.model.decoder.layers.{}.fc1.weight", last(decoder.layers));
+    [
+        (decoder::EMBEDDINGS.to_owned(), vec![decoder.vocab_size, decoder.hidden_size]),
+        (encoder, vec![vision.intermediate_size, vision.hidden_size]),
+        (queries, vec![qformer.intermediate_size, qformer.hidden_size]),
+        (writer, vec![decoder.intermediate_size, decoder.hidden_size]),
+    ]
 }
 
 fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {

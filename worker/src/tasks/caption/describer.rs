@@ -158,7 +158,9 @@ impl Machine {
                     hashes.push(sha256);
                 }
                 Some(Err(refusal)) => {
-                    let list = if refusal.may_pass() { &mut passing } else { &mut new };
+                    // Other limits, or another machine, may give another answer.
+                    let passes = refusal.may_pass() || refusal.class == Class::TooLarge;
+                    let list = if passes { &mut passing } else { &mut new };
                     list.push((sha256, refused(&refusal)));
                 }
                 None => {}
@@ -175,7 +177,12 @@ impl Machine {
 
 /// What is said of a picture that cannot be decoded.
 fn refused(refusal: &Refusal) -> Described {
-    let reason = format!("{}: {}", refusal.reason, refusal.sentence);
+    let key = match refusal.reason.as_str() {
+        "too_many_pixels" => " (captions.max_pixels)",
+        "too_many_bytes" => " (captions.max_bytes)",
+        _ => "",
+    };
+    let reason = format!("{}: {}{key}", refusal.reason, refusal.sentence);
     match refusal.class {
         Class::TooLarge => Described::TooLarge(reason),
         Class::Undecodable => Described::Undecodable(reason),
