@@ -162,10 +162,8 @@ impl Captions {
                 "is missing: the folder or URL prefix of the pictures, or set fetch = true to download them",
             );
         }
-        if self.from == CaptionsFrom::Blip2 && self.fetch.on {
-            if let Err(e) = crate::pictures::fetch::check_hosts(&self.fetch.allow_hosts) {
-                s.report("fetch_allow_hosts", e.to_string());
-            }
+        if let Err(e) = crate::pictures::fetch::check_hosts(&self.fetch.allow_hosts) {
+            s.report("fetch_allow_hosts", e.to_string());
         }
         let hash = |h: &String| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit());
         if let Some(wrong) = self.placeholder_sha256.iter().find(|h| !hash(h)) {
