@@ -67,7 +67,7 @@ pub(crate) struct Demo {
     /// Workers to start.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: u32,
-    /// The seed of the shop and of every random choice; the base checkpoint comes from shops of the seeds from 500 on.
+    /// The seed of the shop and of every random choice; its models come from shops of the seeds from 500 on.
     #[arg(long, default_value_t = 42, value_parser = clap::value_parser!(u64).range(..500))]
     pub(crate) seed: u64,
     /// Print the result as JSON on standard output, progress on standard error.

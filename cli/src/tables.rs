@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
+use data::tables::CaptionStatus;
 use serde_json::Value;
 
 const METRICS: [(&str, &str); 3] = [("recall", "R"), ("mrr", "M"), ("ndcg", "N")];
@@ -17,6 +18,9 @@ pub(crate) fn render(report: &Value) -> String {
         "{} users, {} items, {} interactions; seed {}\n",
         dataset["users"], dataset["items"], dataset["interactions"], report["seed"]
     );
+    if let Some(line) = captions(report) {
+        let _ = writeln!(text, "{line}\n");
+    }
     for split in ["validation", "test"] {
         if let Some(table) = retriever(report, split) {
             let _ = writeln!(
@@ -37,6 +41,26 @@ pub(crate) fn render(report: &Value) -> String {
         }
     }
     text
+}
+
+/// What became of the pictures, where a model described them.
+fn captions(report: &Value) -> Option<String> {
+    let counts = &report["captions"];
+    counts["described_pictures"].as_u64()?;
+    let of = |status: CaptionStatus| counts[status.as_str()].as_u64().unwrap_or(0);
+    let all: u64 = CaptionStatus::ALL.into_iter().map(of).sum();
+    let good = of(CaptionStatus::Ok);
+    let lost: Vec<String> = CaptionStatus::ALL
+        .into_iter()
+        .filter(|&status| status != CaptionStatus::Ok && of(status) > 0)
+        .map(|status| format!("{} {}", of(status), status.as_str()))
+        .collect();
+    if lost.is_empty() {
+        return Some(format!("captions: all {all} items"));
+    }
+    let job = report["job"].as_str().unwrap_or("JOB");
+    let loud = if good * 2 < all { "WARNING: " } else { "" };
+    Some(format!("{loud}captions: {good} of {all} items ({}); see `mllm4rec captions {job}`", lost.join(", ")))
 }
 
 /// Rows: metrics; columns: k.

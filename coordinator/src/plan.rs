@@ -122,7 +122,9 @@ impl Planner<'_> {
         let c = &self.job.captions;
         let mut config = json!({"from": c.from});
         if c.from == CaptionsFrom::Blip2 {
-            config = json!({"from": c.from, "shard_items": c.shard_items, "captioner": c.captioner_keys()});
+            config = json!({
+                "from": c.from, "shard_items": c.shard_items, "captioner": c.captioner_keys(), "max_pixels": c.max_pixels,
+            });
         }
         self.add(Stage::Caption, None, config, inputs);
     }

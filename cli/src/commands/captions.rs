@@ -116,6 +116,9 @@ fn show(args: &Captions, captions: &[CaptionRow], titles: &BTreeMap<String, Stri
     print(format_args!("{} captions: {}", captions.len(), counts.join(", ")));
     print(grid);
     if chosen.len() < captions.len() {
-        print(format_args!("{} rows are shown; --html FILE writes a sheet with the pictures", chosen.len()));
+        print(format_args!(
+            "a sample of {}; --limit shows more, --html FILE writes a sheet with the pictures",
+            chosen.len()
+        ));
     }
 }

@@ -16,6 +16,10 @@ use data::job::Job;
 pub(crate) use reading::Reading;
 pub(crate) use shop::{Settings, Shop};
 
+/// A shop's files in its folder.
+const INTERACTIONS: &str = "interactions.csv";
+const PICTURES: &str = "pictures";
+
 /// The job that the demo runs.
 const JOB: &str = include_str!("../../../configs/demo.toml");
 const TEMPLATE: &str = include_str!("../../../configs/prompts/demo.jinja");
@@ -48,16 +52,12 @@ impl World {
     /// Makes the shop of a seed and writes it and the models into a folder.
     pub(crate) fn write(folder: &Path, seed: u64) -> Result<Self> {
         let world = Self { folder: folder.to_owned(), shop: Shop::new(seed, &Settings::default()) };
-        for folder in [world.pictures(), world.captioner(), world.base()] {
-            std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        }
-        put(&world.interactions(), world.shop.interactions_csv().as_bytes())?;
-        for (id, png) in world.shop.pictures() {
-            put(&world.pictures().join(format!("{id}.png")), &png)?;
-        }
+        write_shop(&world.shop, folder)?;
+        make_folder(&world.captioner())?;
         for (name, bytes) in CAPTIONER {
             put(&world.captioner().join(name), bytes)?;
         }
+        make_folder(&world.base())?;
         for (name, bytes) in BASE {
             put(&world.base().join(name), bytes)?;
         }
@@ -84,11 +84,11 @@ impl World {
     }
 
     fn interactions(&self) -> PathBuf {
-        self.folder.join("interactions.csv")
+        self.folder.join(INTERACTIONS)
     }
 
     fn pictures(&self) -> PathBuf {
-        self.folder.join("pictures")
+        self.folder.join(PICTURES)
     }
 
     fn captioner(&self) -> PathBuf {
@@ -100,8 +100,22 @@ impl World {
     }
 }
 
+/// Writes a shop's interactions and pictures into a folder.
+pub(crate) fn write_shop(shop: &Shop, folder: &Path) -> Result<()> {
+    make_folder(&folder.join(PICTURES))?;
+    put(&folder.join(INTERACTIONS), shop.interactions_csv().as_bytes())?;
+    for (id, png) in shop.pictures() {
+        put(&folder.join(PICTURES).join(format!("{id}.png")), &png)?;
+    }
+    Ok(())
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
 /// Writes a file unless it is there already, so that its time of change stays.
-fn put(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     if std::fs::read(path).is_ok_and(|known| known == bytes) {
         return Ok(());
     }

@@ -282,7 +282,8 @@ macro_rules! integers {
         impl FromToml for $t {
             fn from_toml(value: &Value) -> Result<Self, String> {
                 match value {
-                    Value::Integer(i) => <$t>::try_from(*i).map_err(|_| format!("is {i}, allowed are {} to {}", <$t>::MIN, <$t>::MAX)),
+                    Value::Integer(i) if *i < 0 => Err(format!("is {i}, but cannot be negative")),
+                    Value::Integer(i) => <$t>::try_from(*i).map_err(|_| format!("is {i}, which is too large")),
                     other => Err(format!("is {}, expected a whole number", kind(other))),
                 }
             }

@@ -76,10 +76,25 @@ fn locate(
             Some(picture) => PictureRow { item_id: item.item_id.clone(), ..picture.clone() },
             None => row(CaptionStatus::Missing, Some(format!("not_fetched: {url}; captions.fetch is off"))),
         },
-        Some(path) => {
-            row(CaptionStatus::Missing, Some(format!("no_file: neither {path} nor {}.jpg is there", item.item_id)))
+        Some(path) => row(CaptionStatus::Missing, Some(format!("no_file: {}", misnamed(path, settings)))),
+        None if settings.images.is_empty() => {
+            row(CaptionStatus::Missing, Some("no_url: the item names none".to_owned()))
         }
-        None => row(CaptionStatus::Missing, Some(format!("no_file: {}.jpg is not there", item.item_id))),
+        None => {
+            let endings = ENDINGS.join(", ");
+            row(CaptionStatus::Missing, Some(format!("no_file: no {} with one of {endings}", item.item_id)))
+        }
+    }
+}
+
+/// Why a path of the item's own leads to no file.
+fn misnamed(path: &str, settings: &Captions) -> String {
+    if settings.images.is_empty() {
+        format!("{path} is no URL, and captions.images names no folder")
+    } else if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        format!("{path} must be relative to captions.images, without `..`")
+    } else {
+        format!("{path} is not there")
     }
 }
 

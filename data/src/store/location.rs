@@ -56,7 +56,12 @@ pub(super) fn open(url: &str, make: bool) -> Result<Store> {
             if make {
                 std::fs::create_dir_all(&path).map_err(|e| wrong(format!("cannot make the folder: {e}")))?;
             }
-            let folder = path.canonicalize().map_err(|e| wrong(e.to_string()))?;
+            let folder = path
+                .canonicalize()
+                .map_err(|e| wrong(format!("{e}; a relative path begins where the program was started")))?;
+            if !folder.is_dir() {
+                return Err(wrong("it is a file, not a folder".to_owned()));
+            }
             let objects = LocalFileSystem::new_with_prefix(&folder).map_err(|e| wrong(e.to_string()))?;
             let store = Store::over(Arc::new(objects), &name);
             Ok(Store { folder: Some(folder), ..store })

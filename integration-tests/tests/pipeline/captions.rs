@@ -130,21 +130,23 @@ fn every_item_has_a_row_and_every_picture_is_described_once() {
     // 30 and the pixel, and the four bad ones; neither the copy nor the placeholder.
     assert_eq!((report["described_pictures"].as_u64(), report["known_pictures"].as_u64()), (Some(35), Some(0)));
 
-    // Another cut and another batch: the same captions, and nothing is described again.
-    let other = ["--set", "captions.shard_items=16", "--set", "captions.batch_size=7"];
-    let (again, report) = describe(&workshop, &job, "one", &other);
-    assert_eq!(again, rows);
-    assert_eq!((report["described_pictures"].as_u64(), report["known_pictures"].as_u64()), (Some(0), Some(35)));
+    // Another cut, batch and limit: the same captions, and nothing is looked at again but what was too large.
+    let cut = ["--set", "captions.shard_items=16", "--set", "captions.batch_size=7"];
+    for other in [&cut[..], &["--set", "captions.max_pixels=49000000"]] {
+        let (again, report) = describe(&workshop, &job, "one", other);
+        assert!(again.iter().all(|(item, row)| row.caption == rows[item].caption && row.status == rows[item].status));
+        assert_eq!((report["described_pictures"].as_u64(), report["known_pictures"].as_u64()), (Some(1), Some(34)));
+    }
 
     // Another root, one picture at a time.
     let (alone, _) = describe(&workshop, &job, "two", &["--set", "captions.batch_size=1"]);
     assert_eq!(alone, rows);
 
-    // More pictures: only the new ones are described.
+    // More pictures: only the new one is described, and the one that was too large is looked at again.
     put(&workshop, "i039.bmp", &bmp(33, 12, 77));
     let (more, report) = describe(&workshop, &job, "one", &[]);
     assert_eq!(more["i039"].status, CaptionStatus::Ok);
-    assert_eq!(report["described_pictures"], 1);
+    assert_eq!(report["described_pictures"], 2);
 }
 
 #[test]
@@ -233,7 +235,16 @@ fn pictures_named_by_url_are_downloaded_once() {
     }
     std::fs::write(workshop.path("log.csv"), log).unwrap();
     let image = ["--set", "dataset.columns.image=picture"];
+    // Nobody has a picture: that is a mistake in the job.
+    let root = workshop.path("none").display().to_string();
+    let output = workshop.command(&[&["run", job.as_str(), "--root", &root][..], &image].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{said}");
+    assert!(said.contains("none of the 8 items has a picture") && said.contains("captions.fetch is off"), "{said}");
+
+    put(&workshop, "i007.bmp", &bmp(20, 20, 5));
     let (rows, _) = describe(&workshop, &job, "off", &image);
+    assert_eq!(rows["i007"].status, CaptionStatus::Ok);
     assert!(rows["i000"].reason.as_ref().unwrap().starts_with("not_fetched"), "{:?}", rows["i000"]);
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 
@@ -248,7 +259,8 @@ fn pictures_named_by_url_are_downloaded_once() {
     assert!(reason("i004").starts_with("refused_address"), "{}", reason("i004"));
     assert!(reason("i005").starts_with("bad_url"), "{}", reason("i005"));
     assert!(reason("i006").starts_with("no_file"), "{}", reason("i006"));
-    assert_eq!((report["described_pictures"].as_u64(), asked.load(Ordering::SeqCst)), (Some(1), 3));
+    // The download, and the picture of the folder.
+    assert_eq!((report["described_pictures"].as_u64(), asked.load(Ordering::SeqCst)), (Some(2), 3));
 
     // Another setting makes another table, and nothing is asked for again.
     let more = [&on[..], &["--set", "captions.placeholder_share=0.9"]].concat();

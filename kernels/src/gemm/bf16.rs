@@ -5,7 +5,7 @@
 //! [`CHUNK`] elements the lanes are added by a tree of fixed form, and the chunks are added in order. So the bits of an
 //! element depend on its row and its column alone, here too.
 //!
-//! Products and sums below the smallest normal number (1.2e-38) count as zero where the processor has the instruction.
+//! Numbers below the smallest normal one (1.2e-38) count as zero where the processor has the instruction.
 
 use half::bf16;
 use rayon::prelude::*;

@@ -25,7 +25,7 @@ const ROWS: usize = 12;
 const MOST_ROWS: usize = 96;
 /// The least panels of a part.
 const LEAST_PANELS: usize = 2;
-/// Products with fewer multiplications than this are not worth a second thread.
+/// Products with fewer multiplications than this (of pairs, twice as many) are not worth a second thread.
 const SMALL: usize = 1 << 17;
 
 thread_local! {

@@ -1,12 +1,12 @@
 //! The innermost product: a few rows of `a` times one panel of packed columns, held in registers.
 //!
-//! Every element of the result is a chain of fused multiply-adds over `k` in ascending order, in blocks of
-//! [`DEPTH`] that are added in order, whatever the instruction
-//! set, the place of the element or the size of the matrix. So its bits depend on its row and its column alone: a row
-//! gives the same result in any batch, on any number of threads and on any processor.
+//! Every element of the result is a chain of fused multiply-adds over the depth, which ascends, in blocks of [`DEPTH`] that
+//! are added in order, whatever the instruction set, the place of the element or the size of the matrix. (Of a pair of
+//! bfloat16 the second comes first.) So its bits depend on its row and its column alone: a row gives the same result in
+//! any batch, on any number of threads and on any processor.
 //!
 //! With AVX-512 a tile is 12 rows × 32 columns: 24 accumulators, two vectors of `b` and one broadcast of `a` in 32
-//! registers. With AVX2 it is 3 × 32 in 16 registers.
+//! registers. With AVX2 it is 3 × 32 in 16 registers, of pairs 2 × 32.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use crate::memory::Element;
 /// Panels that a group of rows must meet for it to be worth a copy.
 const WORTH_A_COPY: usize = 8;
 /// The most rows of a group.
-const MOST_ROWS: usize = 12;
+const GROUP_ROWS: usize = 12;
 /// Floats of the panels that are multiplied before the next ones: 512 KiB, which stay in the second-level cache.
 const CACHED: usize = 128 * 1024;
 
@@ -47,8 +47,11 @@ impl Onto<'_> {
 
 /// What the operands of a product are made of.
 pub(crate) trait Factor: Element {
-    /// `c = onto + alpha · a · b`, with the widest instructions that the processor has. Shapes have been checked.
-    fn multiply(alpha: f32, a: MatRef<Self>, b: &Packed<Self>, panels: Range<usize>, onto: Onto, c: MatMut);
+    /// `c = onto + alpha · a · b`, with the widest instructions that the processor has.
+    ///
+    /// # Safety
+    /// The shapes fit: see [`multiply`], which checks them.
+    unsafe fn multiply(alpha: f32, a: MatRef<Self>, b: &Packed<Self>, panels: Range<usize>, onto: Onto, c: MatMut);
 }
 
 /// `c = onto + alpha · a · b` on the current thread.
@@ -64,11 +67,12 @@ pub(super) fn multiply<T: Factor>(
 ) {
     let cols = b.cols.min(panels.end * PANEL) - panels.start * PANEL;
     assert!(a.cols == b.rows && a.rows == c.rows && cols == c.cols, "matrix shapes do not fit");
-    T::multiply(alpha, a, b, panels, onto, c);
+    // SAFETY: the shapes were checked.
+    unsafe { T::multiply(alpha, a, b, panels, onto, c) };
 }
 
 impl Factor for f32 {
-    fn multiply(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
+    unsafe fn multiply(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
         #[cfg(target_arch = "x86_64")]
         {
             if crate::simd::has_avx512() {
@@ -112,12 +116,11 @@ pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
     onto: Onto,
     mut c: MatMut,
 ) {
-    debug_assert_eq!(WIDTH * F::Sums::LANES, PANEL);
+    const { assert!(WIDTH * F::Sums::LANES == PANEL && ROWS <= GROUP_ROWS) };
     if a.cols == 0 {
         c.fill(onto);
     }
-    let mut copy = [F::Element::default(); MOST_ROWS * DEPTH];
-    let in_place = panels.len() < WORTH_A_COPY || !collides(&a);
+    let mut copy = (panels.len() >= WORTH_A_COPY && collides(&a)).then(|| [F::Element::default(); GROUP_ROWS * DEPTH]);
     for start in (0..a.cols).step_by(DEPTH) {
         let depth = DEPTH.min(a.cols - start);
         let onto = if start == 0 { onto } else { Onto::Result };
@@ -125,10 +128,9 @@ pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
         for near in panels.clone().step_by(near).map(|p| p..(p + near).min(panels.end)) {
             for row in (0..a.rows).step_by(ROWS) {
                 let rows = ROWS.min(a.rows - row);
-                let group = if in_place {
-                    Group::new(a, row, start)
-                } else {
-                    Group::copied(a, row..row + rows, start..start + depth, &mut copy)
+                let group = match &mut copy {
+                    None => Group::new(a, row, start),
+                    Some(copy) => Group::copied(a, row..row + rows, start..start + depth, copy),
                 };
                 for panel in near.clone() {
                     let columns = b.panel(start, depth, panel);
@@ -159,16 +161,16 @@ impl<T> Group<T> {
 
     /// The same rows step by step of depth in other memory, which must live as long.
     #[inline(always)]
-    fn copied(a: MatRef<T>, rows: Range<usize>, depth: Range<usize>, copy: &mut [T; MOST_ROWS * DEPTH]) -> Self
+    fn copied(a: MatRef<T>, rows: Range<usize>, depth: Range<usize>, copy: &mut [T; GROUP_ROWS * DEPTH]) -> Self
     where
         T: Copy,
     {
-        let (steps, _) = copy.as_chunks_mut::<MOST_ROWS>();
+        let (steps, _) = copy.as_chunks_mut::<GROUP_ROWS>();
         for (i, row) in rows.enumerate() {
             let row = &a.row(row)[depth.clone()];
             steps.iter_mut().zip(row).for_each(|(step, &value)| step[i] = value);
         }
-        Self { start: copy.as_ptr(), row_stride: 1, col_stride: MOST_ROWS }
+        Self { start: copy.as_ptr(), row_stride: 1, col_stride: GROUP_ROWS }
     }
 }
 

@@ -112,13 +112,15 @@ impl PackedWeight {
     ///
     /// # Errors
     /// [`Error::Shape`] unless there are two dimensions; [`Error::Dtype`] for other dtypes.
-    pub fn new(weight: Tensor) -> Result<Self> {
+    pub fn new(weight: &Tensor) -> Result<Self> {
         const OP: &str = "gemm::PackedWeight";
         let &[d_out, d_in] = weight.shape() else {
             return Err(Error::shape(OP, "weight", weight.shape(), "[d_out, d_in]"));
         };
         let layout = match weight.dtype() {
-            Dtype::Bf16 => Layout::Bf16(Packed::new_parallel(PairRows::copied(weight.bf16()?, d_in).view().t())),
+            Dtype::Bf16 => {
+                Layout::Bf16(Packed::new_parallel(PairRows::copied(weight.bf16()?, [d_out, d_in]).view().t()))
+            }
             _ => {
                 let w = MatRef::new(weight.expect_f32(OP, "weight")?, d_out, d_in);
                 Layout::F32(Packed::new_parallel(w.t()))
@@ -134,7 +136,7 @@ impl PackedWeight {
     }
 }
 
-/// [`linear_then`] with a weight that is laid out already; the bits are the same.
+/// [`linear_then`] with a weight that is laid out already: for f32 the same bits, for bfloat16 sums in another order.
 ///
 /// # Shapes
 /// - `x`: `[n, d_in]` f32, any number of leading dimensions; beside a weight in bfloat16 its values are rounded to that
@@ -161,7 +163,7 @@ pub fn linear_packed(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>)
     match &weight.layout {
         Layout::F32(packed) => cpu::sgemm_packed_then(MatRef::new(x.f32()?, n, d_in), packed, onto, c, finish),
         Layout::Bf16(packed) => {
-            let x = PairRows::rounded(x.f32()?, d_in);
+            let x = PairRows::rounded(x.f32()?, [n, d_in]);
             cpu::sgemm_packed_then(x.view(), packed, onto, c, finish);
         }
     }

@@ -4,7 +4,7 @@
 //! order of the processor's own instruction, where it has one. So every element of a result is one chain over its depth,
 //! as those of single floats are, and the same code walks over rows, panels and blocks.
 //!
-//! Products and sums below the smallest normal number (1.2e-38) count as zero where the processor has the instruction.
+//! Numbers below the smallest normal one (1.2e-38) count as zero where the processor has the instruction.
 
 use std::ops::Range;
 
@@ -36,19 +36,19 @@ pub(crate) struct PairRows {
 
 impl PairRows {
     /// Copies rows of `d` values.
-    pub(super) fn copied(values: &[bf16], d: usize) -> Self {
-        Self::filled(values, d, |row, into| into.copy_from_slice(row))
+    pub(super) fn copied(values: &[bf16], [rows, d]: [usize; 2]) -> Self {
+        Self::filled(values, [rows, d], |row, into| into.copy_from_slice(row))
     }
 
     /// Rounds rows of `d` values.
-    pub(super) fn rounded(values: &[f32], d: usize) -> Self {
-        Self::filled(values, d, simd::round)
+    pub(super) fn rounded(values: &[f32], [rows, d]: [usize; 2]) -> Self {
+        Self::filled(values, [rows, d], simd::round)
     }
 
-    fn filled<T: Sync>(values: &[T], d: usize, fill: impl Fn(&[T], &mut [bf16]) + Sync) -> Self {
-        let (rows, cols) = (values.len().checked_div(d).unwrap_or(0), d.div_ceil(2));
+    fn filled<T: Sync>(values: &[T], [rows, d]: [usize; 2], fill: impl Fn(&[T], &mut [bf16]) + Sync) -> Self {
+        let cols = d.div_ceil(2);
         let mut pairs = Memory::dirty(rows * cols);
-        if rows > 0 {
+        if rows * cols > 0 {
             let band = BAND.div_ceil(d);
             let into = pairs.par_chunks_mut(band * cols);
             into.zip(values.par_chunks(band * d)).for_each(|(into, rows)| {
@@ -113,7 +113,7 @@ vectorised! {
 }
 
 impl Factor for Pair {
-    fn multiply(alpha: f32, a: MatRef<Self>, b: &Packed<Self>, panels: Range<usize>, onto: Onto, c: MatMut) {
+    unsafe fn multiply(alpha: f32, a: MatRef<Self>, b: &Packed<Self>, panels: Range<usize>, onto: Onto, c: MatMut) {
         #[cfg(target_arch = "x86_64")]
         {
             if crate::simd::has_avx512_bf16() {
@@ -174,6 +174,7 @@ pub(super) mod x86 {
     use std::ops::Range;
 
     use super::super::{
+        bf16::as_bf16,
         micro::{Onto, blocks},
         packed::Packed,
         vector::Factors,
@@ -220,11 +221,8 @@ pub(super) mod x86 {
         }
         #[inline(always)]
         fn add_products(a: Self, b: Self, sums: __m512) -> __m512 {
-            // SAFETY: as above. The same 64 bytes are 32 values, of which every pattern is allowed.
-            unsafe {
-                let [a, b] = [a.0, b.0].map(|v| std::mem::transmute::<__m512i, __m512bh>(v));
-                _mm512_dpbf16_ps(sums, a, b)
-            }
+            // SAFETY: as above.
+            unsafe { _mm512_dpbf16_ps(sums, as_bf16(a.0), as_bf16(b.0)) }
         }
         #[inline(always)]
         unsafe fn load(from: *const Pair) -> Self {

@@ -180,28 +180,35 @@ fn bfloat16_has_the_same_bits_with_and_without_its_instruction() {
     }
 }
 
+/// What an epilogue does behind the bias, operation by operation.
+fn one_by_one(mut y: Tensor, activation: Activation, residual: &Tensor) -> Tensor {
+    match activation {
+        Activation::None => {}
+        Activation::Gelu => y = crate::gelu::forward(&y).unwrap(),
+        Activation::Silu => {
+            let ones = Tensor::from_f32(y.shape(), vec![1.0; y.len()]).unwrap();
+            y = crate::swiglu::forward(&y, &ones).unwrap();
+        }
+        Activation::Relu => y.f32_mut().unwrap().iter_mut().for_each(|v| *v = v.max(0.0)),
+    }
+    y.add(residual).unwrap();
+    y
+}
+
 #[test]
 fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
     for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (7, 13, 5), (131, 67, 129)] {
         let (x, w) = (noise_tensor(1, &[n, d_in]), noise_tensor(2, &[d_out, d_in]));
         let (bias, residual) = (noise_tensor(3, &[d_out]), noise_tensor(4, &[n, d_out]));
         for activation in [Activation::None, Activation::Gelu, Activation::Silu, Activation::Relu] {
-            let mut wanted = linear(&x, &w, Some(&bias)).unwrap();
-            match activation {
-                Activation::None => {}
-                Activation::Gelu => wanted = crate::gelu::forward(&wanted).unwrap(),
-                Activation::Silu => {
-                    let ones = Tensor::from_f32(wanted.shape(), vec![1.0; wanted.len()]).unwrap();
-                    wanted = crate::swiglu::forward(&wanted, &ones).unwrap();
-                }
-                Activation::Relu => wanted.f32_mut().unwrap().iter_mut().for_each(|v| *v = v.max(0.0)),
-            }
-            wanted.add(&residual).unwrap();
+            let wanted = one_by_one(linear(&x, &w, Some(&bias)).unwrap(), activation, &residual);
             let epilogue = Epilogue { bias: Some(&bias), activation, residual: Some(&residual) };
             assert_eq!(linear_then(&x, &w, &epilogue).unwrap(), wanted);
-            let [wide, packed] = [&w, &w.to_bf16()].map(|w| PackedWeight::new(w.clone()).unwrap());
+            let [wide, packed] = [&w, &w.to_bf16()].map(|w| PackedWeight::new(w).unwrap());
             assert_eq!(linear_packed(&x, &wide, &epilogue).unwrap(), wanted);
+            let plain = linear_packed(&x, &packed, &Epilogue { bias: Some(&bias), ..Epilogue::default() }).unwrap();
             let packed = linear_packed(&x, &packed, &epilogue).unwrap();
+            assert_eq!(packed, one_by_one(plain, activation, &residual));
             let narrow = linear_then(&x.to_bf16(), &w.to_bf16(), &epilogue).unwrap().to_f32();
             let wanted: Vec<f64> = wanted.f32().unwrap().iter().map(|&v| f64::from(v)).collect();
             assert!(largest_error(&narrow, &wanted) < 0.05, "{n} x {d_in} x {d_out} {activation:?}");
@@ -213,12 +220,12 @@ fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
 #[test]
 fn packed_products_in_bfloat16_match_the_triple_loop() {
     for (n, d_in, d_out) in
-        [(0, 3, 2), (1, 1, 1), (1, 64, 130), (7, 13, 5), (131, 67, 129), (66, 4101, 70), (29, 2048, 600)]
+        [(0, 3, 2), (1, 1, 1), (1, 64, 130), (7, 13, 5), (131, 67, 129), (66, 4101, 70), (2, 0, 3), (29, 2048, 600)]
     {
         let (x, w) = (noise_tensor(1, &[n, d_in]).to_bf16(), noise_tensor(2, &[d_out, d_in]).to_bf16());
         let wanted = matmul(&x.to_f32(), &transpose(&w.to_f32(), d_out, d_in), n, d_in, d_out);
         let x = Tensor::from_f32(&[n, d_in], x.to_f32()).unwrap();
-        let y = linear_packed(&x, &PackedWeight::new(w).unwrap(), &Epilogue::default()).unwrap();
+        let y = linear_packed(&x, &PackedWeight::new(&w).unwrap(), &Epilogue::default()).unwrap();
         assert!(largest_error(y.f32().unwrap(), &wanted) < 5e-5, "{n} x {d_in} x {d_out}");
     }
 }
@@ -227,7 +234,7 @@ fn packed_products_in_bfloat16_match_the_triple_loop() {
 fn a_row_of_bfloat16_has_the_same_bits_in_any_company_and_on_any_threads() {
     let (d_in, d_out) = (515, 333);
     let x = noise_tensor(1, &[77, d_in]);
-    let w = PackedWeight::new(noise_tensor(2, &[d_out, d_in]).to_bf16()).unwrap();
+    let w = PackedWeight::new(&noise_tensor(2, &[d_out, d_in]).to_bf16()).unwrap();
     let product = || linear_packed(&x, &w, &Epilogue::default()).unwrap();
     same_on_threads(product);
     let all = product();
@@ -242,7 +249,7 @@ fn a_row_of_bfloat16_has_the_same_bits_in_any_company_and_on_any_threads() {
 fn every_instruction_set_gives_the_same_bits_of_pairs() {
     let (m, k, n) = (29, 1061, 75);
     let (a, b) = (noise_tensor(1, &[m, k]).to_bf16(), noise_tensor(2, &[n, k]).to_bf16());
-    let (a, b) = (PairRows::copied(a.bf16().unwrap(), k), PairRows::copied(b.bf16().unwrap(), k));
+    let (a, b) = (PairRows::copied(a.bf16().unwrap(), [m, k]), PairRows::copied(b.bf16().unwrap(), [n, k]));
     let packed = Packed::new(b.view().t());
     let bias = noise_tensor(3, &[n]);
     for onto in [Onto::Nothing, Onto::Result, Onto::Bias(bias.f32().unwrap())] {
@@ -260,4 +267,37 @@ fn every_instruction_set_gives_the_same_bits_of_pairs() {
             assert_eq!(half, plain);
         }
     }
+}
+
+/// Rows that collide in the first-level cache are copied where enough panels follow.
+#[test]
+fn rows_that_collide_give_the_same_bits() {
+    let (m, k, n) = (29, 1030, 300);
+    let wide = noise_tensor(1, &[m, 2 * k]);
+    // The same columns of rows that begin 1,024 and 1,030 elements apart.
+    let narrow: Vec<f32> = wide.f32().unwrap().chunks_exact(2 * k).flat_map(|row| &row[..1024]).copied().collect();
+    let b = noise_tensor(2, &[n, 1024]);
+    let [aligned, odd] = [MatRef::new(&narrow, m, 1024), MatRef::strided(wide.f32().unwrap(), m, 1024, 2 * k)];
+    let packed = Packed::new(MatRef::new(b.f32().unwrap(), n, 1024).t());
+    let product = |a| {
+        let mut c = vec![0.0; m * n];
+        micro::multiply(1.0, a, &packed, 0..packed.panels(), Onto::Nothing, MatMut::new(&mut c, m, n));
+        c
+    };
+    assert_eq!(product(aligned), product(odd));
+    let wanted = matmul(&narrow, &transpose(b.f32().unwrap(), n, 1024), m, 1024, n);
+    assert!(largest_error(&product(aligned), &wanted) < 5e-5);
+
+    // Pairs: half as many elements of the same size.
+    let (b, collide) = (noise_tensor(3, &[n, 2048]), noise_tensor(4, &[m, 2048]));
+    let (a, b) = (PairRows::rounded(collide.f32().unwrap(), [m, 2048]), PairRows::rounded(b.f32().unwrap(), [n, 2048]));
+    let row = |i| a.view().row(i).iter().copied().chain([[half::bf16::ZERO; 2]; 6]);
+    let padded: Vec<pairs::Pair> = (0..m).flat_map(row).collect();
+    let packed = Packed::new(b.view().t());
+    let product = |a| {
+        let mut c = vec![0.0; m * n];
+        micro::multiply(1.0, a, &packed, 0..packed.panels(), Onto::Nothing, MatMut::new(&mut c, m, n));
+        c
+    };
+    assert_eq!(product(a.view()), product(MatRef::strided(&padded, m, 1024, 1030)));
 }

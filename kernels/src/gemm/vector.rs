@@ -35,7 +35,7 @@ macro_rules! vector {
             const LANES: usize = $lanes;
             #[inline(always)]
             fn zero() -> Self {
-                // SAFETY: only the kernels below use this type, after the processor was asked for the instructions.
+                // SAFETY: only the kernels in `micro.rs` and `pairs.rs` use this type, after the processor was asked for the instructions.
                 unsafe { std::arch::x86_64::$zero() }
             }
             #[inline(always)]

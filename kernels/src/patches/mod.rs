@@ -84,13 +84,14 @@ pub fn cut(pictures: &Tensor, side: usize) -> Result<Tensor> {
 struct Grid {
     down: usize,
     across: usize,
-    /// Pixels on each side of a patch; not zero.
+    /// Pixels on each side of a patch; not zero, and not so many that their numbers overflow.
     side: usize,
 }
 
 impl Grid {
     fn new(op: &'static str, pictures: &Tensor, [height, width]: [usize; 2], side: usize) -> Result<Self> {
-        if side == 0 || !height.is_multiple_of(side) || !width.is_multiple_of(side) {
+        let row = side.checked_mul(side).and_then(|pixels| pixels.checked_mul(3));
+        if side == 0 || row.is_none() || !height.is_multiple_of(side) || !width.is_multiple_of(side) {
             let expected = format!("multiples of patches of {side} pixels");
             return Err(Error::shape(op, "pictures", pictures.shape(), expected));
         }

@@ -57,7 +57,9 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    for (shape, side) in [(&[1, 4, 4][..], 2), (&[1, 4, 4, 4], 2), (&[1, 5, 4, 3], 2), (&[1, 4, 4, 3], 0)] {
+    for (shape, side) in
+        [(&[1, 4, 4][..], 2), (&[1, 4, 4, 4], 2), (&[1, 5, 4, 3], 2), (&[1, 4, 4, 3], 0), (&[1, 0, 0, 3], usize::MAX)]
+    {
         let error = normalised(&bytes(shape), side, &CLIP).unwrap_err().to_string();
         assert!(error.contains("patches::normalised") && error.contains("pictures"), "{error}");
     }

@@ -3,6 +3,7 @@
 use mllm4rec_kernels::adamw::{self, Hyper, Moments};
 use mllm4rec_kernels::attention::{self, Mask, Operands, PrefixGradient};
 use mllm4rec_kernels::dropout;
+use mllm4rec_kernels::gemm::{Epilogue, PackedWeight};
 use mllm4rec_kernels::linear_cross_entropy as cross_entropy;
 use mllm4rec_kernels::nf4::{self, Rounding};
 use mllm4rec_kernels::{Result, Tensor};
@@ -70,6 +71,14 @@ pub(crate) fn all() -> Vec<Operation> {
         }),
         operation!("gemm::linear", |s| x: [s.n, s.d], weight: [s.m, s.d], bias: [s.m] => {
             Ok(vec![gemm::linear(x, weight, Some(bias))?])
+        }),
+        operation!("gemm::linear_packed", |s| x: [s.n, s.d], bias: [s.m] => {
+            let epilogue = Epilogue { bias: Some(bias), ..Epilogue::default() };
+            Ok(vec![gemm::linear_packed(x, &PackedWeight::new(&noise(&[s.m, s.d]))?, &epilogue)?])
+        }),
+        operation!("gemm::linear_packed, bfloat16", |s| x: [s.n, s.d], bias: [s.m] => {
+            let epilogue = Epilogue { bias: Some(bias), ..Epilogue::default() };
+            Ok(vec![gemm::linear_packed(x, &PackedWeight::new(&noise(&[s.m, s.d]).to_bf16())?, &epilogue)?])
         }),
         operation!("gemm::add_bias", |s| y: [s.n, s.m], bias: [s.m] => {
             gemm::add_bias(y, bias)?;
@@ -139,6 +148,10 @@ pub(crate) fn all() -> Vec<Operation> {
         }),
         operation!("attention::forward", |s| q: [s.n, 4 * s.r], k: [s.n, 2 * s.r], v: [s.n, 2 * s.r] => {
             Ok(vec![attention::forward(&Operands::new(q, k, v, Mask::Causal(&s.segments())), &s.heads())?.0])
+        }),
+        operation!("attention::forward_bf16", |s| q: [s.n, 4 * s.r], k: [s.n, 2 * s.r], v: [s.n, 2 * s.r] => {
+            let segments = s.segments();
+            Ok(vec![attention::forward_bf16(&Operands::new(q, k, v, Mask::Causal(&segments)), &s.heads())?])
         }),
         operation!("attention::backward", |s|
             d_out: [s.n, 4 * s.r], q: [s.n, 4 * s.r], k: [s.n, 2 * s.r], v: [s.n, 2 * s.r], out: [s.n, 4 * s.r] =>

@@ -9,7 +9,8 @@ use kernels::{
 
 use crate::{Result, checkpoint::TensorSource, weights};
 
-/// The floats that products are made of; everything between the products is f32.
+/// The floats that products are made of; everything between the products is f32, and so is a decoder's step over the keys
+/// and values that it has kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// 32-bit floats.
@@ -67,7 +68,7 @@ impl Linear {
             Precision::F32 => weight,
             Precision::Bf16 => weights::cast(&weight, Dtype::Bf16)?,
         };
-        Ok(Self { weight: PackedWeight::new(weight)?, bias })
+        Ok(Self { weight: PackedWeight::new(&weight)?, bias })
     }
 
     /// `x`: `[n, d_in]`, returns `[n, d_out]`.

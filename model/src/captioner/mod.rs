@@ -93,8 +93,10 @@ impl Captioner {
     pub fn check(folder: &Path) -> Result<BlipConfig> {
         let config = BlipConfig::load(folder)?;
         read_tokenizer(folder)?;
-        let embeddings = [config.decoder.vocab_size, config.decoder.hidden_size];
-        Checkpoint::open(folder)?.check(decoder::EMBEDDINGS, &embeddings)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        for (name, shape) in landmarks(&config) {
+            checkpoint.check(&name, &shape)?;
+        }
         Ok(config)
     }
 
@@ -123,6 +125,9 @@ impl Captioner {
     }
 
     /// The text of every picture, without the space around it.
+    ///
+    /// # Shapes
+    /// Those of [`Pixels`].
     ///
     /// # Errors
     /// [`Error::Input`] for pictures of another size, or if the decoder has too few positions for the caption's length.
@@ -153,7 +158,9 @@ impl Captioner {
     /// What the decoder reads of all pictures: `[pictures * queries, decoder hidden]`.
     fn prefix(&self, pixels: Pixels<'_>) -> Result<Tensor> {
         let pictures = pixels.count(self.config.vision.image_size)?;
-        let together = (ROWS_TOGETHER / self.config.vision.rows()).max(1);
+        // As few parts as may be, and all of about one size.
+        let parts = pictures.div_ceil((ROWS_TOGETHER / self.config.vision.rows()).max(1)).max(1);
+        let together = pictures.div_ceil(parts).max(1);
         let mut prefix = Vec::with_capacity(pictures * self.config.queries * self.config.decoder.hidden_size);
         for from in (0..pictures).step_by(together) {
             prefix.extend_from_slice(self.look(pixels, from..(from + together).min(pictures))?.prefix.f32()?);
@@ -182,6 +189,21 @@ impl Captioner {
         let text = self.tokenizer.decode(tokens, true).map_err(|e| Error::Tokenizer(format!("decoding: {e}")))?;
         Ok(text.trim().to_owned())
     }
+}
+
+/// Tensors that are there, in these shapes, if the networks are as deep and wide as the configuration says.
+fn landmarks(config: &BlipConfig) -> [(String, Vec<usize>); 4] {
+    let (vision, qformer, decoder) = (&config.vision, &config.qformer, &config.decoder);
+    let last = |layers: usize| layers.saturating_sub(1);
+    let encoder = format!("vision_model.encoder.layers.{}.mlp.fc1.weight", last(vision.layers));
+    let queries = format!("qformer.encoder.layer.{}.intermediate_query.dense.weight", last(qformer.layers));
+    let writer = format!("language_model.model.decoder.layers.{}.fc1.weight", last(decoder.layers));
+    [
+        (decoder::EMBEDDINGS.to_owned(), vec![decoder.vocab_size, decoder.hidden_size]),
+        (encoder, vec![vision.intermediate_size, vision.hidden_size]),
+        (queries, vec![qformer.intermediate_size, qformer.hidden_size]),
+        (writer, vec![decoder.intermediate_size, decoder.hidden_size]),
+    ]
 }
 
 fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {

@@ -57,7 +57,7 @@ impl Vision {
     fn embed(&self, patches: &Tensor) -> Result<Tensor> {
         let patches = self.patches.forward(patches)?;
         let (rows, hidden) = (self.config.rows(), self.config.hidden_size);
-        let mut x = Vec::with_capacity(self.places.len() / (rows - 1) * patches.rows());
+        let mut x = Vec::with_capacity(patches.rows() / (rows - 1) * self.places.len());
         for patches in patches.f32()?.chunks_exact((rows - 1) * hidden) {
             let (whole, places) = self.places.f32()?.split_at(hidden);
             x.extend_from_slice(whole);

@@ -28,6 +28,10 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
         || Progress { done: read.load(Ordering::Relaxed), total, unit: "pictures".to_owned(), note: String::new() };
     let rows = cx.wait_showing(take_inventory(&items, source.folder(), &fetched, &captions, told), show)??;
 
+    let pictured = |row: &&PictureRow| matches!(row.status, CaptionStatus::Ok | CaptionStatus::Placeholder);
+    if !rows.iter().any(|row| pictured(&row)) {
+        return Err(nobody(&rows, &captions));
+    }
     let mut output = Output::default();
     for status in CaptionStatus::ALL {
         let count = rows.iter().filter(|r| r.status == status).count();
@@ -38,6 +42,19 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     cx.part(&mut output, &rows, 0, 1)?;
     cx.progress(total, total, "items", || format!("{found} with a picture"));
     cx.commit(0, output)
+}
+
+/// A whole catalogue without a picture is a mistake in the job, not in the pictures.
+fn nobody(rows: &[PictureRow], captions: &Captions) -> Error {
+    let example = rows.iter().find_map(|row| Some(format!(" ({}: {})", row.item_id, row.reason.as_ref()?)));
+    let place = if captions.images.is_empty() { "by URL" } else { captions.images.as_str() };
+    let what = format!(
+        "none of the {} items has a picture, {place}{}: set captions.images to the folder that holds {{item_id}}.jpg, name the \
+         column of paths or URLs in dataset.columns.image, or set captions.from = \"none\"",
+        rows.len(),
+        example.unwrap_or_default()
+    );
+    Error::Nothing { stage: Stage::Pictures, what }
 }
 
 /// Downloads what items name by URL.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::job::reader::Section;
 
 /// Raised when the same picture and checkpoint get another caption.
-const CAPTIONER_VERSION: u32 = 1;
+const CAPTIONER_VERSION: u32 = 2;
 
 /// Where captions come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -127,7 +127,8 @@ impl Captions {
         this
     }
 
-    /// The keys that can change what is said about a picture.
+    /// The keys that can change what is said about a picture. (Under another `max_pixels` a picture may be described that was
+    /// too large: such an answer is not remembered.)
     #[must_use]
     pub fn captioner_keys(&self) -> Value {
         json!({
@@ -136,7 +137,6 @@ impl Captions {
             "precision": self.precision,
             "exif_rotation": self.exif_rotation,
             "transparency": self.transparency,
-            "max_pixels": self.max_pixels,
         })
     }
 
@@ -161,6 +161,9 @@ impl Captions {
                 "images",
                 "is missing: the folder or URL prefix of the pictures, or set fetch = true to download them",
             );
+        }
+        if let Err(e) = crate::pictures::fetch::check_hosts(&self.fetch.allow_hosts) {
+            s.report("fetch_allow_hosts", e.to_string());
         }
         let hash = |h: &String| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit());
         if let Some(wrong) = self.placeholder_sha256.iter().find(|h| !hash(h)) {

@@ -127,7 +127,7 @@ pub(super) fn failure(error: reqwest::Error) -> FetchFailure {
     // The URL stands in the record already.
     let error = error.without_url();
     if let Some(refused) = causes(&error).find_map(|cause| cause.downcast_ref::<Refused>()) {
-        return FetchReason::RefusedAddress.because(refused.to_string());
+        return FetchReason::RefusedAddress.because(format!("{refused}{}", super::target::ALLOW));
     }
     if error.is_timeout() {
         FetchReason::Timeout.because("no connection in time")

@@ -113,6 +113,14 @@ impl FetchProgress {
     }
 }
 
+/// Whether these can be hosts that may be at private addresses.
+///
+/// # Errors
+/// [`Error::AllowedHost`] naming the first that cannot.
+pub fn check_hosts(entries: &[String]) -> Result<()> {
+    target::AllowHosts::parse(entries).map(drop)
+}
+
 /// Fetches pictures into a store. Returns one record per distinct URL, in order of first appearance; a URL that fails is a
 /// record too. What earlier runs have settled is taken from the store. `told` hears of every URL that is done.
 ///

@@ -68,11 +68,14 @@ impl Target {
             Some(Host::Ipv6(v6)) => Some(IpAddr::V6(v6)),
         };
         match literal.filter(|_| !allowed).and_then(address::refusal) {
-            Some(what) => Err(FetchReason::RefusedAddress.because(format!("{} is {what}", name(&url)))),
+            Some(what) => Err(FetchReason::RefusedAddress.because(format!("{} is {what}{ALLOW}", name(&url)))),
             None => Ok(Self { url, allowed }),
         }
     }
 }
+
+/// The way out for those who mean a host of their own.
+pub(super) const ALLOW: &str = "; a host of your own can be named in captions.fetch_allow_hosts";
 
 fn name(url: &Url) -> &str {
     url.host_str().unwrap_or_default().trim_end_matches('.')
@@ -106,5 +109,6 @@ fn allowed(entry: &str) -> Option<(String, Option<u16>)> {
     let plain = http.path() == "/" && http.username().is_empty() && http.password().is_none();
     let plain = plain && http.query().is_none() && http.fragment().is_none() && !entry.is_empty();
     // A parsed URL forgets a port that is the scheme's own, so each scheme remembers what the other one forgets.
+    let plain = plain && !entry.contains(['/', '*', ' ']) && !name(&http).is_empty();
     plain.then(|| (name(&http).to_owned(), http.port().or(https.port())))
 }

@@ -53,7 +53,7 @@ fn describe(
     output.stats.notes.insert("known_pictures".to_owned(), json!(described.len()));
     output.stats.notes.insert("described_pictures".to_owned(), json!(new.len()));
     if new.is_empty() {
-        cx.progress(rows.len() as u64, rows.len() as u64, "items", || "all pictures were described before".to_owned());
+        cx.progress(rows.len() as u64, rows.len() as u64, "items", String::new);
     } else {
         described.extend(describer.describe(cx, &new)?);
     }

@@ -23,7 +23,7 @@ use crate::{Error, Result};
 
 /// Pictures that are read at a time.
 const READS: usize = 16;
-/// Files that are held at a time; more are read while these are decoded.
+/// Files that are decoded together, at least; as many wait for their turn.
 const FILES: usize = 32;
 
 /// The networks of the last lease: the next one is mostly of the same job.
@@ -101,8 +101,9 @@ impl Describer {
         std::thread::scope(|scope| {
             // The next batch is read and decoded while this one is described.
             let (source, decoders) = (&self.source, &machine.decoders);
+            let files_together = FILES.max(4 * cx.threads);
             scope.spawn(move || {
-                let mut groups = pictures.chunks(FILES).map(|pictures| read(&runtime, source, pictures));
+                let mut groups = pictures.chunks(files_together).map(|pictures| read(&runtime, source, pictures));
                 groups.try_for_each(|files| read_files.send(files))
             });
             scope.spawn(move || {
@@ -157,7 +158,9 @@ impl Machine {
                     hashes.push(sha256);
                 }
                 Some(Err(refusal)) => {
-                    let list = if refusal.may_pass() { &mut passing } else { &mut new };
+                    // Other limits, or another machine, may give another answer.
+                    let passes = refusal.may_pass() || refusal.class == Class::TooLarge;
+                    let list = if passes { &mut passing } else { &mut new };
                     list.push((sha256, refused(&refusal)));
                 }
                 None => {}
@@ -174,7 +177,12 @@ impl Machine {
 
 /// What is said of a picture that cannot be decoded.
 fn refused(refusal: &Refusal) -> Described {
-    let reason = format!("{}: {}", refusal.reason, refusal.sentence);
+    let key = match refusal.reason.as_str() {
+        "too_many_pixels" => " (captions.max_pixels)",
+        "too_many_bytes" => " (captions.max_bytes)",
+        _ => "",
+    };
+    let reason = format!("{}: {}{key}", refusal.reason, refusal.sentence);
     match refusal.class {
         Class::TooLarge => Described::TooLarge(reason),
         Class::Undecodable => Described::Undecodable(reason),
@@ -264,4 +272,31 @@ pub fn check_captioner(job: &Job) -> Result<()> {
         return Err(model::Error::Config(what).into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What is given, the errors as nothing.
+    fn gathered(size: usize, groups: Vec<Result<Vec<u32>>>, at_most: usize) -> Vec<Option<Vec<u32>>> {
+        let mut given = Vec::new();
+        batches_of(size, groups.into_iter(), |batch| {
+            given.push(batch.ok());
+            given.len() < at_most
+        });
+        given
+    }
+
+    #[test]
+    fn groups_become_batches() {
+        let groups = || vec![Ok(vec![1, 2]), Ok(vec![]), Ok(vec![3, 4, 5, 6, 7]), Ok(vec![8])];
+        let all = [vec![1, 2, 3], vec![4, 5, 6], vec![7, 8]].map(Some);
+        assert_eq!(gathered(3, groups(), 9), all);
+        assert_eq!(gathered(3, groups(), 1), all[..1]);
+        assert_eq!(gathered(3, Vec::new(), 9), []);
+        let broken = vec![Ok(vec![1, 2, 3, 4]), Err(model::Error::Input("broken".to_owned()).into()), Ok(vec![5])];
+        assert_eq!(gathered(3, broken, 9), [Some(vec![1, 2, 3]), None]);
+    }
 }

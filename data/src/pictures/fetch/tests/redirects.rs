@@ -70,7 +70,7 @@ async fn every_redirect_is_checked_before_it_is_followed() {
     assert_eq!((server.asked("/self"), server.asked("/9"), server.asked("/5")), (1, 1, 0));
     assert!(server.asked("/6") == 1 && !server.requests().iter().any(|r| r.head.contains("secret")));
     let FetchOutcome::Failed(refused) = &records[11].outcome else { panic!("{:?}", records[11]) };
-    assert_eq!(refused.detail, "after a redirect: 169.254.169.254 is a link-local address");
+    assert!(refused.detail.starts_with("after a redirect: 169.254.169.254 is a link-local address"), "{refused:?}");
 }
 
 #[tokio::test]
