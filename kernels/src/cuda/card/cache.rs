@@ -13,7 +13,7 @@ use crate::Result;
 use crate::cuda::{PRELUDE, Source};
 
 /// The code of a file for an architecture.
-pub(crate) fn code(source: &Source, arch: &str) -> Result<Vec<u8>> {
+pub(super) fn code(source: &Source, arch: &str) -> Result<Vec<u8>> {
     code_in(folder().as_deref(), source, arch)
 }
 

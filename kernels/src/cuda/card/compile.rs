@@ -10,22 +10,22 @@ use crate::{Error, Result};
 
 /// A kernel's use of registers, as the assembler reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub(crate) kernel: String,
-    pub(crate) registers: u32,
+pub(super) struct Usage {
+    pub(super) kernel: String,
+    pub(super) registers: u32,
     /// Bytes that were moved to memory for want of registers.
-    pub(crate) spilled: u32,
+    pub(super) spilled: u32,
 }
 
 /// The machine code of a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Compiled {
-    pub(crate) code: Vec<u8>,
-    pub(crate) usage: Vec<Usage>,
+pub(super) struct Compiled {
+    pub(super) code: Vec<u8>,
+    pub(super) usage: Vec<Usage>,
 }
 
 /// Compiles a file for an architecture such as `sm_90a`.
-pub(crate) fn compile(source: &Source, arch: &str) -> Result<Compiled> {
+pub(super) fn compile(source: &Source, arch: &str) -> Result<Compiled> {
     Library::Nvrtc.open().map_err(|reason| {
         let by = Library::Nvrtc.brought_by();
         Error::Device(format!("NVRTC is missing ({reason}): it comes with {by}"))

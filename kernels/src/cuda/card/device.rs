@@ -22,7 +22,7 @@ const PLAIN_SHARED: u32 = 48 * 1024;
 /// A card.
 ///
 /// Its calls come from one thread at a time; which thread that is may change.
-pub(crate) struct Card {
+pub(super) struct Card {
     context: sys::CUcontext,
     stream: sys::CUstream,
     number: sys::CUdevice,
@@ -65,7 +65,7 @@ impl fmt::Debug for Card {
 
 impl Card {
     /// Opens the card of a number.
-    pub(crate) fn open(number: usize) -> Result<Self> {
+    pub(super) fn open(number: usize) -> Result<Self> {
         for library in [Library::Driver, Library::Nvrtc] {
             library.open().map_err(|reason| {
                 Error::Device(format!(

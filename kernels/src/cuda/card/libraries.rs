@@ -11,7 +11,7 @@ use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_NOW};
 
 /// A library of CUDA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Library {
+pub(super) enum Library {
     /// The driver, which comes with the card's kernel module.
     Driver,
     /// The compiler of kernels.
@@ -24,12 +24,11 @@ pub enum Library {
 
 /// A library that was opened.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     /// What the loader was given: a path, or a bare name that it found by itself.
-    pub opened: PathBuf,
+    pub(super) opened: PathBuf,
     /// Major, minor and, where it has one, patch.
-    pub version: Option<[u32; 3]>,
-    handle: Handle,
+    pub(super) version: Option<[u32; 3]>,
 }
 
 /// What every library says of itself.
@@ -42,11 +41,10 @@ struct Facts {
 
 impl Library {
     /// All, in the order in which they are needed.
-    pub const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::CublasLt, Self::Nccl];
+    pub(super) const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::CublasLt, Self::Nccl];
 
     /// What people call it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Driver => "CUDA driver",
             Self::Nvrtc => "NVRTC",
@@ -56,8 +54,7 @@ impl Library {
     }
 
     /// Where it comes from, for whoever lacks it.
-    #[must_use]
-    pub fn brought_by(self) -> &'static str {
+    pub(super) fn brought_by(self) -> &'static str {
         self.facts().brought_by
     }
 
@@ -90,7 +87,7 @@ impl Library {
     ///
     /// # Errors
     /// What the loader says of each place that was tried.
-    pub fn open(self) -> Result<&'static Found, &'static str> {
+    pub(super) fn open(self) -> Result<&'static Found, &'static str> {
         static OPENED: [OnceLock<Result<Found, String>>; 4] = [const { OnceLock::new() }; 4];
         OPENED[self as usize].get_or_init(|| self.search()).as_ref().map_err(String::as_str)
     }
@@ -106,8 +103,8 @@ impl Library {
                     open_builtins(&path);
                 }
                 match load(&path) {
-                    Ok(handle) => return Ok(Found { version: self.version(&handle), opened: path, handle }),
-                    Err(reason) => tried.push(reason),
+                    Ok(handle) => return Ok(Found { version: self.version(&handle), opened: keep(path, handle) }),
+                    Err(reason) => tried.push(format!("{}: {reason}", path.display())),
                 }
             }
         }
@@ -142,15 +139,10 @@ impl Library {
     }
 }
 
-impl Found {
-    /// A function or another symbol.
-    ///
-    /// # Safety
-    /// The symbol is of the type `T`.
-    pub(super) unsafe fn symbol<T>(&self, name: &[u8]) -> Option<libloading::os::unix::Symbol<T>> {
-        // SAFETY: that of this function.
-        unsafe { self.handle.get(name).ok() }
-    }
+/// The library stays for the rest of the process.
+fn keep(path: PathBuf, handle: Handle) -> PathBuf {
+    std::mem::forget(handle);
+    path
 }
 
 fn load(path: &Path) -> Result<Handle, String> {
