@@ -22,7 +22,7 @@ impl Device {
             .thread_name(|i| format!("cpu-{i}"))
             .build()
             .map(|pool| Self { pool })
-            .map_err(|e| Error::Device(e.to_string()))
+            .map_err(|e| Error::Device(format!("cannot start the compute threads: {e}")))
     }
 
     /// The number of threads.

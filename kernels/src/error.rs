@@ -50,9 +50,42 @@ pub enum Error {
         /// What is wrong and what is allowed.
         what: String,
     },
-    /// The device could not be opened.
-    #[error("cannot start the compute threads: {0}")]
+    /// The device could not be opened, or failed.
+    #[error("device: {0}")]
     Device(String),
+    /// The device has not as much memory.
+    #[error("the device cannot hold {} more: {} of {} are free", Size(*asked), Size(*free), Size(*budget))]
+    Memory {
+        /// Bytes asked for.
+        asked: usize,
+        /// Bytes that nothing holds.
+        free: usize,
+        /// Bytes in all.
+        budget: usize,
+    },
+    /// A kernel could not be compiled or started, or failed.
+    #[error("{op}: kernel {kernel}: {what}")]
+    Kernel {
+        /// The operation.
+        op: &'static str,
+        /// The kernel.
+        kernel: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Bytes, written in the largest unit of which there is one.
+struct Size(usize);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.iter().find(|(bytes, _)| self.0 >= *bytes) {
+            Some((bytes, unit)) => write!(f, "{:.1} {unit}", self.0 as f64 / *bytes as f64),
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
 }
 
 impl Error {

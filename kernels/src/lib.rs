@@ -17,6 +17,9 @@
 //! (see [`gemm`]). What is not known or not there is told once on
 //! stderr and passed over.
 
+// Under construction: the product does not use it yet.
+#[cfg(test)]
+mod cuda;
 mod device;
 mod error;
 mod memory;

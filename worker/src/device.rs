@@ -27,7 +27,7 @@ impl DeviceThread {
                     command(&device);
                 }
             })
-            .map_err(|e| Error::Kernels(kernels::Error::Device(e.to_string())))?;
+            .map_err(|e| Error::Kernels(kernels::Error::Device(format!("cannot start the device thread: {e}"))))?;
         Ok(Self { commands })
     }
 

@@ -1,0 +1,164 @@
+//! The libraries of CUDA, opened when they are first needed: nothing of them is linked.
+//!
+//! They are looked for in the folders of `MLLM4REC_CUDA_LIBS` (separated by colons) and then where the system's loader looks,
+//! which reads `LD_LIBRARY_PATH`.
+
+use std::ffi::{OsStr, c_int};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_NOW};
+
+/// A library of CUDA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Library {
+    /// The driver, which comes with the card's kernel module.
+    Driver,
+    /// The compiler of kernels.
+    Nvrtc,
+    /// Dense products.
+    CublasLt,
+    /// Collectives between cards.
+    Nccl,
+}
+
+/// A library that was opened.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What the loader was given: a path, or a bare name that it found by itself.
+    pub(super) opened: PathBuf,
+    /// Major, minor and, where it has one, patch.
+    pub(super) version: Option<[u32; 3]>,
+}
+
+/// What every library says of itself.
+struct Facts {
+    /// Newest first.
+    files: &'static [&'static str],
+    version: &'static [u8],
+    brought_by: &'static str,
+}
+
+impl Library {
+    /// All, in the order in which they are needed.
+    pub(super) const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::CublasLt, Self::Nccl];
+
+    /// What people call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Driver => "CUDA driver",
+            Self::Nvrtc => "NVRTC",
+            Self::CublasLt => "cuBLASLt",
+            Self::Nccl => "NCCL",
+        }
+    }
+
+    /// Where it comes from, for whoever lacks it.
+    pub(super) fn brought_by(self) -> &'static str {
+        self.facts().brought_by
+    }
+
+    fn facts(self) -> Facts {
+        match self {
+            Self::Driver => Facts {
+                files: &["libcuda.so.1"],
+                version: b"cuDriverGetVersion",
+                brought_by: "the NVIDIA driver of the machine (in a container: the NVIDIA container toolkit)",
+            },
+            Self::Nvrtc => Facts {
+                files: &["libnvrtc.so.13", "libnvrtc.so.12"],
+                version: b"nvrtcVersion",
+                brought_by: "the package cuda-nvrtc-13-0, or nvidia-cuda-nvrtc of PyPI",
+            },
+            Self::CublasLt => Facts {
+                files: &["libcublasLt.so.13", "libcublasLt.so.12"],
+                version: b"cublasLtGetVersion",
+                brought_by: "the package libcublas-13-0, or nvidia-cublas of PyPI",
+            },
+            Self::Nccl => Facts {
+                files: &["libnccl.so.2"],
+                version: b"ncclGetVersion",
+                brought_by: "the package libnccl2, or nvidia-nccl-cu13 of PyPI; needed only for training on several cards",
+            },
+        }
+    }
+
+    /// Opens the library, once for the process.
+    ///
+    /// # Errors
+    /// What the loader says of each place that was tried.
+    pub(super) fn open(self) -> Result<&'static Found, &'static str> {
+        static OPENED: [OnceLock<Result<Found, String>>; 4] = [const { OnceLock::new() }; 4];
+        OPENED[self as usize].get_or_init(|| self.search()).as_ref().map_err(String::as_str)
+    }
+
+    fn search(self) -> Result<Found, String> {
+        let named = std::env::var_os("MLLM4REC_CUDA_LIBS").unwrap_or_default();
+        let folders: Vec<PathBuf> = std::env::split_paths(&named).filter(|folder| folder.is_absolute()).collect();
+        let mut tried = Vec::new();
+        for file in self.facts().files {
+            let paths = folders.iter().map(|folder| folder.join(file)).filter(|path| path.exists());
+            for path in paths.chain([PathBuf::from(file)]) {
+                if self == Self::Nvrtc {
+                    open_builtins(&path);
+                }
+                match load(&path) {
+                    Ok(handle) => return Ok(Found { version: self.version(&handle), opened: keep(path, handle) }),
+                    Err(reason) => tried.push(format!("{}: {reason}", path.display())),
+                }
+            }
+        }
+        Err(tried.join("; "))
+    }
+
+    fn version(self, handle: &Handle) -> Option<[u32; 3]> {
+        let name = self.facts().version;
+        let mut numbers = [0, 0];
+        // SAFETY: the functions of these names are of these types in every version of the libraries.
+        let good = unsafe {
+            match self {
+                Self::Nvrtc => {
+                    let ask = handle.get::<unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int>(name).ok()?;
+                    ask(&raw mut numbers[0], &raw mut numbers[1]) == 0
+                }
+                Self::CublasLt => {
+                    numbers[0] = c_int::try_from(handle.get::<unsafe extern "C" fn() -> usize>(name).ok()?()).ok()?;
+                    true
+                }
+                Self::Driver | Self::Nccl => {
+                    handle.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(name).ok()?(&raw mut numbers[0]) == 0
+                }
+            }
+        };
+        let [a, b] = numbers.map(|n| u32::try_from(n).unwrap_or(0));
+        good.then_some(match self {
+            Self::Driver => [a / 1000, a % 1000 / 10, 0],
+            Self::Nvrtc => [a, b, 0],
+            Self::CublasLt | Self::Nccl => [a / 10_000, a % 10_000 / 100, a % 100],
+        })
+    }
+}
+
+/// The library stays for the rest of the process.
+fn keep(path: PathBuf, handle: Handle) -> PathBuf {
+    std::mem::forget(handle);
+    path
+}
+
+fn load(path: &Path) -> Result<Handle, String> {
+    // Others find it by its name then: cudarc opens what it needs by itself.
+    // SAFETY: these libraries may be loaded at any time; they do no more than set themselves up.
+    unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| e.to_string())
+}
+
+/// NVRTC opens its library of built-in functions by a bare name, which is found if it was opened before.
+fn open_builtins(nvrtc: &Path) {
+    let Some(folder) = nvrtc.parent().filter(|folder| folder.is_absolute()) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let is_builtins = |name: &OsStr| name.to_string_lossy().starts_with("libnvrtc-builtins.so.");
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.file_name().is_some_and(is_builtins)) {
+        if let Ok(handle) = load(&path) {
+            std::mem::forget(handle);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+#![allow(clippy::unwrap_used)]
+use super::device::Card;
+use super::libraries::Library;
+use crate::cuda::{Arg, Driver, Geometry, Source};
+
+const TWICE: Source = Source {
+    name: "twice",
+    text: "extern \"C\" __global__ void twice(\n    float* x,\n    u32 n\n) {\n    u32 i = blockIdx.x * blockDim.x + threadIdx.x;\n\
+           \x20   if (i < n) x[i] *= 2.0f;\n}\n",
+};
+
+#[test]
+fn a_library_is_opened_or_its_absence_is_explained() {
+    for library in Library::ALL {
+        match library.open() {
+            Ok(found) => {
+                eprintln!("{}: {} ({:?})", library.name(), found.opened.display(), found.version);
+                assert!(found.version.is_some(), "{}", library.name());
+            }
+            Err(reason) => assert!(!reason.is_empty() && !library.brought_by().is_empty(), "{}", library.name()),
+        }
+    }
+}
+
+#[test]
+fn a_card_computes_or_its_absence_is_told() {
+    let card = match Card::open(0) {
+        Ok(card) => card,
+        Err(error) => {
+            let said = error.to_string();
+            assert!(
+                ["is missing", "there is no card", "starting CUDA"].iter().any(|words| said.contains(words)),
+                "{said}"
+            );
+            eprintln!("skipped: {said}");
+            return;
+        }
+    };
+    let values: Vec<u8> = (0..1000u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+    let [x, y] = [(); 2].map(|()| card.allocate(values.len()).unwrap());
+    card.fill(y, 0, values.len()).unwrap();
+    card.write(x, &values).unwrap();
+    let geometry = Geometry { grid: [4, 1, 1], block: [256, 1, 1], shared: 0 };
+    // SAFETY: the arguments are those of the kernel.
+    unsafe { card.launch(&TWICE, "twice", geometry, &[Arg::Address(x), Arg::U32(1000)]).unwrap() };
+    card.copy(x, y, values.len()).unwrap();
+    let mut found = vec![0; values.len()];
+    card.read(y, &mut found).unwrap();
+    let wanted: Vec<u8> = (0..1000u16).flat_map(|i| (2.0 * f32::from(i)).to_le_bytes()).collect();
+    assert_eq!(found, wanted);
+    assert!(matches!(card.allocate(1 << 50), Err(crate::Error::Memory { .. })));
+    card.free(x);
+    card.free(y);
+    card.wait().unwrap();
+}

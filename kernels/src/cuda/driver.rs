@@ -1,0 +1,112 @@
+//! What device code asks of whoever runs it.
+
+use std::fmt::Debug;
+
+use crate::Result;
+
+/// A place in the memory of a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Address(pub(crate) u64);
+
+impl Address {
+    /// The place so many bytes further.
+    pub(crate) fn offset(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// The kernels of one file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    /// The operation, for messages.
+    pub(crate) name: &'static str,
+    /// The text of `kernel.cu`, without the prelude.
+    pub(crate) text: &'static str,
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arg {
+    /// A pointer.
+    Address(Address),
+    /// `unsigned`
+    U32(u32),
+    /// `unsigned long long`
+    U64(u64),
+    /// `float`
+    F32(f32),
+}
+
+impl Arg {
+    /// The bits, the first bytes of which are those of the parameter.
+    pub(crate) fn bits(self) -> u64 {
+        match self {
+            Self::Address(Address(value)) | Self::U64(value) => value,
+            Self::U32(value) => u64::from(value),
+            Self::F32(value) => u64::from(value.to_bits()),
+        }
+    }
+}
+
+/// How many threads run a kernel, and the shared memory that a block asks for at launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Blocks: x, y and z.
+    pub(crate) grid: [u32; 3],
+    /// Threads of a block: x, y and z.
+    pub(crate) block: [u32; 3],
+    /// Bytes of `extern __shared__` memory.
+    pub(crate) shared: u32,
+}
+
+/// Runs kernels in order, on one stream.
+pub(crate) trait Driver: Debug + Send + Sync {
+    /// Memory whose content is whatever it was; aligned to 256 bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] with what was asked for and what there is.
+    fn allocate(&self, bytes: usize) -> Result<Address>;
+
+    /// Gives memory back, behind what was asked for before.
+    fn free(&self, address: Address);
+
+    /// Copies to the device.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] if the device fails.
+    fn write(&self, to: Address, from: &[u8]) -> Result<()>;
+
+    /// Waits for all that was asked for, and copies from the device.
+    ///
+    /// # Errors
+    /// As [`Driver::write`].
+    fn read(&self, from: Address, to: &mut [u8]) -> Result<()>;
+
+    /// Copies within the device; the places do not overlap.
+    ///
+    /// # Errors
+    /// As [`Driver::write`].
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()>;
+
+    /// Fills memory with a byte.
+    ///
+    /// # Errors
+    /// As [`Driver::write`].
+    fn fill(&self, to: Address, byte: u8, bytes: usize) -> Result<()>;
+
+    /// Runs a kernel of a file.
+    ///
+    /// # Safety
+    /// The arguments are those of the kernel, in their order, and what it reads and writes lies in memory of this device.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] if the file does not compile, the geometry is more than the device allows or the kernel
+    /// fails.
+    unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()>;
+
+    /// Waits for all that was asked for.
+    ///
+    /// # Errors
+    /// As [`Driver::write`].
+    fn wait(&self) -> Result<()>;
+}

@@ -1,0 +1,119 @@
+// What every kernel begins with. No header of CUDA is included: NVRTC needs no include path then, and the emulator puts
+// its own primitives in the place of those behind MLLM4REC_EMULATED.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#ifndef MLLM4REC_EMULATED
+
+#define INFINITY __int_as_float(0x7f800000)
+
+// An array of constant extents that the threads of a block share: SHARED_ARRAY(float, tile, [32][33]);
+#define SHARED_ARRAY(type, name, ...) __shared__ __align__(16) type name __VA_ARGS__
+
+// The shared memory that the launch asks for, as a pointer: SHARED_MEMORY(float, partial);
+#define SHARED_MEMORY(type, name)                               \
+    extern __shared__ __align__(128) u8 shared_memory_bytes[]; \
+    type* const name = reinterpret_cast<type*>(shared_memory_bytes)
+
+__device__ __forceinline__ u32 shared_address(const void* shared) {
+    return (u32)__cvta_generic_to_shared(shared);
+}
+
+// d += a * b on the tensor cores, by a whole warp: a is 16x16, b is 16x8, d is 16x8. With g = lane / 4 and
+// t = lane % 4, and the earlier element in the lower half of a register, a lane holds
+//   a: rows g, g + 8, g, g + 8 at columns 2t and 2t + 1, for the last two at columns 2t + 8 and 2t + 9
+//   b: column g at rows 2t and 2t + 1, then 2t + 8 and 2t + 9
+//   d: row g at columns 2t and 2t + 1, then row g + 8 at the same
+__device__ __forceinline__ void mma_bf16_16x8x16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Loads four 8x8 matrices of 16-bit elements from shared memory, by a whole warp: lane 8 i + j points at row j of
+// matrix i, aligned to 16 bytes. With g = lane / 4 and t = lane % 4, register i gets row g at columns 2t and 2t + 1.
+__device__ __forceinline__ void ldmatrix_x4(u32 (&r)[4], const void* shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(shared))
+                 : "memory");
+}
+
+// The same of the transposed matrices: register i gets rows 2t and 2t + 1 at column g.
+__device__ __forceinline__ void ldmatrix_x4_trans(u32 (&r)[4], const void* shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(shared))
+                 : "memory");
+}
+
+// Two matrices, at which lanes 0 to 15 point; what the others point at does not matter.
+__device__ __forceinline__ void ldmatrix_x2(u32 (&r)[2], const void* shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(shared_address(shared))
+                 : "memory");
+}
+
+// Begins to copy 16 bytes to shared memory, both ends aligned to 16. They are there for the thread that asked once
+// cp_async_wait returns, for others after a barrier behind that.
+__device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
+}
+
+// The same of the first `bytes` of the 16; the rest becomes zeros. For 0 bytes the source is not read.
+__device__ __forceinline__ void cp_async_16_zfill(void* shared, const void* global, u32 bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
+                 : "memory");
+}
+
+// Makes one group of the thread's copies since the last commit.
+__device__ __forceinline__ void cp_async_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until no more than the last N groups of the thread are under way.
+template <int N>
+__device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+#endif
+
+// A value of bfloat16, by its bits.
+struct bf16 {
+    u16 bits;
+};
+
+__device__ __forceinline__ float to_float(bf16 v) {
+    return __uint_as_float((u32)v.bits << 16);
+}
+
+// To the nearest, of two equally near ones to the even one; NaN stays NaN.
+__device__ __forceinline__ bf16 to_bf16(float v) {
+    u32 bits = __float_as_uint(v);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return bf16{(u16)((bits >> 16) | 0x40u)};
+    }
+    return bf16{(u16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+// The sum over the lanes of a warp, the same in every lane and in the same order.
+__device__ __forceinline__ float warp_sum(float v) {
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        v += __shfl_xor_sync(0xffffffffu, v, offset);
+    }
+    return v;
+}
+
+__device__ __forceinline__ float warp_max(float v) {
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, offset));
+    }
+    return v;
+}
