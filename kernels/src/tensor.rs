@@ -118,8 +118,13 @@ impl Tensor {
     /// As [`Tensor::dirty`], for a result whose shape is made of the shapes of several operands: of two that hold nothing
     /// it may be more than memory can address.
     pub(crate) fn result(op: &'static str, shape: &[usize]) -> Result<Self> {
+        Self::addressable(op, shape).map(Self::dirty)
+    }
+
+    /// Checks the shape of such a result.
+    pub(crate) fn addressable<'a>(op: &'static str, shape: &'a [usize]) -> Result<&'a [usize]> {
         match elements(shape) {
-            Some(_) => Ok(Self::dirty(shape)),
+            Some(_) => Ok(shape),
             None => Err(Error::shape(op, "the result", shape, "no more than memory can address")),
         }
     }
@@ -280,6 +285,11 @@ impl Tensor {
     /// The values as 32-bit floats; an error names the operation and the operand.
     pub(crate) fn expect_f32(&self, op: &'static str, what: &'static str) -> Result<&[f32]> {
         self.f32().map_err(|_| Error::Dtype { op, what, found: self.dtype(), expected: Dtype::F32 })
+    }
+
+    /// The values as bfloat16, likewise.
+    pub(crate) fn expect_bf16(&self, op: &'static str, what: &'static str) -> Result<&[bf16]> {
+        self.bf16().map_err(|_| Error::Dtype { op, what, found: self.dtype(), expected: Dtype::Bf16 })
     }
 
     fn not(&self, expected: Dtype) -> Error {

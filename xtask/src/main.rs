@@ -24,6 +24,8 @@ cargo xtask bench retriever --data FOLDER [--json] [--rounds N] [--threads 1,2] 
                              ml-latest-small/ratings.csv
 cargo xtask bench nf4 [--json] [--rounds N] [--threads 1,2]
                              four-bit weights beside bitsandbytes
+cargo xtask bench captioner [--json] [--rounds N] [--threads N]
+                             BLIP-2 beside transformers
 cargo xtask demo [ARGS]      build the program and run its demo";
 
 fn main() -> ExitCode {
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(false),
         ["check", "--full"] => check::run(true),
         ["sanitize"] => sanitize::run(),
-        ["bench", bench @ ("retriever" | "nf4"), rest @ ..] => bench::run(bench, rest),
+        ["bench", bench @ ("retriever" | "nf4" | "captioner"), rest @ ..] => bench::run(bench, rest),
         ["demo", rest @ ..] => demo(rest),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -67,25 +67,23 @@ pub fn forward(operands: &Operands<'_>, shape: &Shape) -> Result<(Tensor, Saved)
     Ok((out, Saved { log_sums, layout: checked.layout }))
 }
 
-/// As [`forward`], with queries, keys, values and weights rounded to bfloat16 for the products, which are summed in f32:
-/// about half the time where the processor has such products.
+/// As [`forward`], of queries, keys and values in bfloat16; the weights are rounded to that too. Products are summed in
+/// f32. About half the time where the processor has such products.
 ///
 /// # Shapes
-/// Those of [`forward`]; operands and result are f32.
+/// Those of [`forward`]; operands and result are bf16.
 ///
 /// # Gradient
 /// None: training keeps to [`forward`].
 ///
 /// # Errors
-/// Those of [`forward`].
+/// Those of [`forward`]; [`Error::Dtype`] unless the operands are bf16.
 ///
 /// # Source
 /// Those of [`forward`]; the places of rounding are those of FlashAttention's kernels.
 pub fn forward_bf16(operands: &Operands<'_>, shape: &Shape) -> Result<Tensor> {
     let checked = operands.check(shape)?;
-    let mut out = Tensor::zeros(operands.q.shape());
-    cpu::forward_bf16(&checked, out.f32_mut()?);
-    Ok(out)
+    Ok(Tensor::bf16_of(operands.q.shape(), |out| cpu::forward_bf16(&checked, out)))
 }
 
 /// The gradient of [`forward`]: returns `(dq, dk, dv)`, and adds that of the prefix to `d_prefix` if asked for.

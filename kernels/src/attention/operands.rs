@@ -1,5 +1,7 @@
 //! What attention is given, and the checks of it.
 
+use half::bf16;
+
 use super::{OP, layout::Layout};
 use crate::{Error, Result, Segments, Tensor};
 
@@ -35,9 +37,9 @@ pub enum Mask<'a> {
 /// Whoever rotates keys by their positions counts those of the sequences from the end of the prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefix<'a> {
-    /// `[p, kv_heads * head_dim]` f32; `p` may be zero.
+    /// `[p, kv_heads * head_dim]`; `p` may be zero.
     pub k: &'a Tensor,
-    /// `[p, kv_heads * head_dim]` f32.
+    /// `[p, kv_heads * head_dim]`.
     pub v: &'a Tensor,
 }
 
@@ -55,11 +57,11 @@ pub struct Prefix<'a> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Operands<'a> {
-    /// `[n, heads * head_dim]` f32.
+    /// `[n, heads * head_dim]`; this and all others are f32 or, for [`super::forward_bf16`], bf16.
     pub q: &'a Tensor,
-    /// `[m, kv_heads * head_dim]` f32; `m` is `n` except under [`Mask::Cross`].
+    /// `[m, kv_heads * head_dim]`; `m` is `n` except under [`Mask::Cross`].
     pub k: &'a Tensor,
-    /// `[m, kv_heads * head_dim]` f32.
+    /// `[m, kv_heads * head_dim]`.
     pub v: &'a Tensor,
     /// Which keys a row sees.
     pub mask: Mask<'a>,
@@ -67,18 +69,38 @@ pub struct Operands<'a> {
     pub prefix: Option<Prefix<'a>>,
 }
 
+/// What operands are made of.
+pub(super) trait Value: Copy {
+    /// The elements of an operand of this shape.
+    fn values<'a>(tensor: &'a Tensor, what: &'static str, shape: &[usize]) -> Result<&'a [Self]>;
+}
+
+impl Value for f32 {
+    fn values<'a>(tensor: &'a Tensor, what: &'static str, shape: &[usize]) -> Result<&'a [Self]> {
+        tensor.expect_dims(OP, what, shape)?;
+        tensor.expect_f32(OP, what)
+    }
+}
+
+impl Value for bf16 {
+    fn values<'a>(tensor: &'a Tensor, what: &'static str, shape: &[usize]) -> Result<&'a [Self]> {
+        tensor.expect_dims(OP, what, shape)?;
+        tensor.expect_bf16(OP, what)
+    }
+}
+
 /// Operands that fit together.
-pub(super) struct Checked<'a> {
+pub(super) struct Checked<'a, T = f32> {
     pub(super) layout: Layout,
-    pub(super) q: &'a [f32],
-    pub(super) keys: Source<'a>,
-    pub(super) values: Source<'a>,
+    pub(super) q: &'a [T],
+    pub(super) keys: Source<'a, T>,
+    pub(super) values: Source<'a, T>,
 }
 
 /// The keys, or the values, of all heads: rows of the prefix and rows of the sequences.
-pub(super) struct Source<'a> {
-    pub(super) prefix: &'a [f32],
-    pub(super) own: &'a [f32],
+pub(super) struct Source<'a, T = f32> {
+    pub(super) prefix: &'a [T],
+    pub(super) own: &'a [T],
 }
 
 impl<'a> Operands<'a> {
@@ -94,32 +116,31 @@ impl<'a> Operands<'a> {
         Self { prefix: Some(Prefix { k, v }), ..self }
     }
 
-    pub(super) fn check(&self, shape: &Shape) -> Result<Checked<'a>> {
+    pub(super) fn check<T: Value>(&self, shape: &Shape) -> Result<Checked<'a, T>> {
         let (query_width, key_width) = shape.widths()?;
         let (queries, keys, causal) = self.mask.segments()?;
-        self.q.expect_shape(OP, "q", &[queries.rows(), query_width])?;
-        self.k.expect_shape(OP, "k", &[keys.rows(), key_width])?;
-        self.v.expect_shape(OP, "v", &[keys.rows(), key_width])?;
+        let q = T::values(self.q, "q", &[queries.rows(), query_width])?;
+        let k = T::values(self.k, "k", &[keys.rows(), key_width])?;
+        let v = T::values(self.v, "v", &[keys.rows(), key_width])?;
         let (prefix, prefix_k, prefix_v) = match self.prefix {
             Some(prefix) => prefix.check(key_width)?,
             None => (0, &[][..], &[][..]),
         };
         Ok(Checked {
             layout: Layout { shape: *shape, queries: queries.clone(), keys: keys.clone(), causal, prefix },
-            q: self.q.expect_f32(OP, "q")?,
-            keys: Source { prefix: prefix_k, own: self.k.expect_f32(OP, "k")? },
-            values: Source { prefix: prefix_v, own: self.v.expect_f32(OP, "v")? },
+            q,
+            keys: Source { prefix: prefix_k, own: k },
+            values: Source { prefix: prefix_v, own: v },
         })
     }
 }
 
 impl<'a> Prefix<'a> {
     /// The number of rows, the keys and the values.
-    fn check(&self, width: usize) -> Result<(usize, &'a [f32], &'a [f32])> {
+    fn check<T: Value>(&self, width: usize) -> Result<(usize, &'a [T], &'a [T])> {
         let rows = self.k.rows();
-        self.k.expect_shape(OP, "prefix k", &[rows, width])?;
-        self.v.expect_shape(OP, "prefix v", &[rows, width])?;
-        Ok((rows, self.k.expect_f32(OP, "prefix k")?, self.v.expect_f32(OP, "prefix v")?))
+        let [k, v] = [(self.k, "prefix k"), (self.v, "prefix v")].map(|(t, what)| T::values(t, what, &[rows, width]));
+        Ok((rows, k?, v?))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{cell::Cell, ops::Range};
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::epilogue::Finish;
@@ -13,7 +14,7 @@ use super::micro::{self, Factor};
 pub(crate) use super::packed::{DEPTH, PANEL, Packed};
 pub(crate) use super::view::{MatMut, MatRef};
 use crate::memory::Memory;
-use crate::simd::add;
+use crate::simd::{add, round};
 
 /// Rows of one partial sum of a column sum: part of the order of summation, so it is a constant.
 const SUM_ROWS: usize = 128;
@@ -80,6 +81,26 @@ pub(super) fn sgemm_packed_then<T: Factor>(a: MatRef<T>, b: &Packed<T>, onto: On
     multiply_parts(1.0, a, b, 0, onto, c, finish);
 }
 
+/// As [`sgemm_packed_then`], with a result that is rounded while it is in the cache.
+pub(super) fn sgemm_packed_rounded<T: Factor>(
+    a: MatRef<T>,
+    b: &Packed<T>,
+    onto: Onto,
+    c: MatMut<bf16>,
+    finish: Finish,
+) {
+    assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "matrix shapes do not fit");
+    for_parts(a.rows, b.panels(), c, |row, panels, mut c| {
+        let col = panels.start * PANEL;
+        let mut wide = Memory::dirty(c.rows * c.cols);
+        let mut part = MatMut::new(&mut wide, c.rows, c.cols);
+        let onto = onto.columns(col..col + c.cols);
+        micro::multiply(1.0, a.rows(row..row + c.rows), b, panels, onto, part.sub(0..c.rows, 0..c.cols));
+        finish.apply(row, col, &mut part);
+        (0..c.rows).for_each(|i| round(part.row_mut(i), c.row_mut(i)));
+    });
+}
+
 /// The columns of a result from `first` on, in parts that the threads share.
 fn multiply_parts<T: Factor>(
     alpha: f32,
@@ -90,18 +111,23 @@ fn multiply_parts<T: Factor>(
     c: MatMut,
     finish: Finish,
 ) {
-    let rows = a.rows;
-    let (height, width) = partition(rows, packed.panels());
-    let bands = (0..rows).step_by(height).map(|r| r..(r + height).min(rows));
-    let across = packed.panels().div_ceil(width);
-    c.tiles(bands, width * PANEL).into_par_iter().enumerate().for_each(|(i, mut c)| {
-        let (row, panel) = (i / across * height, i % across * width);
-        let panels = panel..(panel + width).min(packed.panels());
-        let col = first + panel * PANEL;
+    for_parts(a.rows, packed.panels(), c, |row, panels, mut c| {
+        let col = first + panels.start * PANEL;
         let (rows, cols) = (c.rows, c.cols);
         let onto = onto.columns(col..col + cols);
         micro::multiply(alpha, a.rows(row..row + rows), packed, panels, onto, c.sub(0..rows, 0..cols));
         finish.apply(row, col, &mut c);
+    });
+}
+
+/// Cuts a result into parts that the threads share: `run` is given the first row, the panels, and their place.
+fn for_parts<T: Send>(rows: usize, panels: usize, c: MatMut<T>, run: impl Fn(usize, Range<usize>, MatMut<T>) + Sync) {
+    let (height, width) = partition(rows, panels);
+    let bands = (0..rows).step_by(height.max(1)).map(|r| r..(r + height).min(rows));
+    let across = panels.div_ceil(width);
+    c.tiles(bands, width * PANEL).into_par_iter().enumerate().for_each(|(i, c)| {
+        let (row, panel) = (i / across * height, i % across * width);
+        run(row, panel..(panel + width).min(panels), c);
     });
 }
 
@@ -111,7 +137,7 @@ fn partition(rows: usize, panels: usize) -> (usize, usize) {
     let wanted = 4 * rayon::current_num_threads();
     let few = rows <= MOST_ROWS && panels >= LEAST_PANELS * wanted;
     let height = if few { rows } else { rows.div_ceil(wanted) }.next_multiple_of(ROWS).min(MOST_ROWS);
-    let bands = rows.div_ceil(height);
+    let bands = rows.div_ceil(height.max(1));
     (height, (panels * bands).div_ceil(wanted).clamp(LEAST_PANELS, panels.max(LEAST_PANELS)))
 }
 

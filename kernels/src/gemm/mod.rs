@@ -25,7 +25,7 @@ use bf16::Rows;
 use cpu::{MatMut, MatRef, Onto, Packed};
 use epilogue::Finish;
 pub use epilogue::{Activation, Epilogue};
-use pairs::{Pair, PairRows};
+use pairs::{Pair, PairRows, PairsOf};
 
 /// Applies a linear layer: `y = x · Wᵀ + b`.
 ///
@@ -139,35 +139,76 @@ impl PackedWeight {
 /// [`linear_then`] with a weight that is laid out already: for f32 the same bits, for bfloat16 sums in another order.
 ///
 /// # Shapes
-/// - `x`: `[n, d_in]` f32, any number of leading dimensions; beside a weight in bfloat16 its values are rounded to that
+/// - `x`: `[n, d_in]` f32, any number of leading dimensions; beside a weight in bfloat16 its values are rounded to that,
+///   unless they are bfloat16 already
 /// - returns `[n, d_out]` f32
 ///
 /// # Gradient
 /// None, as of [`linear_then`].
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `x` is f32.
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] for other dtypes.
 pub fn linear_packed(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     const OP: &str = "gemm::linear_packed";
-    let (n, [d_out, d_in]) = (x.rows(), weight.shape());
-    if x.cols() != d_in {
-        return Err(Error::shape(OP, "x", x.shape(), format!("[n, {d_in}]")));
-    }
-    x.expect_f32(OP, "x")?;
-    let mut y = Tensor::result(OP, &[n, d_out])?;
-    let bias = epilogue.bias.map(|bias| bias.expect_shape(OP, "bias", &[d_out]).and_then(|()| bias.f32()));
-    let bias = bias.transpose()?;
-    let finish = Finish::new(OP, epilogue, [n, d_out])?;
+    let (shape @ [n, d_out], onto, finish) = check_packed(OP, x, weight, epilogue)?;
+    let mut y = Tensor::result(OP, &shape)?;
     let c = MatMut::new(y.f32_mut()?, n, d_out);
-    let onto = bias.map_or(Onto::Nothing, Onto::Bias);
     match &weight.layout {
-        Layout::F32(packed) => cpu::sgemm_packed_then(MatRef::new(x.f32()?, n, d_in), packed, onto, c, finish),
-        Layout::Bf16(packed) => {
-            let x = PairRows::rounded(x.f32()?, [n, d_in]);
-            cpu::sgemm_packed_then(x.view(), packed, onto, c, finish);
+        Layout::F32(packed) => {
+            let x = MatRef::new(x.expect_f32(OP, "x")?, n, weight.d_in);
+            cpu::sgemm_packed_then(x, packed, onto, c, finish);
         }
+        Layout::Bf16(packed) => cpu::sgemm_packed_then(PairsOf::new(OP, x)?.view(), packed, onto, c, finish),
     }
     Ok(y)
+}
+
+/// [`linear_packed`] with a result that is rounded to bfloat16 while it is in the cache: for what is only read by products
+/// of bfloat16, which would round it themselves.
+///
+/// # Shapes
+/// - `x`: as there
+/// - returns `[n, d_out]` bf16
+///
+/// # Gradient
+/// None, as of [`linear_then`].
+///
+/// # Errors
+/// As [`linear_packed`].
+pub fn linear_packed_rounded(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>) -> Result<Tensor> {
+    const OP: &str = "gemm::linear_packed_rounded";
+    let (shape @ [n, d_out], onto, finish) = check_packed(OP, x, weight, epilogue)?;
+    let fits = Tensor::addressable(OP, &shape)?;
+    match &weight.layout {
+        Layout::F32(packed) => {
+            let x = MatRef::new(x.expect_f32(OP, "x")?, n, weight.d_in);
+            Ok(Tensor::bf16_of(fits, |y| {
+                cpu::sgemm_packed_rounded(x, packed, onto, MatMut::new(y, n, d_out), finish);
+            }))
+        }
+        Layout::Bf16(packed) => {
+            let x = PairsOf::new(OP, x)?;
+            Ok(Tensor::bf16_of(fits, |y| {
+                cpu::sgemm_packed_rounded(x.view(), packed, onto, MatMut::new(y, n, d_out), finish);
+            }))
+        }
+    }
+}
+
+/// The shape of a product with a packed weight, what it begins with and what follows it.
+fn check_packed<'a>(
+    op: &'static str,
+    x: &Tensor,
+    weight: &PackedWeight,
+    epilogue: &Epilogue<'a>,
+) -> Result<([usize; 2], Onto<'a>, Finish<'a>)> {
+    let (n, [d_out, d_in]) = (x.rows(), weight.shape());
+    if x.cols() != d_in {
+        return Err(Error::shape(op, "x", x.shape(), format!("[n, {d_in}]")));
+    }
+    let bias = epilogue.bias.map(|bias| bias.expect_shape(op, "bias", &[d_out]).and_then(|()| bias.f32()));
+    let onto = bias.transpose()?.map_or(Onto::Nothing, Onto::Bias);
+    Ok(([n, d_out], onto, Finish::new(op, epilogue, [n, d_out])?))
 }
 
 /// Adds a bias to every row of `y`.

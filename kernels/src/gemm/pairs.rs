@@ -16,7 +16,8 @@ use super::packed::{PANEL, Packed};
 use super::vector::{Factors, Portable};
 use super::view::{MatMut, MatRef};
 use crate::memory::{Element, Memory, Shelf, shelves};
-use crate::simd::{self, lanes, vectorised};
+use crate::simd::{self, vectorised};
+use crate::{Dtype, Result, Tensor};
 
 /// Values that a task copies or rounds.
 const BAND: usize = 1 << 16;
@@ -52,37 +53,36 @@ impl PairRows {
             let band = BAND.div_ceil(d);
             let into = pairs.par_chunks_mut(band * cols);
             into.zip(values.par_chunks(band * d)).for_each(|(into, rows)| {
-                for (into, row) in into.chunks_exact_mut(cols).zip(rows.chunks_exact(d)) {
-                    let (values, beyond) = into.as_flattened_mut().split_at_mut(d);
-                    fill(row, values);
-                    beyond.fill(bf16::ZERO);
-                }
+                let rows = into.chunks_exact_mut(cols).zip(rows.chunks_exact(d));
+                rows.for_each(|(into, row)| fill_row(row, into, &fill));
             });
         }
         Self { pairs, rows, cols }
     }
 
-    /// Rounds the rows of a matrix, on the current thread and in the same memory.
-    pub(crate) fn round(&mut self, from: MatRef) -> MatRef<'_, Pair> {
+    /// Lays the rows of a matrix together, on the current thread and in the same memory.
+    pub(crate) fn copy(&mut self, from: MatRef<bf16>) -> MatRef<'_, Pair> {
+        self.fill(from, |row, into| into.copy_from_slice(row))
+    }
+
+    /// Makes the rows of values of another matrix, one after the other.
+    pub(crate) fn fill<T>(&mut self, from: MatRef<T>, mut fill: impl FnMut(&[T], &mut [bf16])) -> MatRef<'_, Pair> {
         self.resize(from.rows, from.cols.div_ceil(2));
         for (row, into) in self.pairs.chunks_exact_mut(self.cols.max(1)).enumerate() {
-            let (values, beyond) = into.as_flattened_mut().split_at_mut(from.cols);
-            simd::round(from.row(row), values);
-            beyond.fill(bf16::ZERO);
+            fill_row(from.row(row), into, &mut fill);
         }
         self.view()
     }
 
-    /// Rounds a matrix to pairs of neighbours in a column, `[rows / 2, cols]`, on the current thread and in the same
-    /// memory.
-    pub(crate) fn round_columns(&mut self, from: MatRef) -> MatRef<'_, Pair> {
+    /// Makes pairs of neighbours in a column, `[rows / 2, cols]`, on the current thread and in the same memory.
+    pub(crate) fn copy_columns(&mut self, from: MatRef<bf16>) -> MatRef<'_, Pair> {
         self.resize(from.rows.div_ceil(2), from.cols);
         for (pair, into) in self.pairs.chunks_exact_mut(self.cols.max(1)).enumerate() {
             let first = from.row(2 * pair);
             if 2 * pair + 1 < from.rows {
                 interleave(first, from.row(2 * pair + 1), into);
             } else {
-                interleave_with_zeros(first, into);
+                into.iter_mut().zip(first).for_each(|(pair, &a)| *pair = [a, bf16::ZERO]);
             }
         }
         self.view()
@@ -98,16 +98,42 @@ impl PairRows {
     }
 }
 
+/// Makes a row of pairs; where there are not as many values, the last one holds a zero.
+fn fill_row<T>(row: &[T], into: &mut [Pair], mut fill: impl FnMut(&[T], &mut [bf16])) {
+    let (values, beyond) = into.as_flattened_mut().split_at_mut(row.len());
+    fill(row, values);
+    beyond.fill(bf16::ZERO);
+}
+
 vectorised! {
-    fn interleave(first: &[f32], second: &[f32], pairs: &mut [Pair]) {
+    fn interleave(first: &[bf16], second: &[bf16], pairs: &mut [Pair]) {
         for (pair, (&a, &b)) in pairs.iter_mut().zip(first.iter().zip(second)) {
-            *pair = [bf16::from_bits(lanes::bf16_bits(a)), bf16::from_bits(lanes::bf16_bits(b))];
+            *pair = [a, b];
         }
     }
+}
 
-    fn interleave_with_zeros(first: &[f32], pairs: &mut [Pair]) {
-        for (pair, &a) in pairs.iter_mut().zip(first) {
-            *pair = [bf16::from_bits(lanes::bf16_bits(a)), bf16::ZERO];
+/// The rows of a tensor as pairs: its own memory, or pairs made of its values.
+pub(super) enum PairsOf<'a> {
+    Held(MatRef<'a, Pair>),
+    Made(PairRows),
+}
+
+impl<'a> PairsOf<'a> {
+    /// The rows of `x`, bf16 or f32, which is rounded.
+    pub(super) fn new(op: &'static str, x: &'a Tensor) -> Result<Self> {
+        let (rows, d) = (x.rows(), x.cols());
+        Ok(match x.dtype() {
+            Dtype::Bf16 if d.is_multiple_of(2) => Self::Held(MatRef::new(x.bf16()?.as_chunks().0, rows, d / 2)),
+            Dtype::Bf16 => Self::Made(PairRows::copied(x.bf16()?, [rows, d])),
+            _ => Self::Made(PairRows::rounded(x.expect_f32(op, "x")?, [rows, d])),
+        })
+    }
+
+    pub(super) fn view(&self) -> MatRef<'_, Pair> {
+        match self {
+            Self::Held(pairs) => *pairs,
+            Self::Made(rows) => rows.view(),
         }
     }
 }

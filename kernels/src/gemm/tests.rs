@@ -207,8 +207,12 @@ fn an_epilogue_gives_the_bits_of_the_operations_one_by_one() {
             let [wide, packed] = [&w, &w.to_bf16()].map(|w| PackedWeight::new(w).unwrap());
             assert_eq!(linear_packed(&x, &wide, &epilogue).unwrap(), wanted);
             let plain = linear_packed(&x, &packed, &Epilogue { bias: Some(&bias), ..Epilogue::default() }).unwrap();
-            let packed = linear_packed(&x, &packed, &epilogue).unwrap();
+            let (narrow_x, rounded) = (x.to_bf16(), linear_packed_rounded(&x, &packed, &epilogue).unwrap());
+            assert_eq!(linear_packed_rounded(&x, &wide, &epilogue).unwrap(), wanted.to_bf16());
+            assert_eq!(linear_packed_rounded(&narrow_x, &packed, &epilogue).unwrap(), rounded);
+            let packed = linear_packed(&narrow_x, &packed, &epilogue).unwrap();
             assert_eq!(packed, one_by_one(plain, activation, &residual));
+            assert_eq!(packed.to_bf16(), rounded);
             let narrow = linear_then(&x.to_bf16(), &w.to_bf16(), &epilogue).unwrap().to_f32();
             let wanted: Vec<f64> = wanted.f32().unwrap().iter().map(|&v| f64::from(v)).collect();
             assert!(largest_error(&narrow, &wanted) < 0.05, "{n} x {d_in} x {d_out} {activation:?}");

@@ -70,22 +70,22 @@ impl<'a, T> MatRef<'a, T> {
 /// A view of a matrix to be written, with contiguous rows.
 ///
 /// It holds a pointer and not a slice, so that disjoint parts with interleaved rows can be written by several threads.
-pub(crate) struct MatMut<'a> {
-    pub(super) data: *mut f32,
+pub(crate) struct MatMut<'a, T = f32> {
+    pub(super) data: *mut T,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) row_stride: usize,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a view has the elements of its rows for itself, as a mutable slice would; floats may go to another thread.
-unsafe impl Send for MatMut<'_> {}
+// SAFETY: a view has the elements of its rows for itself, as a mutable slice would.
+unsafe impl<T: Send> Send for MatMut<'_, T> {}
 // SAFETY: nothing can be written through a shared reference to a view except by `part`, whose callers vouch for it.
-unsafe impl Sync for MatMut<'_> {}
+unsafe impl<T: Sync> Sync for MatMut<'_, T> {}
 
-impl<'a> MatMut<'a> {
+impl<'a, T> MatMut<'a, T> {
     /// A row-major matrix.
-    pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols)
     }
 
@@ -93,7 +93,7 @@ impl<'a> MatMut<'a> {
     ///
     /// # Panics
     /// If the view reaches beyond the data or rows overlap: a mistake of the caller.
-    pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+    pub(crate) fn strided(data: &'a mut [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || (rows - 1) * row_stride + cols <= data.len(), "matrix view is larger than its data");
         assert!(cols <= row_stride || rows <= 1, "rows of a matrix view overlap");
         Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrow: PhantomData }
@@ -103,7 +103,7 @@ impl<'a> MatMut<'a> {
     ///
     /// # Safety
     /// The rectangle lies inside of the matrix, and while it lives no other view touches its elements.
-    pub(super) unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'a> {
+    pub(super) unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'a, T> {
         // An empty part may begin behind the last element, so no pointer to its start is made.
         let start = if rows.is_empty() || cols.is_empty() { 0 } else { rows.start * self.row_stride + cols.start };
         // SAFETY: the caller vouches that the start lies inside of the matrix.
@@ -115,7 +115,7 @@ impl<'a> MatMut<'a> {
     ///
     /// # Panics
     /// If the rectangle reaches beyond the matrix: a mistake of the caller.
-    pub(crate) fn sub(&mut self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'_> {
+    pub(crate) fn sub(&mut self, rows: Range<usize>, cols: Range<usize>) -> MatMut<'_, T> {
         self.check(&rows, &cols);
         // SAFETY: the rectangle was checked, and `self` is borrowed mutably while it lives.
         unsafe { self.part(rows, cols) }
@@ -126,7 +126,7 @@ impl<'a> MatMut<'a> {
     ///
     /// # Panics
     /// If the ranges do not ascend without overlap inside of the matrix, or the width is zero: a mistake of the caller.
-    pub(crate) fn tiles(self, rows: impl IntoIterator<Item = Range<usize>>, width: usize) -> Vec<MatMut<'a>> {
+    pub(crate) fn tiles(self, rows: impl IntoIterator<Item = Range<usize>>, width: usize) -> Vec<MatMut<'a, T>> {
         let mut tiles = Vec::new();
         let mut end = 0;
         for rows in rows {
@@ -162,12 +162,14 @@ impl<'a> MatMut<'a> {
     ///
     /// # Panics
     /// If there is no such row: a mistake of the caller.
-    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f32] {
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "a matrix view has {} rows, not a row {row}", self.rows);
         // SAFETY: the row lies inside of the view, which is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride), self.cols) }
     }
+}
 
+impl MatMut<'_> {
     /// What an empty product makes of the matrix.
     pub(super) fn fill(&mut self, onto: Onto) {
         for row in 0..self.rows {

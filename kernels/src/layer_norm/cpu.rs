@@ -1,5 +1,6 @@
 //! Rows in blocks of a fixed size, one task each; the blocks' parts of the weight gradient are added in order.
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::Saved;
@@ -16,6 +17,16 @@ pub(super) fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], 
     let means = saved.mean.par_chunks_mut(ROWS).zip(saved.inverse_deviation.par_chunks_mut(ROWS));
     let blocks = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
     blocks.zip(means).for_each(|((y, x), (mean, inverse))| forward_block(x, w, b, eps, y, mean, inverse));
+}
+
+/// The same, rounded to bfloat16 while a row is in the cache.
+pub(super) fn forward_rounded(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [bf16]) {
+    let d = w.len();
+    if d == 0 {
+        return;
+    }
+    let blocks = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
+    blocks.for_each_init(|| vec![0.0; d], |row, (y, x)| forward_rounded_block(x, w, b, eps, y, row));
 }
 
 /// The operands of the backward pass.
@@ -47,6 +58,21 @@ pub(super) fn backward(rows: &Rows<'_>, dx: &mut [f32], dw: &mut [f32], db: &mut
     }
 }
 
+/// Normalises one row; returns its mean and one over its standard deviation.
+#[inline(always)]
+fn normalise(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) -> [f32; 2] {
+    let d = w.len() as f32;
+    let mean = lanes::sum(x) / d;
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = x - mean;
+    }
+    let inverse = 1.0 / (lanes::dot(y, y) / d + eps).sqrt();
+    for ((y, &w), &b) in y.iter_mut().zip(w).zip(b) {
+        *y = (*y * inverse).mul_add(w, b);
+    }
+    [mean, inverse]
+}
+
 vectorised! {
     fn forward_block(
         x: &[f32],
@@ -60,13 +86,15 @@ vectorised! {
         let d = w.len();
         let rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d));
         for ((x, y), (mean, inverse)) in rows.zip(mean.iter_mut().zip(inverse.iter_mut())) {
-            *mean = lanes::sum(x) / d as f32;
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = x - *mean;
-            }
-            *inverse = 1.0 / (lanes::dot(y, y) / d as f32 + eps).sqrt();
-            for ((y, &w), &b) in y.iter_mut().zip(w).zip(b) {
-                *y = (*y * *inverse).mul_add(w, b);
+            [*mean, *inverse] = normalise(x, w, b, eps, y);
+        }
+    }
+
+    fn forward_rounded_block(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [bf16], row: &mut [f32]) {
+        for (x, y) in x.chunks_exact(row.len()).zip(y.chunks_exact_mut(row.len())) {
+            normalise(x, w, b, eps, row);
+            for (y, &wide) in y.iter_mut().zip(&*row) {
+                *y = bf16::from_bits(lanes::bf16_bits(wide));
             }
         }
     }

@@ -47,6 +47,26 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(
     Ok((y, saved))
 }
 
+/// [`forward`] with a result that is rounded to bfloat16: for what only products of bfloat16 read.
+///
+/// # Shapes
+/// - `x`, `weight`, `bias`: as there
+/// - returns `[n, D]` bf16
+///
+/// # Gradient
+/// None: training keeps to [`forward`].
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_rounded(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
+    const OP: &str = "layer_norm::forward_rounded";
+    x.expect_f32(OP, "x")?;
+    weight.expect_shape(OP, "weight", &[x.cols()])?;
+    bias.expect_shape(OP, "bias", &[x.cols()])?;
+    let (x_values, w, b) = (x.f32()?, weight.f32()?, bias.f32()?);
+    Ok(Tensor::bf16_of(x.shape(), |y| cpu::forward_rounded(x_values, w, b, eps, y)))
+}
+
 /// The gradient of [`forward`]: returns `dx`, adds to `d_weight` and `d_bias`.
 ///
 /// # Shapes

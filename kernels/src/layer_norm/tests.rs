@@ -18,6 +18,7 @@ fn agrees_with_the_reference_on_awkward_shapes() {
         let (y, _) = forward(&x, &w, &b, 1e-5).unwrap();
         let wanted = reference::forward(x.f32().unwrap(), w.f32().unwrap(), b.f32().unwrap(), 1e-5);
         assert!(largest_error(y.f32().unwrap(), &wanted) < 5e-6, "{n} x {d}");
+        assert_eq!(forward_rounded(&x, &w, &b, 1e-5).unwrap(), y.to_bf16(), "{n} x {d}");
     }
 }
 

@@ -32,6 +32,42 @@ pub(crate) fn sum(values: &[f32]) -> f32 {
     sum_tree(lanes)
 }
 
+/// The sum of what `f` gives for the elements of two slices of one length, of which it may change the second.
+#[inline(always)]
+pub(crate) fn sum_of<T>(values: &[f32], others: &mut [T], f: impl Fn(f32, &mut T) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, tail) = values.as_chunks::<LANES>();
+    let (other_chunks, other_tail) = others.as_chunks_mut::<LANES>();
+    for (chunk, others) in chunks.iter().zip(other_chunks) {
+        for i in 0..LANES {
+            lanes[i] += f(chunk[i], &mut others[i]);
+        }
+    }
+    for ((lane, &v), other) in lanes.iter_mut().zip(tail).zip(other_tail) {
+        *lane += f(v, other);
+    }
+    sum_tree(lanes)
+}
+
+/// A number of a type that 32-bit floats hold exactly.
+pub(crate) trait Widen: Copy {
+    fn widen(self) -> f32;
+}
+
+impl Widen for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Widen for half::bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
 /// The largest value of a slice, minus infinity for an empty one; values that are not numbers are passed over.
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
@@ -47,18 +83,18 @@ pub(crate) fn max(values: &[f32]) -> f32 {
 
 /// The sum of `a[i] * b[i]` over the common length.
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot<T: Widen>(a: &[f32], b: &[T]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let common = a.len().min(b.len());
     let (a_chunks, a_tail) = a[..common].as_chunks::<LANES>();
     let (b_chunks, b_tail) = b[..common].as_chunks::<LANES>();
     for (x, y) in a_chunks.iter().zip(b_chunks) {
         for i in 0..LANES {
-            lanes[i] = x[i].mul_add(y[i], lanes[i]);
+            lanes[i] = x[i].mul_add(y[i].widen(), lanes[i]);
         }
     }
     for ((lane, x), y) in lanes.iter_mut().zip(a_tail).zip(b_tail) {
-        *lane = x.mul_add(*y, *lane);
+        *lane = x.mul_add(y.widen(), *lane);
     }
     sum_tree(lanes)
 }

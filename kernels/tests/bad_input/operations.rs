@@ -6,7 +6,7 @@ use mllm4rec_kernels::dropout;
 use mllm4rec_kernels::gemm::{Epilogue, PackedWeight};
 use mllm4rec_kernels::linear_cross_entropy as cross_entropy;
 use mllm4rec_kernels::nf4::{self, Rounding};
-use mllm4rec_kernels::{Result, Tensor};
+use mllm4rec_kernels::{Dtype, Result, Tensor};
 use mllm4rec_kernels::{
     embedding, gelu, gemm, grad_norm, layer_norm, lora, lru_scan, patches, rms_norm, rope, swiglu, top_k,
 };
@@ -40,6 +40,11 @@ impl Operation {
         operands[operand] = replaced;
         (self.call)(sizes, &mut operands)
     }
+}
+
+/// Floats as an operation of bfloat16 takes them; what is of another type stays so.
+fn narrow(tensor: &mut Tensor) -> Tensor {
+    if tensor.dtype() == Dtype::F32 { tensor.to_bf16() } else { tensor.clone() }
 }
 
 /// An operation as `name, |sizes| operand: [shape], … => call`, where the operands are `&mut Tensor`.
@@ -80,6 +85,10 @@ pub(crate) fn all() -> Vec<Operation> {
             let epilogue = Epilogue { bias: Some(bias), ..Epilogue::default() };
             Ok(vec![gemm::linear_packed(x, &PackedWeight::new(&noise(&[s.m, s.d]).to_bf16())?, &epilogue)?])
         }),
+        operation!("gemm::linear_packed_rounded", |s| x: [s.n, s.d], bias: [s.m] => {
+            let epilogue = Epilogue { bias: Some(bias), ..Epilogue::default() };
+            Ok(vec![gemm::linear_packed_rounded(x, &PackedWeight::new(&noise(&[s.m, s.d]))?, &epilogue)?])
+        }),
         operation!("gemm::add_bias", |s| y: [s.n, s.m], bias: [s.m] => {
             gemm::add_bias(y, bias)?;
             Ok(vec![y.clone()])
@@ -111,6 +120,9 @@ pub(crate) fn all() -> Vec<Operation> {
         }),
         operation!("layer_norm::forward", |s| x: [s.n, s.d], weight: [s.d], bias: [s.d] => {
             Ok(vec![layer_norm::forward(x, weight, bias, 1e-5)?.0])
+        }),
+        operation!("layer_norm::forward_rounded", |s| x: [s.n, s.d], weight: [s.d], bias: [s.d] => {
+            Ok(vec![layer_norm::forward_rounded(x, weight, bias, 1e-5)?])
         }),
         operation!("layer_norm::backward", |s|
             dy: [s.n, s.d], x: [s.n, s.d], weight: [s.d], d_weight: [s.d], d_bias: [s.d] =>
@@ -150,8 +162,8 @@ pub(crate) fn all() -> Vec<Operation> {
             Ok(vec![attention::forward(&Operands::new(q, k, v, Mask::Causal(&s.segments())), &s.heads())?.0])
         }),
         operation!("attention::forward_bf16", |s| q: [s.n, 4 * s.r], k: [s.n, 2 * s.r], v: [s.n, 2 * s.r] => {
-            let segments = s.segments();
-            Ok(vec![attention::forward_bf16(&Operands::new(q, k, v, Mask::Causal(&segments)), &s.heads())?])
+            let (segments, [q, k, v]) = (s.segments(), [q, k, v].map(narrow));
+            Ok(vec![attention::forward_bf16(&Operands::new(&q, &k, &v, Mask::Causal(&segments)), &s.heads())?])
         }),
         operation!("attention::backward", |s|
             d_out: [s.n, 4 * s.r], q: [s.n, 4 * s.r], k: [s.n, 2 * s.r], v: [s.n, 2 * s.r], out: [s.n, 4 * s.r] =>

@@ -20,16 +20,17 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Queries, keys and values of rows `[n, hidden]`.
+    /// Queries, keys and values of rows `[n, hidden]`, as operands.
     pub(super) fn look(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        let normed = self.before_attention.forward(x)?;
-        Ok([self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?])
+        let normed = self.before_attention.operand(x)?;
+        let of = |layer: &Linear| layer.operand(&normed, Activation::None);
+        Ok([of(&self.query)?, of(&self.key)?, of(&self.value)?])
     }
 
     /// What follows attention, which gave `seen`.
     pub(super) fn rest(&self, seen: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let x = self.out.then(seen, Activation::None, Some(x))?;
-        let inner = self.up.then(&self.before_mlp.forward(&x)?, self.activation, None)?;
-        self.down.then(&inner, Activation::None, Some(&x))
+        let x = self.out.onto(x, seen)?;
+        let inner = self.up.operand(&self.before_mlp.operand(&x)?, self.activation)?;
+        self.down.onto(&x, &inner)
     }
 }

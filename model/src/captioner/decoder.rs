@@ -116,7 +116,7 @@ impl Decoder {
         let mut caches = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             let [q, k, v] = layer.look(&x)?;
-            let mut cache = Cache::new(texts, rows + room, &self.shape)?;
+            let mut cache = Cache::new(texts, rows + room, &self.shape, self.precision.dtype())?;
             cache.append(&k, &v)?;
             caches.push(cache);
             let operands = Operands::new(&q, &k, &v, Mask::Causal(&segments));
@@ -142,7 +142,7 @@ impl Decoder {
     }
 
     fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        self.head.forward(&self.norm.forward(x)?)
+        self.head.forward(&self.norm.operand(x)?)
     }
 
     /// Adds to every `len` rows what says that they stand at `from` and behind.

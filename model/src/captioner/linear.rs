@@ -9,8 +9,8 @@ use kernels::{
 
 use crate::{Result, checkpoint::TensorSource, weights};
 
-/// The floats that products are made of; everything between the products is f32, and so is a decoder's step over the keys
-/// and values that it has kept.
+/// The floats that products are made of. What they are summed in, norms, and what goes around the layers are f32; what
+/// only a product reads is rounded as soon as it is there, the keys and values that a decoder keeps included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// 32-bit floats.
@@ -21,6 +21,13 @@ pub enum Precision {
 }
 
 impl Precision {
+    pub(super) fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
+
     /// Attention with products of these floats.
     pub(super) fn attention(self, operands: &Operands<'_>, shape: &Shape) -> Result<Tensor> {
         Ok(match self {
@@ -51,7 +58,7 @@ impl Loader<'_> {
     /// `name.weight` and `name.bias`.
     pub(super) fn norm(&self, name: &str, width: usize, eps: f32) -> Result<Norm> {
         let part = |part: &str| self.source.shaped(&format!("{name}.{part}"), &[width]);
-        Ok(Norm { weight: part("weight")?, bias: part("bias")?, eps })
+        Ok(Norm { weight: part("weight")?, bias: part("bias")?, eps, precision: self.precision })
     }
 }
 
@@ -60,6 +67,7 @@ impl Loader<'_> {
 pub(super) struct Linear {
     weight: PackedWeight,
     bias: Option<Tensor>,
+    precision: Precision,
 }
 
 impl Linear {
@@ -68,17 +76,30 @@ impl Linear {
             Precision::F32 => weight,
             Precision::Bf16 => weights::cast(&weight, Dtype::Bf16)?,
         };
-        Ok(Self { weight: PackedWeight::new(&weight)?, bias })
+        Ok(Self { weight: PackedWeight::new(&weight)?, bias, precision })
     }
 
-    /// `x`: `[n, d_in]`, returns `[n, d_out]`.
+    /// `x · Wᵀ + b` of `x`: `[n, d_in]`, f32 or an operand; returns `[n, d_out]` f32.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.then(x, Activation::None, None)
+        self.sum(x, None)
     }
 
-    /// `activation(x · Wᵀ + b) + residual`.
-    pub(super) fn then(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Result<Tensor> {
-        let epilogue = Epilogue { bias: self.bias.as_ref(), activation, residual };
+    /// `x · Wᵀ + b + residual`, f32.
+    pub(super) fn onto(&self, residual: &Tensor, x: &Tensor) -> Result<Tensor> {
+        self.sum(x, Some(residual))
+    }
+
+    /// `activation(x · Wᵀ + b)` as an operand: what only products read.
+    pub(super) fn operand(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let epilogue = Epilogue { bias: self.bias.as_ref(), activation, residual: None };
+        Ok(match self.precision {
+            Precision::F32 => gemm::linear_packed(x, &self.weight, &epilogue)?,
+            Precision::Bf16 => gemm::linear_packed_rounded(x, &self.weight, &epilogue)?,
+        })
+    }
+
+    fn sum(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let epilogue = Epilogue { bias: self.bias.as_ref(), activation: Activation::None, residual };
         Ok(gemm::linear_packed(x, &self.weight, &epilogue)?)
     }
 }
@@ -89,10 +110,19 @@ pub(super) struct Norm {
     weight: Tensor,
     bias: Tensor,
     eps: f32,
+    precision: Precision,
 }
 
 impl Norm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(layer_norm::forward(x, &self.weight, &self.bias, self.eps)?.0)
+    }
+
+    /// The same as an operand: what only products read.
+    pub(super) fn operand(&self, x: &Tensor) -> Result<Tensor> {
+        match self.precision {
+            Precision::F32 => self.forward(x),
+            Precision::Bf16 => Ok(layer_norm::forward_rounded(x, &self.weight, &self.bias, self.eps)?),
+        }
     }
 }

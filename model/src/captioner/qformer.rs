@@ -71,8 +71,8 @@ impl QFormer {
                 let mask = Mask::Cross { queries: &queries, keys: &keys };
                 x = picture.forward(&x, patches, mask, &self.shape)?;
             }
-            let inner = layer.up.then(&x, Activation::Gelu, None)?;
-            x = layer.norm.forward(&layer.down.then(&inner, Activation::None, Some(&x))?)?;
+            let inner = layer.up.operand(&x, Activation::Gelu)?;
+            x = layer.norm.forward(&layer.down.onto(&x, &inner)?)?;
         }
         Ok(x)
     }
@@ -108,8 +108,9 @@ impl Attention {
     }
 
     fn forward(&self, x: &Tensor, seen: &Tensor, mask: Mask<'_>, shape: &Shape) -> Result<Tensor> {
-        let (q, k, v) = (self.query.forward(x)?, self.key.forward(seen)?, self.value.forward(seen)?);
+        let of = |layer: &Linear, rows: &Tensor| layer.operand(rows, Activation::None);
+        let (q, k, v) = (of(&self.query, x)?, of(&self.key, seen)?, of(&self.value, seen)?);
         let mixed = self.precision.attention(&Operands::new(&q, &k, &v, mask), shape)?;
-        self.norm.forward(&self.out.then(&mixed, Activation::None, Some(x))?)
+        self.norm.forward(&self.out.onto(x, &mixed)?)
     }
 }

@@ -40,7 +40,7 @@ impl Vision {
         Ok(Self { config: config.clone(), precision: loader.precision, patches, places, layers, norm })
     }
 
-    /// Patches `[pictures * (rows - 1), 3 * side * side]` to `[pictures * rows, hidden]`.
+    /// Patches `[pictures * (rows - 1), 3 * side * side]` to `[pictures * rows, hidden]`, an operand.
     pub(super) fn forward(&self, patches: &Tensor) -> Result<Tensor> {
         let mut x = self.embed(patches)?;
         let segments = Segments::from_lengths(vec![self.config.rows(); x.rows() / self.config.rows()]);
@@ -50,7 +50,7 @@ impl Vision {
             let seen = self.precision.attention(&operands, &self.config.attention())?;
             x = layer.rest(&seen, &x)?;
         }
-        self.norm.forward(&x)
+        self.norm.operand(&x)
     }
 
     /// Tokens before the first layer.

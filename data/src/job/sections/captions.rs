@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::job::reader::Section;
 
 /// Raised when the same picture and checkpoint get another caption.
-const CAPTIONER_VERSION: u32 = 2;
+const CAPTIONER_VERSION: u32 = 3;
 
 /// Where captions come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

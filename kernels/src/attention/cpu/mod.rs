@@ -17,16 +17,22 @@ use super::{
 use crate::gemm::cpu::MatRef;
 
 /// Some rows of one head of an array with `heads` heads.
-fn head<'a>(values: &'a [f32], shape: &Shape, heads: usize, head: usize, rows: std::ops::Range<usize>) -> MatRef<'a> {
+fn head<'a, T>(
+    values: &'a [T],
+    shape: &Shape,
+    heads: usize,
+    head: usize,
+    rows: std::ops::Range<usize>,
+) -> MatRef<'a, T> {
     let width = heads * shape.head_dim;
     MatRef::strided(&values[rows.start * width + head * shape.head_dim..], rows.len(), shape.head_dim, width)
 }
 
-impl Source<'_> {
+impl<T: Copy> Source<'_, T> {
     /// The rows of one head that a block sees, `[seen, head_dim]`: those of the prefix before those of the sequence.
     ///
     /// With a prefix they are copied to `joined`, so that products run over both in one go.
-    fn seen<'s>(&'s self, layout: &Layout, kv_head: usize, block: &Block, joined: &'s mut Vec<f32>) -> MatRef<'s> {
+    fn seen<'s>(&'s self, layout: &Layout, kv_head: usize, block: &Block, joined: &'s mut Vec<T>) -> MatRef<'s, T> {
         let Shape { kv_heads, head_dim, .. } = layout.shape;
         if block.prefix == 0 {
             return head(self.own, &layout.shape, kv_heads, kv_head, block.keys.clone());

@@ -20,7 +20,7 @@ fn steps_give_what_causal_attention_gives() {
     let (q, k, v) = (rows(1, 7, 30), rows(2, 7, 15), rows(3, 7, 15));
     let segments = Segments::from_lengths([7, 7, 7]);
     let (whole, _) = forward(&Operands::new(&q, &k, &v, Mask::Causal(&segments)), &SHAPE).unwrap();
-    let mut cache = Cache::new(3, 7, &SHAPE).unwrap();
+    let mut cache = Cache::new(3, 7, &SHAPE, Dtype::F32).unwrap();
     for at in 0..7 {
         cache.append(&pick(&k, 7, at), &pick(&v, 7, at)).unwrap();
         let found = step(&pick(&q, 7, at), &cache, &SHAPE).unwrap();
@@ -30,30 +30,52 @@ fn steps_give_what_causal_attention_gives() {
     assert!(cache.append(&pick(&k, 7, 0), &pick(&v, 7, 0)).unwrap_err().to_string().contains("do not fit into 7"));
 }
 
+/// The rows of a tensor, from and to, as f32 or rounded.
+fn part(t: &Tensor, rows: std::ops::Range<usize>, dtype: Dtype) -> Tensor {
+    let part = rows_of(t, rows);
+    if dtype == Dtype::Bf16 { part.to_bf16() } else { part }
+}
+
+#[test]
+fn a_cache_of_bfloat16_is_one_of_rounded_rows() {
+    let narrow = [noise_tensor(1, &[3, 30]), rows(2, 9, 15), rows(3, 9, 15)].map(|t| t.to_bf16());
+    let mix = |[q, k, v]: [&Tensor; 3]| {
+        let mut cache = Cache::new(3, 12, &SHAPE, q.dtype()).unwrap();
+        cache.append(k, v).unwrap();
+        step(q, &cache, &SHAPE).unwrap()
+    };
+    let wide = narrow.each_ref().map(|t| Tensor::from_f32(t.shape(), t.to_f32()).unwrap());
+    assert_eq!(mix(narrow.each_ref()), mix(wide.each_ref()).to_bf16());
+}
+
 #[test]
 fn a_sequence_has_the_same_bits_in_any_company_and_on_any_threads() {
     let (q, k, v) = (noise_tensor(1, &[3, 30]), rows(2, 9, 15), rows(3, 9, 15));
-    same_on_threads(|| {
-        let mut cache = Cache::new(3, 12, &SHAPE).unwrap();
-        cache.append(&k, &v).unwrap();
-        let all = step(&q, &cache, &SHAPE).unwrap();
-        cache.keep(&[0, 2]).unwrap();
-        let kept = Tensor::from_f32(&[2, 30], [&q.f32().unwrap()[..30], &q.f32().unwrap()[60..]].concat()).unwrap();
-        let some = step(&kept, &cache, &SHAPE).unwrap();
-        assert_eq!(some.f32().unwrap()[..30], all.f32().unwrap()[..30]);
-        assert_eq!(some.f32().unwrap()[30..], all.f32().unwrap()[60..]);
-        all
-    });
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        same_on_threads(|| {
+            let mut cache = Cache::new(3, 12, &SHAPE, dtype).unwrap();
+            cache.append(&part(&k, 0..27, dtype), &part(&v, 0..27, dtype)).unwrap();
+            let all = step(&part(&q, 0..3, dtype), &cache, &SHAPE).unwrap().to_f32();
+            cache.keep(&[0, 2]).unwrap();
+            let kept = Tensor::from_f32(&[2, 30], [&q.f32().unwrap()[..30], &q.f32().unwrap()[60..]].concat()).unwrap();
+            let some = step(&part(&kept, 0..2, dtype), &cache, &SHAPE).unwrap().to_f32();
+            assert_eq!(some[..30], all[..30]);
+            assert_eq!(some[30..], all[60..]);
+            all
+        });
+    }
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let mut cache = Cache::new(3, 4, &SHAPE).unwrap();
+    let mut cache = Cache::new(3, 4, &SHAPE, Dtype::F32).unwrap();
     assert_eq!(step(&Tensor::zeros(&[3, 30]), &cache, &SHAPE).unwrap(), Tensor::zeros(&[3, 30]));
     assert!(cache.append(&Tensor::zeros(&[3, 14]), &Tensor::zeros(&[3, 14])).is_err());
     assert!(cache.append(&Tensor::zeros(&[4, 15]), &Tensor::zeros(&[4, 15])).is_err());
     assert!(cache.keep(&[2, 1]).is_err() && cache.keep(&[3]).is_err());
     assert!(step(&Tensor::zeros(&[2, 30]), &cache, &SHAPE).is_err());
+    assert!(step(&Tensor::zeros(&[3, 30]).to_bf16(), &cache, &SHAPE).unwrap_err().to_string().contains("q is Bf16"));
+    assert!(Cache::new(3, 4, &SHAPE, Dtype::U8).unwrap_err().to_string().contains("keys and values of U8"));
     let other = Shape { kv_heads: 2, ..SHAPE };
     assert!(step(&Tensor::zeros(&[3, 30]), &cache, &other).unwrap_err().to_string().contains("cache"));
     cache.keep(&[]).unwrap();

@@ -67,8 +67,17 @@ impl Case {
         forward(&self.operands(), &self.shape).unwrap().0
     }
 
+    /// The result of the operands, rounded, in bfloat16; widened again.
     fn forward_bf16(&self) -> Tensor {
-        forward_bf16(&self.operands(), &self.shape).unwrap()
+        let narrow = Self {
+            q: self.q.to_bf16(),
+            k: self.k.to_bf16(),
+            v: self.v.to_bf16(),
+            prefix: self.prefix.as_ref().map(|prefix| prefix.each_ref().map(Tensor::to_bf16)),
+            ..self.clone()
+        };
+        let out = forward_bf16(&narrow.operands(), &self.shape).unwrap();
+        Tensor::from_f32(out.shape(), out.to_f32()).unwrap()
     }
 
     /// The gradients of `[q, k, v]` for a given gradient of the result, without that of the prefix.
