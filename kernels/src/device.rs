@@ -1,14 +1,18 @@
 //! Where tensors live and which threads work on them.
 
-use crate::{Error, Result};
+use std::sync::Arc;
 
-/// A place to compute: today the CPU with a fixed number of threads.
+use crate::cuda::{self, Stream};
+use crate::{Error, Result, Tensor};
+
+/// A place to compute: the CPU with a fixed number of threads, or a card with memory of its own beside them.
 ///
-/// Operations run on the threads of the device whose [`Device::run`] they are called in. The number of threads changes
-/// the time, never the bits.
-#[derive(Debug)]
+/// Operations run where their operands are. On the CPU that is on the threads of the device whose [`Device::run`] they are
+/// called in; the number of threads changes the time, never the bits. Clones are handles to the same device.
+#[derive(Clone, Debug)]
 pub struct Device {
-    pool: rayon::ThreadPool,
+    pool: Arc<rayon::ThreadPool>,
+    stream: Option<Stream>,
 }
 
 impl Device {
@@ -17,12 +21,26 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] if the operating system refuses the threads.
     pub fn cpu(threads: usize) -> Result<Self> {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|i| format!("cpu-{i}"))
-            .build()
-            .map(|pool| Self { pool })
-            .map_err(|e| Error::Device(format!("cannot start the compute threads: {e}")))
+        Ok(Self { pool: pool(threads)?, stream: None })
+    }
+
+    /// The CUDA card of a number, with `threads` threads of the CPU for what is done beside it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no such card or a library is missing, with the package that brings it.
+    pub fn cuda(number: usize, threads: usize) -> Result<Self> {
+        let stream = cuda::card(number)?;
+        Ok(Self { pool: pool(threads)?, stream: Some(stream) })
+    }
+
+    /// A device that runs the kernels of cards on the CPU, slowly, and checks them on the way: for tests.
+    ///
+    /// It needs a C++ compiler: `CXX` names it, else `c++`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the operating system refuses the threads.
+    pub fn emulated() -> Result<Self> {
+        Ok(Self { pool: pool(1)?, stream: Some(cuda::emulator()) })
     }
 
     /// The number of threads.
@@ -31,8 +49,42 @@ impl Device {
         self.pool.current_num_threads()
     }
 
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.stream.as_ref().map_or_else(|| format!("CPU, {} threads", self.threads()), Stream::name)
+    }
+
+    /// Brings a tensor into the memory of this device; one that is there already is shared.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if there is no room; [`Error::Place`] for a tensor of another device.
+    pub fn put(&self, tensor: &Tensor) -> Result<Tensor> {
+        match &self.stream {
+            Some(stream) => tensor.to_device(stream),
+            None => tensor.to_host(),
+        }
+    }
+
+    /// Waits for all that was asked for: an error of a kernel shows here at the latest.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn wait(&self) -> Result<()> {
+        self.stream.as_ref().map_or(Ok(()), Stream::wait)
+    }
+
     /// Runs `work` on this device's threads.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.pool.install(work)
     }
+}
+
+fn pool(threads: usize) -> Result<Arc<rayon::ThreadPool>> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(|i| format!("cpu-{i}"))
+        .build()
+        .map(Arc::new)
+        .map_err(|e| Error::Device(format!("cannot start the compute threads: {e}")))
 }

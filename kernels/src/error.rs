@@ -30,6 +30,18 @@ pub enum Error {
         /// What the operation takes.
         expected: crate::Dtype,
     },
+    /// An operand lies in other memory than the operation works on.
+    #[error("{op}: {what} is on {found}, expected on {expected}")]
+    Place {
+        /// The operation.
+        op: &'static str,
+        /// The operand.
+        what: &'static str,
+        /// Where it is.
+        found: String,
+        /// Where the operation works.
+        expected: String,
+    },
     /// An index points outside of its table.
     #[error("{op}: {what} {index} is out of range 0..{len}")]
     Index {
@@ -53,6 +65,10 @@ pub enum Error {
     /// The device could not be opened, or failed.
     #[error("device: {0}")]
     Device(String),
+    /// The device is lost: whatever it is asked for next fails as well, and what lay in its memory is gone. It may serve again
+    /// once it is opened anew, or once the process is.
+    #[error("the device is lost: {0}")]
+    Lost(String),
     /// The device has not as much memory.
     #[error("the device cannot hold {} more: {} of {} are free", Size(*asked), Size(*free), Size(*budget))]
     Memory {
@@ -89,6 +105,12 @@ impl std::fmt::Display for Size {
 }
 
 impl Error {
+    /// Whether the device is lost, so that trying again on it is in vain.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
+
     pub(crate) fn shape(op: &'static str, what: &'static str, found: &[usize], expected: impl Into<String>) -> Self {
         Self::Shape { op, what, found: found.to_vec(), expected: expected.into() }
     }

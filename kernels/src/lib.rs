@@ -17,11 +17,10 @@
 //! (see [`gemm`]). What is not known or not there is told once on
 //! stderr and passed over.
 
-// Under construction: the product does not use it yet.
-#[cfg(test)]
 mod cuda;
 mod device;
 mod error;
+mod inspection;
 mod memory;
 mod segments;
 mod simd;
@@ -42,6 +41,7 @@ pub mod nf4;
 pub mod patches;
 pub mod rms_norm;
 pub mod rope;
+pub mod rows;
 pub mod swiglu;
 pub mod top_k;
 
@@ -50,5 +50,6 @@ pub mod grad_norm;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use inspection::{Card, CardReport, Inspection, Library, NoCard, Opened, Processor, cards, inspect};
 pub use segments::Segments;
 pub use tensor::{Dtype, Tensor};

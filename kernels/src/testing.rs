@@ -1,6 +1,6 @@
 //! What the tests of all operations share: values without a pattern, finite differences, thread counts.
 
-use crate::{Device, Tensor};
+use crate::{Device, Dtype, Tensor};
 
 /// Values between -1 and 1 that look random and depend on `seed` only.
 pub(crate) fn noise(seed: u64, n: usize) -> Vec<f32> {
@@ -57,4 +57,23 @@ pub(crate) fn same_on_threads<T: PartialEq + std::fmt::Debug + Send>(work: impl 
     let one = Device::cpu(1).expect("one thread starts").run(&work);
     let three = Device::cpu(3).expect("three threads start").run(&work);
     assert!(one == three, "the number of threads changed the result");
+}
+
+/// Where kernels are proven: on the CPU, every launch in two orders, or on the card that `MLLM4REC_TEST_DEVICE=cuda` asks for.
+pub(crate) fn accelerator() -> Device {
+    match std::env::var("MLLM4REC_TEST_DEVICE").as_deref() {
+        Ok("cuda") => Device::cuda(0, 2).expect("the card that was asked for opens"),
+        _ => Device::emulated().expect("the emulator starts"),
+    }
+}
+
+/// Asserts that a result on a device is that of the host: of the same shape and type, and so near to it relative to the size
+/// of the wanted values (at least 1).
+pub(crate) fn near(found: &Tensor, wanted: &Tensor, tolerance: f64) {
+    assert!(found.stream().is_some() && wanted.stream().is_none(), "a device is compared with the host");
+    assert_eq!((found.shape(), found.dtype()), (wanted.shape(), wanted.dtype()));
+    let wide: Vec<f64> = wanted.to_f32().iter().map(|&v| f64::from(v)).collect();
+    let error = largest_error(&found.to_f32(), &wide);
+    let exact = wanted.dtype() == Dtype::U8 && error > 0.0;
+    assert!(error <= tolerance && !exact, "{error:e} of {:?} {:?}", wanted.shape(), wanted.dtype());
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Debug;
 
-use crate::Result;
+use super::Product;
+use crate::{Error, Result};
 
 /// A place in the memory of a device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,23 @@ pub(crate) enum Arg {
 }
 
 impl Arg {
+    /// A pointer to nothing: an operand that is absent.
+    pub(crate) const NULL: Self = Self::Address(Address(0));
+
+    /// The pointer; nothing for a number.
+    pub(crate) fn address(self) -> Address {
+        if let Self::Address(address) = self { address } else { Address(0) }
+    }
+
+    /// A count or an extent, which kernels take as 32 bits.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if it needs more.
+    pub(crate) fn count(op: &'static str, n: usize) -> Result<Self> {
+        let refuse = |_| Error::Setting { op, what: format!("{n} is more than a kernel can count") };
+        u32::try_from(n).map(Self::U32).map_err(refuse)
+    }
+
     /// The bits, the first bytes of which are those of the parameter.
     pub(crate) fn bits(self) -> u64 {
         match self {
@@ -59,12 +77,33 @@ pub(crate) struct Geometry {
     pub(crate) shared: u32,
 }
 
+impl Geometry {
+    /// Blocks of so many threads for work that is cut into so many of them.
+    pub(crate) fn blocks(blocks: usize, threads: u32) -> Self {
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX); // which the driver refuses
+        Self { grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0 }
+    }
+
+    /// A thread for every element, in blocks of 256.
+    pub(crate) fn elements(n: usize) -> Self {
+        Self::blocks(n.div_ceil(256), 256)
+    }
+
+    /// The same with memory that a block asks for.
+    pub(crate) fn with_shared(self, bytes: usize) -> Self {
+        Self { shared: u32::try_from(bytes).unwrap_or(u32::MAX), ..self }
+    }
+}
+
 /// Runs kernels in order, on one stream.
 pub(crate) trait Driver: Debug + Send + Sync {
+    /// What people call the device.
+    fn name(&self) -> String;
+
     /// Memory whose content is whatever it was; aligned to 256 bytes.
     ///
     /// # Errors
-    /// [`crate::Error::Memory`] with what was asked for and what there is.
+    /// [`Error::Memory`] with what was asked for and what there is.
     fn allocate(&self, bytes: usize) -> Result<Address>;
 
     /// Gives memory back, behind what was asked for before.
@@ -73,7 +112,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Copies to the device.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] if the device fails.
+    /// [`Error::Device`] if the device fails.
     fn write(&self, to: Address, from: &[u8]) -> Result<()>;
 
     /// Waits for all that was asked for, and copies from the device.
@@ -100,9 +139,18 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// The arguments are those of the kernel, in their order, and what it reads and writes lies in memory of this device.
     ///
     /// # Errors
-    /// [`crate::Error::Kernel`] if the file does not compile, the geometry is more than the device allows or the kernel
+    /// [`Error::Kernel`] if the file does not compile, the geometry is more than the device allows or the kernel
     /// fails.
     unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()>;
+
+    /// Multiplies two matrices, of which none is empty but perhaps the depth.
+    ///
+    /// # Safety
+    /// The matrices lie in memory of this device, and the result overlaps neither operand.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails or its library is missing.
+    unsafe fn multiply(&self, product: &Product) -> Result<()>;
 
     /// Waits for all that was asked for.
     ///

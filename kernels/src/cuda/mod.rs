@@ -1,11 +1,30 @@
 //! Devices with memory of their own: a card, or the emulator that tests put in its place
 //! ([decision 6](../../../docs/decisions/0006-one-device-code-for-card-and-emulator.md)).
 
+mod buffer;
 mod card;
 mod driver;
 mod emulator;
+mod product;
+mod stream;
 
+pub(crate) use buffer::{Array, Buffer};
+pub(crate) use card::inspect::{cards, examine, libraries, seen};
 pub(crate) use driver::{Address, Arg, Driver, Geometry, Source};
+pub(crate) use product::{Matrix, Product};
+pub(crate) use stream::Stream;
+
+use crate::Result;
+
+/// The card of a number.
+pub(crate) fn card(number: usize) -> Result<Stream> {
+    Ok(Stream::new(std::sync::Arc::new(card::Card::open(number)?)))
+}
+
+/// The emulator.
+pub(crate) fn emulator() -> Stream {
+    Stream::new(std::sync::Arc::new(emulator::Emulator::new()))
+}
 
 /// What every kernel begins with: types, conversions and primitives that need no header of CUDA.
 pub(crate) const PRELUDE: &str = include_str!("prelude.cuh");

@@ -28,6 +28,20 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a Tensor>,
 }
 
+impl<'a> Epilogue<'a> {
+    /// Checks what a result of this shape is finished with.
+    pub(super) fn check(&self, op: &'static str, shape: &[usize]) -> Result<()> {
+        self.bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &shape[1..]))?;
+        self.residual.map_or(Ok(()), |residual| residual.expect_shape(op, "residual", shape))
+    }
+
+    /// All operands of a product, for the question where they are.
+    pub(super) fn with(&self, operands: &[(&'static str, &'a Tensor)]) -> Vec<(&'static str, &'a Tensor)> {
+        let own = [("bias", self.bias), ("residual", self.residual)];
+        operands.iter().copied().chain(own.into_iter().filter_map(|(what, tensor)| Some((what, tensor?)))).collect()
+    }
+}
+
 /// A checked epilogue without the bias, which the product itself begins with.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
@@ -40,15 +54,10 @@ impl<'a> Finish<'a> {
     /// Nothing follows.
     pub(super) const NOTHING: Self = Self { activation: Activation::None, residual: None, cols: 0 };
 
-    pub(super) fn new(op: &'static str, epilogue: &Epilogue<'a>, shape: [usize; 2]) -> Result<Self> {
-        let residual = match epilogue.residual {
-            Some(residual) => {
-                residual.expect_shape(op, "residual", &shape)?;
-                Some(residual.f32()?)
-            }
-            None => None,
-        };
-        Ok(Self { activation: epilogue.activation, residual, cols: shape[1] })
+    /// Of a checked epilogue of operands of the host.
+    pub(super) fn new(epilogue: &Epilogue<'a>, cols: usize) -> Result<Self> {
+        let residual = epilogue.residual.map(Tensor::f32).transpose()?;
+        Ok(Self { activation: epilogue.activation, residual, cols })
     }
 
     /// Finishes the part of the result that begins at a row and a column.

@@ -9,6 +9,7 @@
 
 pub(crate) mod bf16;
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod epilogue;
 mod micro;
 mod packed;
@@ -20,11 +21,13 @@ mod tests;
 mod vector;
 mod view;
 
+use crate::cuda::Stream;
 use crate::{Dtype, Error, Result, Tensor};
 use bf16::Rows;
 use cpu::{MatMut, MatRef, Onto, Packed};
 use epilogue::Finish;
 pub use epilogue::{Activation, Epilogue};
+use micro::Factor;
 use pairs::{Pair, PairRows, PairsOf};
 
 /// Applies a linear layer: `y = x · Wᵀ + b`.
@@ -59,17 +62,17 @@ pub fn linear_then(x: &Tensor, weight: &Tensor, epilogue: &Epilogue<'_>) -> Resu
     let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
     let narrow = x.dtype() == Dtype::Bf16;
     if !narrow {
-        x.expect_f32(OP, "x")?;
+        x.expect_dtype(OP, "x", Dtype::F32)?;
     }
     weight.expect_dims(OP, "weight", &[d_out, d_in])?;
-    let expected = x.dtype();
-    if weight.dtype() != expected {
-        return Err(Error::Dtype { op: OP, what: "weight", found: weight.dtype(), expected });
+    weight.expect_dtype(OP, "weight", x.dtype())?;
+    epilogue.check(OP, Tensor::addressable(OP, &[n, d_out])?)?;
+    if let Some(on) = Stream::of(OP, &epilogue.with(&[("x", x), ("weight", weight)]))? {
+        return cuda::linear(&on, x, weight, epilogue, x.dtype());
     }
     let mut y = Tensor::result(OP, &[n, d_out])?;
-    let bias =
-        epilogue.bias.map(|bias| bias.expect_shape(OP, "bias", &[d_out]).and_then(|()| bias.f32())).transpose()?;
-    let finish = Finish::new(OP, epilogue, [n, d_out])?;
+    let bias = epilogue.bias.map(Tensor::f32).transpose()?;
+    let finish = Finish::new(epilogue, d_out)?;
     let c = MatMut::new(y.f32_mut()?, n, d_out);
     if narrow {
         bf16::multiply(Rows::new(x.bf16()?, d_in), Rows::new(weight.bf16()?, d_in), bias, c, finish);
@@ -93,6 +96,8 @@ pub struct PackedWeight {
 enum Layout {
     F32(Packed),
     Bf16(Packed<Pair>),
+    /// On a device, as it is: `[d_out, d_in]`.
+    Device(Tensor),
 }
 
 impl std::fmt::Debug for Layout {
@@ -100,6 +105,7 @@ impl std::fmt::Debug for Layout {
         f.write_str(match self {
             Self::F32(_) => "F32",
             Self::Bf16(_) => "Bf16",
+            Self::Device(_) => "Device",
         })
     }
 }
@@ -117,14 +123,15 @@ impl PackedWeight {
         let &[d_out, d_in] = weight.shape() else {
             return Err(Error::shape(OP, "weight", weight.shape(), "[d_out, d_in]"));
         };
+        if weight.dtype() != Dtype::Bf16 {
+            weight.expect_dtype(OP, "weight", Dtype::F32)?;
+        }
         let layout = match weight.dtype() {
+            _ if weight.stream().is_some() => Layout::Device(weight.clone()),
             Dtype::Bf16 => {
                 Layout::Bf16(Packed::new_parallel(PairRows::copied(weight.bf16()?, [d_out, d_in]).view().t()))
             }
-            _ => {
-                let w = MatRef::new(weight.expect_f32(OP, "weight")?, d_out, d_in);
-                Layout::F32(Packed::new_parallel(w.t()))
-            }
+            _ => Layout::F32(Packed::new_parallel(MatRef::new(weight.f32()?, d_out, d_in).t())),
         };
         Ok(Self { layout, d_out, d_in })
     }
@@ -150,17 +157,15 @@ impl PackedWeight {
 /// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] for other dtypes.
 pub fn linear_packed(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     const OP: &str = "gemm::linear_packed";
-    let (shape @ [n, d_out], onto, finish) = check_packed(OP, x, weight, epilogue)?;
-    let mut y = Tensor::result(OP, &shape)?;
-    let c = MatMut::new(y.f32_mut()?, n, d_out);
+    let shape = check_packed(OP, x, weight, epilogue)?;
     match &weight.layout {
         Layout::F32(packed) => {
-            let x = MatRef::new(x.expect_f32(OP, "x")?, n, weight.d_in);
-            cpu::sgemm_packed_then(x, packed, onto, c, finish);
+            let x = MatRef::new(x.expect_f32(OP, "x")?, shape[0], weight.d_in);
+            multiply_packed(x, packed, epilogue, &shape)
         }
-        Layout::Bf16(packed) => cpu::sgemm_packed_then(PairsOf::new(OP, x)?.view(), packed, onto, c, finish),
+        Layout::Bf16(packed) => multiply_packed(PairsOf::new(OP, x)?.view(), packed, epilogue, &shape),
+        Layout::Device(w) => on_device(OP, x, w, epilogue, Dtype::F32),
     }
-    Ok(y)
 }
 
 /// [`linear_packed`] with a result that is rounded to bfloat16 while it is in the cache: for what is only read by products
@@ -177,38 +182,67 @@ pub fn linear_packed(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>)
 /// As [`linear_packed`].
 pub fn linear_packed_rounded(x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     const OP: &str = "gemm::linear_packed_rounded";
-    let (shape @ [n, d_out], onto, finish) = check_packed(OP, x, weight, epilogue)?;
-    let fits = Tensor::addressable(OP, &shape)?;
+    let shape = check_packed(OP, x, weight, epilogue)?;
     match &weight.layout {
         Layout::F32(packed) => {
-            let x = MatRef::new(x.expect_f32(OP, "x")?, n, weight.d_in);
-            Ok(Tensor::bf16_of(fits, |y| {
-                cpu::sgemm_packed_rounded(x, packed, onto, MatMut::new(y, n, d_out), finish);
-            }))
+            let x = MatRef::new(x.expect_f32(OP, "x")?, shape[0], weight.d_in);
+            multiply_packed_rounded(x, packed, epilogue, &shape)
         }
-        Layout::Bf16(packed) => {
-            let x = PairsOf::new(OP, x)?;
-            Ok(Tensor::bf16_of(fits, |y| {
-                cpu::sgemm_packed_rounded(x.view(), packed, onto, MatMut::new(y, n, d_out), finish);
-            }))
-        }
+        Layout::Bf16(packed) => multiply_packed_rounded(PairsOf::new(OP, x)?.view(), packed, epilogue, &shape),
+        Layout::Device(w) => on_device(OP, x, w, epilogue, Dtype::Bf16),
     }
 }
 
-/// The shape of a product with a packed weight, what it begins with and what follows it.
-fn check_packed<'a>(
-    op: &'static str,
-    x: &Tensor,
-    weight: &PackedWeight,
-    epilogue: &Epilogue<'a>,
-) -> Result<([usize; 2], Onto<'a>, Finish<'a>)> {
+/// The shape of a product with a packed weight, of operands that fit.
+fn check_packed(op: &'static str, x: &Tensor, weight: &PackedWeight, epilogue: &Epilogue<'_>) -> Result<[usize; 2]> {
     let (n, [d_out, d_in]) = (x.rows(), weight.shape());
     if x.cols() != d_in {
         return Err(Error::shape(op, "x", x.shape(), format!("[n, {d_in}]")));
     }
-    let bias = epilogue.bias.map(|bias| bias.expect_shape(op, "bias", &[d_out]).and_then(|()| bias.f32()));
-    let onto = bias.transpose()?.map_or(Onto::Nothing, Onto::Bias);
-    Ok(([n, d_out], onto, Finish::new(op, epilogue, [n, d_out])?))
+    epilogue.check(op, Tensor::addressable(op, &[n, d_out])?)?;
+    Ok([n, d_out])
+}
+
+/// The product on the host, of checked operands.
+fn multiply_packed<T: Factor>(x: MatRef<T>, w: &Packed<T>, epilogue: &Epilogue<'_>, shape: &[usize]) -> Result<Tensor> {
+    let (onto, finish) = host_epilogue(epilogue, w.cols)?;
+    let mut y = Tensor::dirty(shape);
+    let c = MatMut::new(y.f32_mut()?, x.rows, w.cols);
+    cpu::sgemm_packed_then(x, w, onto, c, finish);
+    Ok(y)
+}
+
+/// The same, rounded.
+fn multiply_packed_rounded<T: Factor>(
+    x: MatRef<T>,
+    w: &Packed<T>,
+    epilogue: &Epilogue<'_>,
+    shape: &[usize],
+) -> Result<Tensor> {
+    let (onto, finish) = host_epilogue(epilogue, w.cols)?;
+    Ok(Tensor::bf16_of(shape, |y| {
+        cpu::sgemm_packed_rounded(x, w, onto, MatMut::new(y, x.rows, w.cols), finish);
+    }))
+}
+
+/// What a product on the host begins with and what follows it.
+fn host_epilogue<'a>(epilogue: &Epilogue<'a>, d_out: usize) -> Result<(Onto<'a>, Finish<'a>)> {
+    let bias = epilogue.bias.map(Tensor::f32).transpose()?;
+    Ok((bias.map_or(Onto::Nothing, Onto::Bias), Finish::new(epilogue, d_out)?))
+}
+
+/// A product with a weight on a device; `x` is rounded if the weight is bfloat16 and it is not.
+fn on_device(op: &'static str, x: &Tensor, w: &Tensor, epilogue: &Epilogue<'_>, result: Dtype) -> Result<Tensor> {
+    let Some(on) = Stream::of(op, &epilogue.with(&[("weight", w), ("x", x)]))? else {
+        return Err(Error::Device("a weight on a device lies on the host".to_owned()));
+    };
+    match (x.dtype(), w.dtype()) {
+        (Dtype::F32, Dtype::Bf16) => cuda::linear(&on, &x.cast(Dtype::Bf16)?, w, epilogue, result),
+        (_, expected) => {
+            x.expect_dtype(op, "x", expected)?;
+            cuda::linear(&on, x, w, epilogue, result)
+        }
+    }
 }
 
 /// Adds a bias to every row of `y`.
@@ -223,8 +257,11 @@ fn check_packed<'a>(
 /// [`Error::Shape`] if the widths differ.
 pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
     const OP: &str = "gemm::add_bias";
-    y.expect_f32(OP, "y")?;
+    y.expect_dtype(OP, "y", Dtype::F32)?;
     bias.expect_shape(OP, "bias", &[y.cols()])?;
+    if let Some(on) = Stream::of(OP, &[("y", y), ("bias", bias)])? {
+        return cuda::add_bias(&on, y, bias);
+    }
     cpu::add_to_rows(bias.f32()?, y.f32_mut()?);
     Ok(())
 }
@@ -246,8 +283,13 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
 pub(crate) fn scaled_backward_input(factor: f32, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     const OP: &str = "gemm::linear_backward_input";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
-    dy.expect_f32(OP, "dy")?;
+    dy.expect_dtype(OP, "dy", Dtype::F32)?;
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    if let Some(on) = Stream::of(OP, &[("dy", dy), ("weight", weight)])? {
+        let mut dx = on.result(Tensor::addressable(OP, &[n, d_in])?, Dtype::F32)?;
+        cuda::multiply(&on, factor, [cuda::matrix(dy)?, cuda::matrix(weight)?], 0.0, &mut dx, d_out)?;
+        return Ok(dx);
+    }
     let mut dx = Tensor::result(OP, &[n, d_in])?;
     let dy = MatRef::new(dy.f32()?, n, d_out);
     let w = MatRef::new(weight.f32()?, d_out, d_in);
@@ -276,6 +318,9 @@ pub fn linear_backward_weight(
     }
     add_weight_gradient(1.0, dy, x, d_weight)?;
     if let Some(d_bias) = d_bias {
+        if let Some(on) = Stream::of("gemm::linear_backward_weight", &[("dy", dy), ("d_bias", d_bias)])? {
+            return cuda::add_column_sums(&on, dy, d_bias);
+        }
         cpu::add_column_sums(dy.f32()?, dy.cols(), d_bias.f32_mut()?);
     }
     Ok(())
@@ -287,6 +332,10 @@ pub(crate) fn add_linear(factor: f32, x: &Tensor, weight: &Tensor, y: &mut Tenso
     let (n, d_in, d_out) = (x.rows(), x.cols(), weight.rows());
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
     y.expect_shape(OP, "y", &[n, d_out])?;
+    x.expect_dtype(OP, "x", Dtype::F32)?;
+    if let Some(on) = Stream::of(OP, &[("x", x), ("weight", weight), ("y", y)])? {
+        return cuda::multiply(&on, factor, [cuda::matrix(x)?, cuda::matrix(weight)?.t()], 1.0, y, d_in);
+    }
     let w = MatRef::new(weight.f32()?, d_out, d_in);
     cpu::sgemm(factor, MatRef::new(x.f32()?, n, d_in), w.t(), Onto::Result, MatMut::new(y.f32_mut()?, n, d_out));
     Ok(())
@@ -298,6 +347,10 @@ pub(crate) fn add_linear_backward_input(factor: f32, dy: &Tensor, weight: &Tenso
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
     weight.expect_shape(OP, "weight", &[d_out, d_in])?;
     dx.expect_shape(OP, "dx", &[n, d_in])?;
+    dy.expect_dtype(OP, "dy", Dtype::F32)?;
+    if let Some(on) = Stream::of(OP, &[("dy", dy), ("weight", weight), ("dx", dx)])? {
+        return cuda::multiply(&on, factor, [cuda::matrix(dy)?, cuda::matrix(weight)?], 1.0, dx, d_out);
+    }
     let w = MatRef::new(weight.f32()?, d_out, d_in);
     cpu::sgemm(factor, MatRef::new(dy.f32()?, n, d_out), w, Onto::Result, MatMut::new(dx.f32_mut()?, n, d_in));
     Ok(())
@@ -307,12 +360,15 @@ pub(crate) fn add_linear_backward_input(factor: f32, dy: &Tensor, weight: &Tenso
 pub(crate) fn add_weight_gradient(factor: f32, dy: &Tensor, x: &Tensor, d_weight: &mut Tensor) -> Result<()> {
     const OP: &str = "gemm::linear_backward_weight";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), x.cols());
-    dy.expect_f32(OP, "dy")?;
-    x.expect_f32(OP, "x")?;
+    dy.expect_dtype(OP, "dy", Dtype::F32)?;
+    x.expect_dtype(OP, "x", Dtype::F32)?;
     if x.rows() != n {
         return Err(Error::shape(OP, "x", x.shape(), format!("[{n}, d_in]")));
     }
     d_weight.expect_shape(OP, "d_weight", &[d_out, d_in])?;
+    if let Some(on) = Stream::of(OP, &[("dy", dy), ("x", x), ("d_weight", d_weight)])? {
+        return cuda::multiply(&on, factor, [cuda::matrix(dy)?.t(), cuda::matrix(x)?], 1.0, d_weight, n);
+    }
     let dy = MatRef::new(dy.f32()?, n, d_out);
     let x = MatRef::new(x.f32()?, n, d_in);
     cpu::sgemm(factor, dy.t(), x, Onto::Result, MatMut::new(d_weight.f32_mut()?, d_out, d_in));

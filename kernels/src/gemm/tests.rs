@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::reference::{matmul, transpose};
 use super::*;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 #[test]
 fn a_small_layer_by_hand() {
@@ -304,4 +304,69 @@ fn rows_that_collide_give_the_same_bits() {
         c
     };
     assert_eq!(product(a.view()), product(MatRef::strided(&padded, m, 1024, 1030)));
+}
+
+#[test]
+fn a_device_agrees_with_the_host() {
+    let device = accelerator();
+    for (n, d_in, d_out) in [(0, 3, 2), (1, 1, 1), (7, 13, 5), (131, 67, 129), (3, 0, 4)] {
+        let [x, w] = [(1, n), (2, d_out)].map(|(seed, rows)| noise_tensor(seed, &[rows, d_in]));
+        let [dy, residual, y] = [3, 4, 5].map(|seed| noise_tensor(seed, &[n, d_out]));
+        let [bias, d_bias] = [6, 7].map(|seed| noise_tensor(seed, &[d_out]));
+        let [dx, dw] = [(8, n), (9, d_out)].map(|(seed, rows)| noise_tensor(seed, &[rows, d_in]));
+        let run = |[x, w, dy, residual, mut y, bias, mut d_bias, mut dx, mut dw]: [Tensor; 9]| {
+            linear_backward_weight(&dy, &x, &mut dw, Some(&mut d_bias)).unwrap();
+            add_linear(0.5, &x, &w, &mut y).unwrap();
+            add_linear_backward_input(2.0, &dy, &w, &mut dx).unwrap();
+            let mut biased = linear(&x, &w, None).unwrap();
+            add_bias(&mut biased, &bias).unwrap();
+            let activations = [Activation::None, Activation::Gelu, Activation::Silu, Activation::Relu];
+            let epilogues = activations.map(|activation| {
+                let epilogue = Epilogue { bias: Some(&bias), activation, residual: Some(&residual) };
+                linear_then(&x, &w, &epilogue).unwrap()
+            });
+            let dx_alone = linear_backward_input(&dy, &w).unwrap();
+            let packed = PackedWeight::new(&w).unwrap();
+            let packed = linear_packed(&x, &packed, &Epilogue { bias: Some(&bias), ..Epilogue::default() }).unwrap();
+            [vec![dw, d_bias, y, dx, biased, dx_alone, packed], epilogues.into()].concat()
+        };
+        let operands = [x, w, dy, residual, y, bias, d_bias, dx, dw];
+        let found = run(operands.each_ref().map(|t| device.put(t).unwrap()));
+        for (found, wanted) in found.iter().zip(run(operands)) {
+            near(found, &wanted, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_device_agrees_with_the_host_in_bfloat16() {
+    let device = accelerator();
+    for (n, d_in, d_out) in [(0, 3, 2), (7, 13, 5), (131, 67, 129)] {
+        let [x, w] = [(1, n), (2, d_out)].map(|(seed, rows)| noise_tensor(seed, &[rows, d_in]).to_bf16());
+        let (bias, residual) = (noise_tensor(3, &[d_out]), noise_tensor(4, &[n, d_out]));
+        let run = |[x, w, bias, residual]: [Tensor; 4]| {
+            let packed = PackedWeight::new(&w).unwrap();
+            let plain = Epilogue::default();
+            let all = Epilogue { bias: Some(&bias), activation: Activation::Gelu, residual: Some(&residual) };
+            [plain, all].map(|epilogue| {
+                let rounded = linear_packed_rounded(&x, &packed, &epilogue).unwrap();
+                [linear_then(&x, &w, &epilogue).unwrap(), linear_packed(&x, &packed, &epilogue).unwrap(), rounded]
+            })
+        };
+        let operands = [x, w, bias, residual];
+        let found = run(operands.each_ref().map(|t| device.put(t).unwrap()));
+        for (found, wanted) in found.as_flattened().iter().zip(run(operands).as_flattened()) {
+            near(found, wanted, if wanted.dtype() == Dtype::F32 { 1e-5 } else { 8e-3 });
+        }
+    }
+}
+
+#[test]
+fn operands_in_different_places_are_named() {
+    let device = accelerator();
+    let (x, w) = (noise_tensor(1, &[3, 4]), device.put(&noise_tensor(2, &[5, 4])).unwrap());
+    let error = linear(&x, &w, None).unwrap_err().to_string();
+    assert_eq!(error, format!("gemm::linear: weight is on {}, expected on the host", device.name()));
+    let error = linear_packed(&x, &PackedWeight::new(&w).unwrap(), &Epilogue::default()).unwrap_err().to_string();
+    assert_eq!(error, format!("gemm::linear_packed: x is on the host, expected on {}", device.name()));
 }

@@ -3,18 +3,17 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::Saved;
 use crate::simd::{add, lanes, vectorised};
 
 /// Rows of one task: part of the order of summation, so it is a constant.
 const ROWS: usize = 64;
 
-pub(super) fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], saved: &mut Saved) {
+pub(super) fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], [mean, inverse]: [&mut [f32]; 2]) {
     let d = w.len();
     if d == 0 {
         return;
     }
-    let means = saved.mean.par_chunks_mut(ROWS).zip(saved.inverse_deviation.par_chunks_mut(ROWS));
+    let means = mean.par_chunks_mut(ROWS).zip(inverse.par_chunks_mut(ROWS));
     let blocks = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
     blocks.zip(means).for_each(|((y, x), (mean, inverse))| forward_block(x, w, b, eps, y, mean, inverse));
 }
@@ -33,7 +32,8 @@ pub(super) fn forward_rounded(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut
 pub(super) struct Rows<'a> {
     pub(super) dy: &'a [f32],
     pub(super) x: &'a [f32],
-    pub(super) saved: &'a Saved,
+    /// The means and the inverse deviations.
+    pub(super) statistics: [&'a [f32]; 2],
     pub(super) weight: &'a [f32],
 }
 
@@ -42,7 +42,8 @@ pub(super) fn backward(rows: &Rows<'_>, dx: &mut [f32], dw: &mut [f32], db: &mut
     if d == 0 {
         return;
     }
-    let saved = rows.saved.mean.par_chunks(ROWS).zip(rows.saved.inverse_deviation.par_chunks(ROWS));
+    let [mean, inverse] = rows.statistics;
+    let saved = mean.par_chunks(ROWS).zip(inverse.par_chunks(ROWS));
     let blocks = dx.par_chunks_mut(ROWS * d).zip(rows.dy.par_chunks(ROWS * d)).zip(rows.x.par_chunks(ROWS * d));
     let parts: Vec<(Vec<f32>, Vec<f32>)> = blocks
         .zip(saved)

@@ -4,20 +4,22 @@
 //! bias reach their column, and all of `dx`. A negative `eps` may make roots of negative numbers: NaN too.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Result, Tensor};
 
 /// What the backward needs beside the input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
-    /// The mean of every row.
-    mean: Vec<f32>,
-    /// One over the standard deviation of every row.
-    inverse_deviation: Vec<f32>,
+    /// The mean of every row: `[n]` f32.
+    mean: Tensor,
+    /// One over the standard deviation of every row: `[n]` f32.
+    inverse_deviation: Tensor,
 }
 
 /// Normalises every row to mean 0 and variance 1, then scales and shifts: `y = (x - mean) / √(var + eps) · w + b`.
@@ -37,14 +39,15 @@ pub struct Saved {
 /// Ba, Kiros and Hinton, 2016; the variance is that of the population, as in PyTorch.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
     const OP: &str = "layer_norm::forward";
-    let (n, d) = (x.rows(), x.cols());
-    x.expect_f32(OP, "x")?;
-    weight.expect_shape(OP, "weight", &[d])?;
-    bias.expect_shape(OP, "bias", &[d])?;
+    let on = check(OP, x, weight, bias)?;
+    if let Some(on) = on {
+        return cuda::forward(&on, x, weight, bias, eps);
+    }
     let mut y = Tensor::dirty(x.shape());
-    let mut saved = Saved { mean: vec![0.0; n], inverse_deviation: vec![0.0; n] };
-    cpu::forward(x.f32()?, weight.f32()?, bias.f32()?, eps, y.f32_mut()?, &mut saved);
-    Ok((y, saved))
+    let [mut mean, mut inverse_deviation] = [(); 2].map(|()| Tensor::dirty(&[x.rows()]));
+    let statistics = [mean.f32_mut()?, inverse_deviation.f32_mut()?];
+    cpu::forward(x.f32()?, weight.f32()?, bias.f32()?, eps, y.f32_mut()?, statistics);
+    Ok((y, Saved { mean, inverse_deviation }))
 }
 
 /// [`forward`] with a result that is rounded to bfloat16: for what only products of bfloat16 read.
@@ -60,9 +63,9 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(
 /// As [`forward`].
 pub fn forward_rounded(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
     const OP: &str = "layer_norm::forward_rounded";
-    x.expect_f32(OP, "x")?;
-    weight.expect_shape(OP, "weight", &[x.cols()])?;
-    bias.expect_shape(OP, "bias", &[x.cols()])?;
+    if let Some(on) = check(OP, x, weight, bias)? {
+        return cuda::forward_rounded(&on, x, weight, bias, eps);
+    }
     let (x_values, w, b) = (x.f32()?, weight.f32()?, bias.f32()?);
     Ok(Tensor::bf16_of(x.shape(), |y| cpu::forward_rounded(x_values, w, b, eps, y)))
 }
@@ -87,16 +90,27 @@ pub fn backward(
 ) -> Result<Tensor> {
     const OP: &str = "layer_norm::backward";
     let d = x.cols();
-    x.expect_f32(OP, "x")?;
+    x.expect_dtype(OP, "x", Dtype::F32)?;
     dy.expect_shape(OP, "dy", x.shape())?;
     weight.expect_shape(OP, "weight", &[d])?;
     d_weight.expect_shape(OP, "d_weight", &[d])?;
     d_bias.expect_shape(OP, "d_bias", &[d])?;
-    if saved.mean.len() != x.rows() {
-        return Err(Error::shape(OP, "saved", &[saved.mean.len()], format!("[{}]", x.rows())));
+    saved.mean.expect_shape(OP, "saved", &[x.rows()])?;
+    let places = [("x", x), ("dy", dy), ("weight", weight), ("d_weight", &*d_weight), ("d_bias", &*d_bias)];
+    if let Some(on) = Stream::of(OP, &places)? {
+        return cuda::backward(&on, dy, x, saved, weight, [d_weight, d_bias]);
     }
     let mut dx = Tensor::dirty(x.shape());
-    let rows = cpu::Rows { dy: dy.f32()?, x: x.f32()?, saved, weight: weight.f32()? };
+    let statistics = [saved.mean.f32()?, saved.inverse_deviation.f32()?];
+    let rows = cpu::Rows { dy: dy.f32()?, x: x.f32()?, statistics, weight: weight.f32()? };
     cpu::backward(&rows, dx.f32_mut()?, d_weight.f32_mut()?, d_bias.f32_mut()?);
     Ok(dx)
+}
+
+/// Checks the operands of a forward, and says on which device they are.
+fn check(op: &'static str, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Option<Stream>> {
+    x.expect_dtype(op, "x", Dtype::F32)?;
+    weight.expect_shape(op, "weight", &[x.cols()])?;
+    bias.expect_shape(op, "bias", &[x.cols()])?;
+    Stream::of(op, &[("x", x), ("weight", weight), ("bias", bias)])
 }

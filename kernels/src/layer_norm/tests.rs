@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 #[test]
 fn a_row_by_hand() {
@@ -50,4 +50,23 @@ fn a_weight_of_another_width_is_refused() {
     let (x, w) = (noise_tensor(1, &[2, 3]), noise_tensor(2, &[4]));
     let error = forward(&x, &w, &w, 1e-5).unwrap_err().to_string();
     assert_eq!(error, "layer_norm::forward: weight has shape [4], expected [3]");
+}
+
+#[test]
+fn a_device_agrees_with_the_host() {
+    let device = accelerator();
+    for (n, d) in [(0, 5), (1, 1), (1, 7), (3, 16), (65, 31), (130, 200)] {
+        let [x, dy] = [1, 2].map(|seed| noise_tensor(seed, &[n, d]));
+        let [w, b, dw, db] = [3, 4, 5, 6].map(|seed| noise_tensor(seed, &[d]));
+        let run = |[x, dy, w, b, mut dw, mut db]: [Tensor; 6]| {
+            let (y, saved) = forward(&x, &w, &b, 1e-5).unwrap();
+            let dx = backward(&dy, &x, &saved, &w, &mut dw, &mut db).unwrap();
+            [y, forward_rounded(&x, &w, &b, 1e-5).unwrap(), dx, dw, db]
+        };
+        let operands = [x, dy, w, b, dw, db];
+        let found = run(operands.each_ref().map(|t| device.put(t).unwrap()));
+        for ((found, wanted), tolerance) in found.iter().zip(run(operands)).zip([1e-5, 5e-3, 1e-5, 1e-5, 1e-5]) {
+            near(found, &wanted, tolerance);
+        }
+    }
 }

@@ -5,8 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::simd::{add_scaled, scale as scale_by};
-use crate::{Result, Tensor, gemm};
+use crate::{Dtype, Result, Tensor, gemm};
 
 const OP: &str = "lora";
 
@@ -31,8 +30,7 @@ pub fn forward(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32, y: &mut Tensor) -
     check(x, a, b)?;
     y.expect_shape(OP, "y", &[x.rows(), b.rows()])?;
     let inner = gemm::linear(x, a, None)?; // [n, rank]
-    let update = gemm::linear(&inner, b, None)?; // [n, d_out]
-    add_scaled(update.f32()?, scale, y.f32_mut()?);
+    gemm::add_linear(scale, &inner, b, y)?;
     Ok(inner)
 }
 
@@ -66,17 +64,14 @@ pub fn backward(
     inner.expect_shape(OP, "inner", &[x.rows(), a.rows()])?;
     da.expect_shape(OP, "da", a.shape())?;
     db.expect_shape(OP, "db", b.shape())?;
-    let mut scaled = inner.clone();
-    scale_by(scale, scaled.f32_mut()?);
-    gemm::linear_backward_weight(dy, &scaled, db, None)?;
-    let mut d_inner = gemm::linear_backward_input(dy, b)?; // [n, rank]
-    scale_by(scale, d_inner.f32_mut()?);
+    gemm::add_weight_gradient(scale, dy, inner, db)?;
+    let d_inner = gemm::scaled_backward_input(scale, dy, b)?; // [n, rank]
     gemm::linear_backward_weight(&d_inner, x, da, None)?;
     gemm::linear_backward_input(&d_inner, a)
 }
 
 fn check(x: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-    x.expect_f32(OP, "x")?;
+    x.expect_dtype(OP, "x", Dtype::F32)?;
     a.expect_shape(OP, "a", &[a.rows(), x.cols()])?;
     b.expect_shape(OP, "b", &[b.rows(), a.rows()])
 }

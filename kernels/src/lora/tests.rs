@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 fn update(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
     let mut y = Tensor::zeros(&[x.rows(), b.rows()]);
@@ -65,4 +65,25 @@ fn a_result_of_another_shape_is_refused() {
     let (x, a, b) = (noise_tensor(4, &[3, 6]), noise_tensor(5, &[2, 6]), noise_tensor(6, &[7, 2]));
     let error = forward(&x, &a, &b, 1.0, &mut Tensor::zeros(&[3, 6])).unwrap_err();
     assert_eq!(error.to_string(), "lora: y has shape [3, 6], expected [3, 7]");
+}
+
+#[test]
+fn a_device_agrees_with_the_host() {
+    let device = accelerator();
+    for (n, d_in, rank, d_out) in [(0, 3, 1, 2), (5, 7, 3, 11), (131, 48, 8, 20)] {
+        let [x, dy] = [(1, d_in), (2, d_out)].map(|(seed, width)| noise_tensor(seed, &[n, width]));
+        let [a, da] = [3, 4].map(|seed| noise_tensor(seed, &[rank, d_in]));
+        let [b, db] = [5, 6].map(|seed| noise_tensor(seed, &[d_out, rank]));
+        let run = |[x, dy, a, mut da, b, mut db]: [Tensor; 6]| {
+            let mut y = dy.clone();
+            let inner = forward(&x, &a, &b, 2.0, &mut y).unwrap();
+            let dx = backward(&dy, &x, &inner, &a, &b, 2.0, &mut da, &mut db).unwrap();
+            [y, inner, dx, da, db]
+        };
+        let operands = [x, dy, a, da, b, db];
+        let found = run(operands.each_ref().map(|t| device.put(t).unwrap()));
+        for (found, wanted) in found.iter().zip(run(operands)) {
+            near(found, &wanted, 1e-5);
+        }
+    }
 }

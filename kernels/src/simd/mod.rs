@@ -70,6 +70,18 @@ pub(crate) fn has_avx512_bf16() -> bool {
     has_avx512() && is_x86_feature_detected!("avx512bf16")
 }
 
+/// What people call the instructions that are used.
+pub(crate) fn described() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    match chosen() {
+        Instructions::Avx512 if has_avx512_bf16() => return "AVX-512 with products of bfloat16",
+        Instructions::Avx512 => return "AVX-512",
+        Instructions::Avx2 => return "AVX2",
+        Instructions::Portable => {}
+    }
+    "no particular instructions"
+}
+
 vectorised! {
     /// Rounds to bfloat16.
     pub(crate) fn round(wide: &[f32], narrow: &mut [half::bf16]) {
@@ -87,13 +99,6 @@ vectorised! {
     pub(crate) fn add(a: &mut [f32], b: &[f32]) {
         for (a, b) in a.iter_mut().zip(b) {
             *a += b;
-        }
-    }
-
-    /// `y += factor * x`.
-    pub(crate) fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y += factor * x;
         }
     }
 

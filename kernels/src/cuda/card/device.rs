@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use super::cache;
 use super::libraries::Library;
-use crate::cuda::{Address, Arg, Driver, Geometry, Source};
+use super::products::{Products, WORKSPACE_BYTES};
+use crate::cuda::{Address, Arg, Driver, Geometry, Matrix, Product, Source};
 use crate::{Error, Result};
 
 /// Of the memory that is free when the card is opened, what may be taken: the rest is for the context, for libraries and for
@@ -22,7 +23,7 @@ const PLAIN_SHARED: u32 = 48 * 1024;
 /// A card.
 ///
 /// Its calls come from one thread at a time; which thread that is may change.
-pub(super) struct Card {
+pub(crate) struct Card {
     context: sys::CUcontext,
     stream: sys::CUstream,
     number: sys::CUdevice,
@@ -32,6 +33,8 @@ pub(super) struct Card {
     budget: usize,
     taken: Mutex<Taken>,
     kernels: Mutex<HashMap<(&'static str, String), Kernel>>,
+    /// Opened with the first product.
+    products: OnceLock<Products>,
 }
 
 #[derive(Default)]
@@ -65,7 +68,7 @@ impl fmt::Debug for Card {
 
 impl Card {
     /// Opens the card of a number.
-    pub(super) fn open(number: usize) -> Result<Self> {
+    pub(crate) fn open(number: usize) -> Result<Self> {
         for library in [Library::Driver, Library::Nvrtc] {
             library.open().map_err(|reason| {
                 Error::Device(format!(
@@ -110,6 +113,7 @@ impl Card {
                 budget: (free as f64 * SHARE) as usize,
                 taken: Mutex::default(),
                 kernels: Mutex::default(),
+                products: OnceLock::new(),
             })
         }
     }
@@ -120,8 +124,35 @@ impl Card {
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("entering the card", e))
     }
 
+    /// Memory of the card that is free now.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        self.enter().ok()?;
+        result::mem_get_info().ok().map(|(free, _)| free as u64)
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The library of products and its workspace, which stays taken.
+    fn products(&self) -> Result<&Products> {
+        if self.products.get().is_none() {
+            let opened = Products::new(self.allocate(WORKSPACE_BYTES)?)?;
+            // If another thread was faster its one serves, and this workspace is idle.
+            let _ = self.products.set(opened);
+        }
+        self.products.get().ok_or_else(|| Error::Device("cuBLASLt was not opened".to_owned()))
+    }
+
+    /// A product without depth adds nothing.
+    fn scale_to_nothing(&self, product: &Product) -> Result<()> {
+        let Matrix { address, dtype, stride, .. } = product.c;
+        if product.beta != 0.0 {
+            return Ok(()); // kept as it is: all callers add with a factor of one
+        }
+        (0..product.rows).try_for_each(|row| {
+            self.fill(address.offset(row * stride * dtype.bytes()), 0, product.cols * dtype.bytes())
+        })
     }
 
     /// The kernel of a name, compiled and loaded when it is first asked for.
@@ -172,6 +203,10 @@ unsafe fn keep_freed_memory(number: sys::CUdevice) -> Result<()> {
 }
 
 impl Driver for Card {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address> {
         self.enter()?;
         let mut taken = self.taken();
@@ -244,6 +279,15 @@ impl Driver for Card {
             .map_err(|e| failed(&format!("{kernel} of {}/kernel.cu, {geometry:?}", source.name), e))
     }
 
+    unsafe fn multiply(&self, product: &Product) -> Result<()> {
+        self.enter()?;
+        if product.depth == 0 {
+            return self.scale_to_nothing(product);
+        }
+        // SAFETY: the caller's promise; the context is that of this thread.
+        unsafe { self.products()?.multiply(product, self.stream) }
+    }
+
     fn wait(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream is the card's.
@@ -263,8 +307,58 @@ impl Drop for Card {
     }
 }
 
+/// What the driver says of an error.
+pub(super) fn words(error: DriverError) -> String {
+    error.error_string().map_or_else(|_| format!("{error:?}"), |words| words.to_string_lossy().into_owned())
+}
+
 fn failed(what: &str, error: DriverError) -> Error {
-    let words =
-        error.error_string().map_or_else(|_| format!("{error:?}"), |words| words.to_string_lossy().into_owned());
-    Error::Device(format!("{what}: {words}"))
+    let said = format!("{what}: {}", words(error));
+    if is_sticky(error.0) { Error::Lost(said) } else { Error::Device(said) }
+}
+
+/// Whether every later call in the context fails as well, as CUDA documents it of these.
+fn is_sticky(code: sys::CUresult) -> bool {
+    use sys::CUresult::*;
+    matches!(
+        code,
+        // A kernel went astray.
+        CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_TENSOR_MEMORY_LEAK
+            // The card did, or what it is connected to.
+            | CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | CUDA_ERROR_CONTAINED
+            | CUDA_ERROR_EXTERNAL_DEVICE
+            | CUDA_ERROR_UNKNOWN
+            // Somebody else took the context away.
+            | CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | CUDA_ERROR_DEINITIALIZED
+            | CUDA_ERROR_MPS_RPC_FAILURE
+            | CUDA_ERROR_MPS_CLIENT_TERMINATED
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_card_is_told_from_a_call_that_failed() {
+        use sys::CUresult::*;
+        for code in [CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_ECC_UNCORRECTABLE] {
+            assert!(is_sticky(code), "{code:?}");
+        }
+        for code in [CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES] {
+            assert!(!is_sticky(code), "{code:?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! They are looked for in the folders of `MLLM4REC_CUDA_LIBS` (separated by colons) and then where the system's loader looks,
 //! which reads `LD_LIBRARY_PATH`.
 
+use std::error::Error as _;
 use std::ffi::{OsStr, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -148,7 +149,10 @@ fn keep(path: PathBuf, handle: Handle) -> PathBuf {
 fn load(path: &Path) -> Result<Handle, String> {
     // Others find it by its name then: cudarc opens what it needs by itself.
     // SAFETY: these libraries may be loaded at any time; they do no more than set themselves up.
-    unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| e.to_string())
+    unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| {
+        // What the loader said is the cause of the error; the error itself says no more than that it failed.
+        e.source().map_or_else(|| e.to_string(), ToString::to_string)
+    })
 }
 
 /// NVRTC opens its library of built-in functions by a bare name, which is found if it was opened before.

@@ -24,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use self::compile::{Launch, Module};
 use self::memory::Memory;
 use self::signature::{Kind, Signature};
-use super::{Address, Arg, Driver, Geometry, Source};
+use super::{Address, Arg, Driver, Geometry, Product, Source};
 use crate::{Error, Result};
 
 /// What a block of a card of compute capability 9 can ask for.
@@ -92,6 +92,10 @@ impl Emulator {
 }
 
 impl Driver for Emulator {
+    fn name(&self) -> String {
+        "the emulated device".to_owned()
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address> {
         self.memory().allocate(bytes)
     }
@@ -148,6 +152,10 @@ impl Driver for Emulator {
         };
         // SAFETY: the caller's promise of memory; the arguments were checked against the kernel's signature.
         unsafe { self.run(&module, &mut launch) }.map_err(error)
+    }
+
+    unsafe fn multiply(&self, product: &Product) -> Result<()> {
+        product.on_host(self)
     }
 
     fn wait(&self) -> Result<()> {

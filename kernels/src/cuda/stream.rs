@@ -1,0 +1,119 @@
+//! What the device side of an operation is written with.
+
+use std::sync::Arc;
+
+use super::buffer::Plain;
+use super::{Arg, Array, Driver, Geometry, Product, Source};
+use crate::{Dtype, Error, Result, Tensor};
+
+/// A device as operations see it: memory, copies, kernels and products, all in the order in which they are asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    driver: Arc<dyn Driver>,
+}
+
+impl Stream {
+    pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
+        Self { driver }
+    }
+
+    /// The device on which all operands are; none if they are the host's.
+    ///
+    /// # Errors
+    /// [`Error::Place`] names the first that is somewhere else than the first.
+    pub(crate) fn of(op: &'static str, operands: &[(&'static str, &Tensor)]) -> Result<Option<Self>> {
+        let first = operands.first().and_then(|(_, tensor)| tensor.stream());
+        for (what, tensor) in operands {
+            let place = tensor.stream();
+            let same = match (&first, &place) {
+                (Some(a), Some(b)) => Arc::ptr_eq(&a.driver, &b.driver),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                return Err(Error::Place { op, what, found: name(place.as_ref()), expected: name(first.as_ref()) });
+            }
+        }
+        Ok(first)
+    }
+
+    /// What people call the device.
+    pub(crate) fn name(&self) -> String {
+        self.driver.name()
+    }
+
+    /// A tensor that holds anything: for results that are written before they are read.
+    pub(crate) fn result(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
+        Tensor::on(self, shape, dtype)
+    }
+
+    /// A tensor of 32-bit zeros.
+    pub(crate) fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
+        let mut tensor = self.result(shape, Dtype::F32)?;
+        self.fill_zero(&mut tensor)?;
+        Ok(tensor)
+    }
+
+    /// Sets every byte of a tensor to zero.
+    pub(crate) fn fill_zero(&self, tensor: &mut Tensor) -> Result<()> {
+        let bytes = tensor.len() * tensor.dtype().bytes();
+        let Arg::Address(address) = tensor.arg_mut()? else { return Ok(()) };
+        if bytes > 0 { self.driver.fill(address, 0, bytes) } else { Ok(()) }
+    }
+
+    /// Copies all elements of a tensor to those of another of the same dtype, from `begin` on.
+    pub(crate) fn copy(&self, from: &Tensor, to: &mut Tensor, begin: usize) -> Result<()> {
+        let size = from.dtype().bytes();
+        debug_assert!(from.dtype() == to.dtype() && begin + from.len() <= to.len());
+        if from.is_empty() {
+            return Ok(());
+        }
+        let to = to.arg_mut()?.address().offset(begin * size);
+        self.driver.copy(from.arg()?.address(), to, from.len() * size)
+    }
+
+    /// Memory that holds anything.
+    pub(crate) fn scratch(&self, bytes: usize) -> Result<Array> {
+        Array::new(&self.driver, bytes)
+    }
+
+    /// Numbers of the host: ids, offsets, labels.
+    pub(crate) fn upload<T: Plain>(&self, values: &[T]) -> Result<Array> {
+        let array = self.scratch(size_of_val(values))?;
+        array.write(values)?;
+        Ok(array)
+    }
+
+    /// Runs a kernel; one without blocks is nothing to run.
+    ///
+    /// # Safety
+    /// The arguments are those of the kernel, in their order, and what it reads and writes lies in memory of this device.
+    pub(crate) unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, args: &[Arg]) -> Result<()> {
+        if geometry.grid.contains(&0) {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.launch(source, kernel, geometry, args) }
+    }
+
+    /// Multiplies two matrices: see [`Product`].
+    ///
+    /// # Safety
+    /// The matrices lie in memory of this device, and the result overlaps neither operand.
+    pub(crate) unsafe fn multiply(&self, product: &Product) -> Result<()> {
+        if product.rows == 0 || product.cols == 0 {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.multiply(product) }
+    }
+
+    /// Waits for all that was asked for.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.driver.wait()
+    }
+}
+
+fn name(place: Option<&Stream>) -> String {
+    place.map_or_else(|| "the host".to_owned(), Stream::name)
+}
