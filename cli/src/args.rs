@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use data::tables::CaptionStatus;
+use worker::devices::Wish;
 
 /// From an interaction log, titles and pictures to ranked recommendations for every user.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Shop(Shop),
     /// Work for a coordinator (`run` starts these by itself).
     Worker(Worker),
+    /// Show what this machine can compute with: processor, GPUs, CUDA's libraries, and what is missing.
+    Doctor(Doctor),
     /// Decode pictures for the process that started this one.
     #[command(hide = true)]
     DecodePictures,
@@ -50,6 +53,9 @@ pub(crate) struct Run {
     /// Workers to start on this machine; `cluster.workers` by default.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
+    /// Where to compute: auto (GPUs if there are any), cpu, cuda (GPUs or an error), or one of them: cuda:0, cuda:1, ...
+    #[arg(long, value_name = "DEVICES", default_value_t)]
+    pub(crate) devices: Wish,
     /// Where tables, models and control objects go; `output.root` by default.
     #[arg(long, value_name = "URL")]
     pub(crate) root: Option<String>,
@@ -67,6 +73,9 @@ pub(crate) struct Demo {
     /// Workers to start.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: u32,
+    /// Where to compute: auto, cpu, cuda or cuda:0, ...; see `run`.
+    #[arg(long, value_name = "DEVICES", default_value_t)]
+    pub(crate) devices: Wish,
     /// The seed of the shop and of every random choice; its models come from shops of the seeds from 500 on.
     #[arg(long, default_value_t = 42, value_parser = clap::value_parser!(u64).range(..500))]
     pub(crate) seed: u64,
@@ -162,10 +171,21 @@ pub(crate) struct Worker {
     /// A name for people.
     #[arg(long, default_value = "worker")]
     pub(crate) name: String,
+    /// Where to compute: auto, cpu, cuda (the first GPU) or cuda:0, cuda:1, ...
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(crate) devices: Wish,
     /// Compute threads; all cores by default.
     #[arg(long)]
     pub(crate) threads: Option<usize>,
     /// Leave when standard input is closed, that is when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+}
+
+/// `mllm4rec doctor`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -8,6 +8,7 @@ use coordinator::{Coordinator, Options};
 use data::store::Store;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use worker::devices::Choice;
 
 use crate::progress::Printer;
 
@@ -21,16 +22,17 @@ const REVIVALS: u32 = 10;
 pub(crate) struct Cluster {
     coordinator: Coordinator,
     workers: Vec<(String, Child)>,
+    devices: Choice,
     threads: usize,
     revivals: u32,
 }
 
 impl Cluster {
-    /// Starts the coordinator; workers come when there is work.
-    pub(crate) async fn start(store: Store) -> Result<Self> {
+    /// Starts the coordinator; workers come when there is work, and take the devices in turn.
+    pub(crate) async fn start(store: Store, devices: Choice) -> Result<Self> {
         let options = Options { digest_cache: digest_cache(), ..Options::default() };
         let coordinator = Coordinator::start(store, options).await?;
-        Ok(Self { coordinator, workers: Vec::new(), threads: 1, revivals: 0 })
+        Ok(Self { coordinator, workers: Vec::new(), devices, threads: 1, revivals: 0 })
     }
 
     /// The coordinator's address.
@@ -42,9 +44,9 @@ impl Cluster {
     pub(crate) fn add_workers(&mut self, count: u32, printer: &Printer) -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads = (cores / count.max(1) as usize).max(1);
-        for i in 1..=count.max(1) {
-            let name = format!("worker-{i}");
-            let child = self.spawn(&name, printer)?;
+        for i in 0..count.max(1) as usize {
+            let name = format!("worker-{}", i + 1);
+            let child = self.spawn(i, &name, printer)?;
             self.workers.push((name, child));
         }
         Ok(())
@@ -66,16 +68,16 @@ impl Cluster {
                 );
             }
             printer.line(&format!("{name} ended ({status}), starting it again"));
-            self.workers[i].1 = self.spawn(&name, printer)?;
+            self.workers[i].1 = self.spawn(i, &name, printer)?;
         }
         Ok(())
     }
 
-    fn spawn(&self, name: &str, printer: &Printer) -> Result<Child> {
+    fn spawn(&self, number: usize, name: &str, printer: &Printer) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find this program to start workers")?;
         let mut child = Command::new(&program)
             .args(["worker", "--with-parent", "--coordinator", &self.url(), "--name", name])
-            .args(["--threads", &self.threads.to_string()])
+            .args(["--threads", &self.threads.to_string(), "--devices", &self.devices.place(number).to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

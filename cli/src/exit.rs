@@ -25,6 +25,9 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         if matches!(cause.downcast_ref(), Some(coordinator::Error::NoJob { .. })) || cause.is::<BadRequest>() {
             return BAD_CONFIG;
         }
+        if matches!(cause.downcast_ref(), Some(worker::Error::NoDevice { .. })) {
+            return BAD_CONFIG;
+        }
         if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             return BAD_CONFIG;
         }

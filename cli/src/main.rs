@@ -40,6 +40,7 @@ fn main() -> std::process::ExitCode {
             Command::Show(show) => commands::show::run(show).await,
             Command::Captions(captions) => commands::captions::run(captions).await,
             Command::Shop(shop) => commands::shop::run(&shop),
+            Command::Doctor(doctor) => commands::doctor::run(&doctor),
             Command::Worker(worker) => commands::worker::run(worker).await,
             Command::DecodePictures => unreachable!("that has been seen to"),
         }

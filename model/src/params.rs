@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use kernels::Tensor;
+use kernels::{Device, Tensor};
 
 use crate::{Error, Result};
 pub use optimizer::{AdamW, AdamWConfig};
@@ -111,6 +111,22 @@ impl Params {
         self.tensors.values().map(Tensor::len).sum()
     }
 
+    /// The same in the memory of a device; what is there already is shared.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the device has no room.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        self.iter().map(|(name, tensor)| Ok((name.to_owned(), device.put(tensor)?))).collect()
+    }
+
+    /// The same, every tensor in the memory where that of its name is in `other`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] for a name that `other` lacks; [`Error::Kernel`] if a device has no room.
+    pub fn beside(&self, other: &Self) -> Result<Self> {
+        self.iter().map(|(name, tensor)| Ok((name.to_owned(), tensor.beside(other.get(name)?)?))).collect()
+    }
+
     /// Whether every value is a finite number.
     #[must_use]
     pub fn is_finite(&self) -> bool {
@@ -118,9 +134,11 @@ impl Params {
     }
 
     /// Zeros of the same names and shapes: where gradients are collected.
-    #[must_use]
-    pub fn zeros_like(&self) -> Self {
-        self.iter().map(|(name, tensor)| (name.to_owned(), Tensor::zeros(tensor.shape()))).collect()
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if their device has no room.
+    pub fn zeros_like(&self) -> Result<Self> {
+        self.iter().map(|(name, tensor)| Ok((name.to_owned(), tensor.zeros_like()?))).collect()
     }
 
     /// Sets every element to zero.
@@ -129,7 +147,7 @@ impl Params {
     /// [`Error::Kernel`] unless everything is f32.
     pub fn fill_zero(&mut self) -> Result<()> {
         for tensor in self.tensors.values_mut() {
-            tensor.f32_mut()?.fill(0.0);
+            tensor.fill_zero()?;
         }
         Ok(())
     }
@@ -141,7 +159,7 @@ impl Params {
     pub fn to_flat(&self) -> Result<Vec<f32>> {
         let mut flat = Vec::with_capacity(self.elements());
         for tensor in self.tensors.values() {
-            flat.extend_from_slice(tensor.f32()?);
+            flat.extend_from_slice(tensor.to_host()?.f32()?);
         }
         Ok(flat)
     }
@@ -157,7 +175,7 @@ impl Params {
         let mut rest = flat;
         for tensor in self.tensors.values_mut() {
             let (head, tail) = rest.split_at(tensor.len());
-            tensor.f32_mut()?.copy_from_slice(head);
+            *tensor = Tensor::from_f32(tensor.shape(), head.to_vec())?.beside(tensor)?;
             rest = tail;
         }
         Ok(())

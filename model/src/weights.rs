@@ -37,12 +37,12 @@ pub fn from_bytes_f32(what: &str, bytes: &[u8]) -> Result<Params> {
 /// # Errors
 /// [`Error::Safetensors`] if the tensors cannot be written.
 pub fn to_bytes(params: &Params) -> Result<Vec<u8>> {
-    let data: Vec<(&str, Dtype, &[usize], Vec<u8>)> =
-        params.iter().map(|(name, t)| (name, t.dtype(), t.shape(), t.to_le_bytes())).collect();
+    let bytes = |(name, t): (_, &Tensor)| Ok((name, t.dtype(), t.shape().to_vec(), t.to_host()?.to_le_bytes()));
+    let data: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = params.iter().map(bytes).collect::<Result<_>>()?;
     let error = |source| Error::Safetensors { what: "weights".to_owned(), source };
     let views = data
         .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(dtype_of(*dtype), shape.to_vec(), bytes)?)))
+        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(dtype_of(*dtype), shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(error)?;
     safetensors::serialize(views, None).map_err(error)
@@ -53,7 +53,7 @@ pub fn to_bytes(params: &Params) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Kernel`] if the target is not a float type.
 pub fn cast(tensor: &Tensor, dtype: Dtype) -> Result<Tensor> {
-    let values = tensor.to_f32();
+    let values = tensor.to_host()?.to_f32();
     let shape = tensor.shape();
     Ok(match dtype {
         Dtype::F32 => Tensor::from_f32(shape, values)?,

@@ -4,6 +4,7 @@ use data::job::Stage;
 use proto::FailureClass;
 
 use crate::decoders::DecodersError;
+use crate::devices::Wish;
 
 /// The result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -112,6 +113,17 @@ pub enum Error {
         /// Which ones, and how they differ.
         what: String,
     },
+    /// The device that was asked for cannot be had.
+    #[error("--devices {wish}: {reason}")]
+    NoDevice {
+        /// What was asked for.
+        wish: Wish,
+        /// What is missing, and how to get it.
+        reason: String,
+    },
+    /// The device failed and cannot be opened again by this process.
+    #[error("{0}")]
+    DeviceLost(String),
     /// There is nobody or nothing to work on.
     #[error("{stage}: {what}")]
     Nothing {
@@ -146,9 +158,18 @@ impl Error {
         match self {
             Self::Data(e) if e.may_pass() => Class::Retry,
             Self::Stopped(_) => Class::Stopped,
-            Self::Panicked(_) | Self::Unreachable { .. } | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
+            e if e.lost_device() => Class::Retry,
+            Self::DeviceLost(_)
+            | Self::Panicked(_)
+            | Self::Unreachable { .. }
+            | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
             _ => Class::Fatal,
         }
+    }
+
+    /// Whether the device was lost on the way; a fresh one may do the same work.
+    pub(crate) fn lost_device(&self) -> bool {
+        matches!(self, Self::Kernels(e) | Self::Model(model::Error::Kernel(e)) if e.is_lost())
     }
 }
 

@@ -7,6 +7,7 @@ mod checkpoint;
 mod context;
 pub mod decoders;
 mod device;
+pub mod devices;
 mod early_stopping;
 mod error;
 mod population;

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::context::{Context, Means};
 use crate::decoders::DecoderCommand;
 use crate::device::DeviceThread;
+use crate::devices::Place;
 use crate::{Class, Error, Result, tasks};
 
 /// How long the coordinator may take to hear a worker's last words.
@@ -29,6 +30,8 @@ pub struct Options {
     pub coordinator: String,
     /// A name for people.
     pub name: String,
+    /// Where to compute.
+    pub place: Place,
     /// Compute threads.
     pub threads: usize,
     /// A local folder for what does not fit into memory.
@@ -42,14 +45,15 @@ pub struct Options {
 /// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled.
 ///
 /// # Errors
-/// If the coordinator refuses this worker or cannot be reached.
+/// If the device cannot be opened or is lost for good, or if the coordinator refuses this worker or cannot be reached.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<()> {
-    let device = DeviceThread::start(options.threads)?;
+    let device = DeviceThread::start(options.place, options.threads)?;
     let mut pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
     loop {
         match session(&options, &device, &stop).await {
             Ok(End::Over) => return Ok(()),
+            Ok(End::DeviceLost(cause)) => return Err(Error::DeviceLost(cause)),
             Ok(End::Broken(reason)) => {
                 (pause, waited) = (Duration::from_millis(50), Duration::ZERO);
                 warn!(reason, "session broke, will register again");
@@ -70,6 +74,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<()> {
 enum End {
     /// There is nothing more to do.
     Over,
+    /// There is nothing to do it with any more; another process may open the device.
+    DeviceLost(String),
     /// The stream broke; the coordinator may come back.
     Broken(String),
 }
@@ -163,6 +169,11 @@ impl Session {
                     if matches!(self.to_coordinator.try_send(FromWorker::Heartbeat), Err(TrySendError::Closed(_))) {
                         return End::Broken("the stream is closed".to_owned());
                     }
+                }
+                cause = self.device.ended() => {
+                    // The lease that it cost is handed back behind this, and no other comes.
+                    let _ = self.to_coordinator.try_send(FromWorker::Leaving);
+                    return End::DeviceLost(cause);
                 }
                 () = stop.cancelled() => {
                     // A coordinator that does not take it hears of the end all the same, as a loss.

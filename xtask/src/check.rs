@@ -12,34 +12,51 @@ const MORE_ROUNDS: usize = 3;
 
 /// Runs every step, also behind one that fails, and says how each of them ended.
 pub(crate) fn run(full: bool) -> Result<bool> {
-    let python = python::with_readers();
+    let means = Means { python: python::with_readers(), nvrtc: python::nvrtc_folder() };
     let mut ended = Vec::new();
     ended.push(Step::cargo("format", &["fmt", "--all", "--check"]).run());
     let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
     ended.push(Step::cargo("clippy", &clippy).run());
     ended.push(Step::cargo("build", &["build", "--release", "--workspace"]).run());
-    ended.push(tests("tests", &["--no-fail-fast"], python.as_ref()).run());
+    ended.push(means.tests("tests", &["--no-fail-fast"]).run());
     ended.extend(kernels::on_fewer_instructions());
     if full {
         for _ in 0..MORE_ROUNDS {
-            ended.push(tests("more rounds", &["--test", "pipeline", "--test", "readers"], python.as_ref()).run());
+            ended.push(means.tests("more rounds", &["--test", "pipeline", "--test", "readers"]).run());
         }
     }
     let passed = summarize(&ended);
-    if python.is_none() {
+    if means.python.is_none() {
         println!(
             "SKIPPED reading the tables with DuckDB, Polars and pyarrow: there is no Python with them (see above)"
         );
     }
+    if means.nvrtc.is_none() {
+        println!("SKIPPED compiling the kernels for GPUs: there is no NVRTC (see above)");
+    }
     Ok(passed)
 }
 
-fn tests(name: &'static str, args: &[&str], python: Option<&OsString>) -> Step {
-    let mut command = cargo(&["test", "--release", "--workspace"]);
-    command.args(args);
-    match python {
-        Some(python) => command.env("MLLM4REC_PYTHON", python),
-        None => command.env_remove("MLLM4REC_PYTHON"),
-    };
-    Step { name, command }
+/// What tests use and need not have.
+struct Means {
+    /// A Python with the readers of tables.
+    python: Option<OsString>,
+    /// Where NVRTC is.
+    nvrtc: Option<OsString>,
+}
+
+impl Means {
+    fn tests(&self, name: &'static str, args: &[&str]) -> Step {
+        let mut command = cargo(&["test", "--release", "--workspace"]);
+        command.args(args);
+        match &self.python {
+            Some(python) => command.env("MLLM4REC_PYTHON", python),
+            None => command.env_remove("MLLM4REC_PYTHON"),
+        };
+        if let Some(folder) = &self.nvrtc {
+            // Its absence is an error from here on.
+            command.env("MLLM4REC_CUDA_LIBS", folder).env("MLLM4REC_NEED_NVRTC", "1");
+        }
+        Step { name, command }
+    }
 }

@@ -15,6 +15,8 @@ struct Environment {
 /// What reads our tables in tests.
 const READERS: Environment =
     Environment { name: "venv", packages: &["duckdb==2.0.0", "polars==2.1.0", "pyarrow==26.0.1"] };
+/// What compiles kernels for GPUs in tests; it needs no GPU.
+const COMPILER: Environment = Environment { name: "nvrtc-venv", packages: &["nvidia-cuda-nvrtc==13.0.88"] };
 /// What the benches compare with.
 const PEERS: Environment = Environment {
     name: "bench-venv",
@@ -33,6 +35,31 @@ pub(crate) fn with_readers() -> Option<OsString> {
             None
         }
     }
+}
+
+/// The folder of NVRTC: what `MLLM4REC_CUDA_LIBS` names, or one of our own. Says so if there is none.
+pub(crate) fn nvrtc_folder() -> Option<OsString> {
+    if let Some(folders) = std::env::var_os("MLLM4REC_CUDA_LIBS") {
+        return Some(folders);
+    }
+    match COMPILER.python().and_then(|python| libraries(&python)) {
+        Ok(folder) => Some(folder.into_os_string()),
+        Err(e) => {
+            println!("no {}: {e:#}\ntests that need it will be SKIPPED", COMPILER.packages.join(", "));
+            None
+        }
+    }
+}
+
+/// Where NVIDIA's packages put their libraries.
+fn libraries(python: &Path) -> Result<PathBuf> {
+    let ask = "import sysconfig; print(sysconfig.get_paths()['purelib'])";
+    let output = Command::new(python).args(["-c", ask]).output().with_context(|| format!("cannot start {python:?}"))?;
+    let folder = Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("nvidia/cu13/lib");
+    if !folder.is_dir() {
+        bail!("there is no folder {}", folder.display());
+    }
+    Ok(folder)
 }
 
 /// A Python with the peers of the benches: the one that `MLLM4REC_BENCH_PYTHON` names, or one of our own.

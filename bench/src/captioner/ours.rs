@@ -25,22 +25,24 @@ pub(crate) fn contestant() -> Result<()> {
         };
         let pixels = weights::from_bytes_f32("pixels", &std::fs::read(pixels)?)?.get("pixels")?.clone();
         let key = (model.clone(), dtype == Float::Bf16);
-        Device::cpu(threads)?.run(|| {
+        let device = Device::cpu(threads)?;
+        device.run(|| {
             if !captioners.contains_key(&key) {
-                captioners.insert(key.clone(), load(&model, dtype)?);
+                captioners.insert(key.clone(), load(&model, dtype, &device)?);
             }
             answer(&captioners[&key], &pixels, max_tokens, repeats)
         })
     })
 }
 
-fn load(model: &Path, dtype: Float) -> Result<Captioner> {
+fn load(model: &Path, dtype: Float, device: &Device) -> Result<Captioner> {
     let precision = match dtype {
         Float::F32 => Precision::F32,
         Float::Bf16 => Precision::Bf16,
     };
     let tokenizer = TOKENIZER.parse().map_err(|e| anyhow::anyhow!("the tokenizer of the bench: {e}"))?;
-    Ok(Captioner::from_source(BlipConfig::load(model)?, &Checkpoint::open(model)?, tokenizer, precision)?)
+    let (config, checkpoint) = (BlipConfig::load(model)?, Checkpoint::open(model)?);
+    Ok(Captioner::from_source(config, &checkpoint, tokenizer, precision, device)?)
 }
 
 fn answer(captioner: &Captioner, pixels: &Tensor, max_tokens: usize, repeats: usize) -> Result<Answer> {

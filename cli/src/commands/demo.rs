@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::args::Demo;
 use crate::commands::report;
-use crate::commands::run::{End, run_job};
+use crate::commands::run::{End, Machine, run_job};
 use crate::demo::{Reading, World};
 use crate::lock::RootLock;
 use crate::progress::{Printer, clock};
@@ -24,6 +24,7 @@ use crate::{exit, tables};
 pub(crate) async fn run(args: Demo) -> Result<u8> {
     let started = Instant::now();
     let printer = Printer::new();
+    let machine = Machine::new(args.workers, args.devices, &printer)?;
     let store = Store::open(&args.root)?;
     let _lock = RootLock::take(&store)?;
     let folder = folder(&args.root);
@@ -33,7 +34,7 @@ pub(crate) async fn run(args: Demo) -> Result<u8> {
     for with_captions in [true, false] {
         printer.line(if with_captions { "ranking with captions" } else { "the same without captions" });
         let job = world.job(&args.root, args.seed, with_captions)?;
-        let End::Done(finished) = run_job(&job, &store, args.workers, &printer).await? else {
+        let End::Done(finished) = run_job(&job, &store, &machine, &printer).await? else {
             return Ok(exit::INTERRUPTED);
         };
         reports.push(report(&store, &finished.job).await?);

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use proto::pb::jobs_client::JobsClient;
 use proto::{FailureClass, JobState, JobStatus, pb};
 use serde_json::json;
+use worker::devices::{self, Choice, Wish};
 
 use crate::args::Run;
 use crate::cluster::Cluster;
@@ -36,6 +37,23 @@ pub(crate) struct Finished {
     pub(crate) reused: (usize, usize),
 }
 
+/// What of this machine a job uses.
+pub(crate) struct Machine {
+    workers: u32,
+    devices: Choice,
+}
+
+impl Machine {
+    /// So many workers on the devices that are wished for; what the user should know about these is printed.
+    pub(crate) fn new(workers: u32, wish: Wish, printer: &Printer) -> Result<Self> {
+        let devices = devices::choose(wish)?;
+        if let Some(note) = &devices.note {
+            printer.line(note);
+        }
+        Ok(Self { workers, devices })
+    }
+}
+
 /// Runs a job and shows what came out.
 pub(crate) async fn run(args: Run) -> Result<u8> {
     let started = Instant::now();
@@ -43,8 +61,9 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
     let store = Store::open(&job.output.root)?;
     let workers = args.workers.unwrap_or(job.cluster.workers);
     let printer = Printer::new();
+    let machine = Machine::new(workers, args.devices, &printer)?;
     let _lock = RootLock::take(&store)?;
-    let End::Done(finished) = run_job(&job, &store, workers, &printer).await? else {
+    let End::Done(finished) = run_job(&job, &store, &machine, &printer).await? else {
         return Ok(exit::INTERRUPTED);
     };
     let report = report(&store, &finished.job).await?;
@@ -74,9 +93,9 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
 }
 
 /// Runs a job with a coordinator and workers on this machine; the root is the caller's.
-pub(crate) async fn run_job(job: &Job, store: &Store, workers: u32, printer: &Printer) -> Result<End> {
-    let mut cluster = Cluster::start(store.clone()).await?;
-    let outcome = drive(job, workers, printer, &mut cluster).await;
+pub(crate) async fn run_job(job: &Job, store: &Store, machine: &Machine, printer: &Printer) -> Result<End> {
+    let mut cluster = Cluster::start(store.clone(), machine.devices.clone()).await?;
+    let outcome = drive(job, machine.workers, printer, &mut cluster).await;
     let stopped = cluster.stop().await;
     // Where the coordinator ended by itself, its word says more than what the client saw of it.
     stopped?;

@@ -5,12 +5,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
+use worker::devices;
 
 use crate::args::Worker;
 use crate::exit;
+use crate::terminal::print_error;
 
 /// Works until the coordinator ends or a signal comes.
 pub(crate) async fn run(args: Worker) -> Result<u8> {
+    let devices = devices::choose(args.devices)?;
+    if let Some(note) = &devices.note {
+        print_error(note);
+    }
     let stop = CancellationToken::new();
     let told = CancellationToken::new();
     tokio::spawn(wait_for_signal(stop.clone(), told.clone()));
@@ -21,6 +27,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     let options = worker::Options {
         coordinator: args.coordinator,
         name: args.name,
+        place: devices.place(0),
         threads: args.threads.unwrap_or(cores),
         spool: std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id())),
         patience: Duration::from_secs(60),

@@ -14,7 +14,8 @@ fn captioner(folder: &Path) -> Captioner {
     let model = folder.join("model");
     let config = BlipConfig::load(&model).unwrap();
     let tokenizer = tokenizers::Tokenizer::from_bytes(TOKENIZER).unwrap();
-    Captioner::from_source(config, &Checkpoint::open(&model).unwrap(), tokenizer, Precision::F32).unwrap()
+    let device = golden::device();
+    Captioner::from_source(config, &Checkpoint::open(&model).unwrap(), tokenizer, Precision::F32, &device).unwrap()
 }
 
 #[test]
@@ -25,11 +26,11 @@ fn features_and_logits_are_equal() {
     let pixels = io.get("pixel_values").unwrap();
     let features = captioner.features(pixels).unwrap();
     let wanted = |name: &str| io.get(name).unwrap().f32().unwrap();
-    golden::close("image_embeds", features.patches.f32().unwrap(), wanted("image_embeds"), 2e-5, 1e-4);
-    golden::close("qformer_output", features.queries.f32().unwrap(), wanted("qformer_output"), 2e-5, 1e-4);
-    golden::close("language_model_inputs", features.prefix.f32().unwrap(), wanted("language_model_inputs"), 5e-5, 1e-4);
+    golden::close("image_embeds", &features.patches.to_f32(), wanted("image_embeds"), 2e-5, 1e-4);
+    golden::close("qformer_output", &features.queries.to_f32(), wanted("qformer_output"), 2e-5, 1e-4);
+    golden::close("language_model_inputs", &features.prefix.to_f32(), wanted("language_model_inputs"), 5e-5, 1e-4);
     let logits = captioner.first_logits(pixels).unwrap();
-    golden::close("first_logits", logits.f32().unwrap(), wanted("first_logits"), 1e-4, 1e-4);
+    golden::close("first_logits", &logits.to_f32(), wanted("first_logits"), 1e-4, 1e-4);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kernels::Device;
 use model::params::Params;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -36,5 +37,15 @@ pub(crate) fn close(what: &str, found: &[f32], wanted: &[f32], absolute: f32, re
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (f, w)) in found.iter().zip(wanted).enumerate() {
         assert!((f - w).abs() <= absolute.max(relative * w.abs()), "{what}[{i}]: {f} and {w}");
+    }
+}
+
+/// Where models are compared: the CPU, or what `MLLM4REC_TEST_DEVICE` says: `cuda` or `emulated`.
+pub(crate) fn device() -> Device {
+    match std::env::var("MLLM4REC_TEST_DEVICE").as_deref() {
+        Ok("cuda") => Device::cuda(0, 2).unwrap(),
+        Ok("emulated") => Device::emulated().unwrap(),
+        Ok(other) => panic!("MLLM4REC_TEST_DEVICE is cuda or emulated, not {other}"),
+        Err(_) => Device::cpu(2).unwrap(),
     }
 }

@@ -22,7 +22,7 @@ fn ranker(folder: &Path) -> Ranker {
         max_grad_norm: None,
         ..RankerOptions::default()
     };
-    let mut ranker = Ranker::load(&base, options).unwrap();
+    let mut ranker = Ranker::load(&base, options, &golden::device()).unwrap();
     let adapter = folder.join("adapter");
     let text = std::fs::read_to_string(adapter.join(ADAPTER_CONFIG_FILE)).unwrap();
     ranker.load_adapter(&text, &std::fs::read(adapter.join(ADAPTER_WEIGHTS_FILE)).unwrap()).unwrap();
@@ -38,7 +38,7 @@ fn compare_logits(ranker: &Ranker, folder: &Path, ids: &str, mask: &str, logits:
     let batch = Batch::read(&folder.join("lora.safetensors"), ids, mask, 4);
     let wanted = batch.unpadded(recorded.get(logits).unwrap());
     for (ids, wanted) in batch.sequences().iter().zip(wanted) {
-        golden::close(logits, ranker.logits(ids).unwrap().f32().unwrap(), &wanted, 1e-4, 0.0);
+        golden::close(logits, &ranker.logits(ids).unwrap().to_f32(), &wanted, 1e-4, 0.0);
     }
 }
 
@@ -97,11 +97,11 @@ fn follow(folder: &Path, tag: &str, examples: &[Example]) {
     let losses: Vec<f64> = serde_json::from_value(settings["losses"][tag].clone()).unwrap();
     let learning_rate = settings["config"]["lr"].as_f64().unwrap() as f32;
 
-    let mut first = ranker.params().zeros_like();
+    let mut first = ranker.params().zeros_like().unwrap();
     ranker.gradients(examples, examples.len(), &mut first).unwrap();
     for (name, gradient) in first.iter() {
         let wanted = recorded.get(&format!("{tag}.grad0.{}", short(name))).unwrap().to_f32();
-        golden::close(name, gradient.f32().unwrap(), &wanted, 1e-5, 1e-4);
+        golden::close(name, &gradient.to_f32(), &wanted, 1e-5, 1e-4);
     }
     for wanted in &losses[..losses.len() - 1] {
         let report = ranker.train_step(examples, learning_rate).unwrap();
@@ -131,7 +131,7 @@ fn compare_params(ranker: &Ranker, recorded: &Params, after: &Params, tag: &str)
     for (name, param) in ranker.params().iter() {
         let wanted = after.get(&format!("{tag}.after.{}", short(name))).unwrap().to_f32();
         let gradient = recorded.get(&format!("{tag}.grad0.{}", short(name))).unwrap().to_f32();
-        let compared = param.f32().unwrap().iter().zip(&wanted).zip(&gradient).filter(|(_, g)| g.abs() >= 1e-7);
+        let compared = param.to_f32().into_iter().zip(&wanted).zip(&gradient).filter(|(_, g)| g.abs() >= 1e-7);
         for ((found, wanted), _) in compared {
             assert!((found - wanted).abs() < 2e-6, "{tag} {name}: {found} and {wanted}");
         }

@@ -9,7 +9,7 @@ use model::{
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use crate::fixtures;
+use crate::{fixtures, golden};
 
 /// What the settings file says.
 #[derive(Deserialize)]
@@ -84,7 +84,8 @@ impl Golden {
     fn model(&self) -> LruRec {
         let c = &self.settings.config;
         let config = LruRecConfig::new(c.items, c.hidden, c.blocks, 0.0, c.max_len).expect("a possible configuration");
-        LruRec::with_params(config, self.params.clone()).expect("names and shapes are those of the model")
+        let model = LruRec::with_params(config, self.params.clone()).expect("names and shapes are those of the model");
+        model.on(&golden::device()).expect("the device has room")
     }
 
     fn batch(&self) -> PackedBatch {

@@ -5,6 +5,7 @@ use kernels::{
     attention::{self, Cache, Mask, Operands, Shape},
     embedding,
     gemm::Activation,
+    rows::{self, Strand},
 };
 
 use super::{
@@ -51,14 +52,14 @@ impl Decoder {
             loader.tensor("language_model.lm_head.weight", &[vocabulary, hidden])?
         };
         Ok(Self {
-            positions: loader.tensor(&name("embed_positions.weight"), &positions)?,
+            positions: loader.device.put(&loader.tensor(&name("embed_positions.weight"), &positions)?)?,
             layers: (0..config.layers).map(|i| load_block(config, i, loader)).collect::<Result<_>>()?,
             norm: loader.norm(&name("final_layer_norm"), hidden, config.eps)?,
-            head: Linear::new(head, None, loader.precision)?,
+            head: Linear::new(head, None, loader)?,
             shape: config.attention(),
             precision: loader.precision,
             max_positions: config.max_positions,
-            tokens,
+            tokens: loader.device.put(&tokens)?,
         })
     }
 
@@ -79,7 +80,7 @@ impl Decoder {
         // Which picture each of the texts belongs to.
         let mut open: Vec<usize> = (0..pictures).collect();
         loop {
-            let next: Vec<u32> = logits.f32()?.chunks_exact(self.tokens.rows()).map(likeliest).collect();
+            let next = rows::largest(&logits)?;
             let goes_on = |&i: &usize| !generation.ends.contains(&next[i]);
             let kept: Vec<usize> = (0..open.len()).filter(goes_on).collect();
             kept.iter().for_each(|&i| written[open[i]].push(next[i]));
@@ -99,18 +100,14 @@ impl Decoder {
     /// Reads prefixes and the token that begins a text; returns the texts and the logits of what comes next, `[texts,
     /// vocabulary]`.
     pub(super) fn begin(&self, prefix: Tensor, rows: usize, begin: u32, room: usize) -> Result<(Texts, Tensor)> {
-        let (texts, hidden, len) = (prefix.rows() / rows, prefix.cols(), rows + 1);
+        let (texts, len) = (prefix.rows() / rows, rows + 1);
         if len + room > self.max_positions + 1 {
             let (longest, room) = ((self.max_positions + 1).saturating_sub(len), room);
             return Err(Error::Input(format!("captions of {room} tokens, the decoder has room for {longest}")));
         }
         let begin = embedding::forward(&self.tokens, &[begin])?;
-        let mut x = Vec::with_capacity(texts * len * hidden);
-        for prefix in prefix.f32()?.chunks_exact(rows * hidden) {
-            x.extend_from_slice(prefix);
-            x.extend_from_slice(begin.f32()?);
-        }
-        let mut x = Tensor::from_f32(&[texts * len, hidden], x)?;
+        let strands = [Strand { rows: &prefix, each: rows }, Strand { rows: &begin, each: 1 }];
+        let mut x = rows::weave(&strands, texts)?;
         self.add_positions(&mut x, 0, len)?;
         let segments = Segments::from_lengths(vec![len; texts]);
         let mut caches = Vec::with_capacity(self.layers.len());
@@ -147,12 +144,9 @@ impl Decoder {
 
     /// Adds to every `len` rows what says that they stand at `from` and behind.
     fn add_positions(&self, x: &mut Tensor, from: usize, len: usize) -> Result<()> {
-        let hidden = x.cols();
-        let positions = &self.positions.f32()?[(from + FIRST_POSITION) * hidden..][..len * hidden];
-        for rows in x.f32_mut()?.chunks_exact_mut(len * hidden) {
-            rows.iter_mut().zip(positions).for_each(|(x, p)| *x += p);
-        }
-        Ok(())
+        let first = (from + FIRST_POSITION) as u32;
+        let ids: Vec<u32> = (first..first + len as u32).collect();
+        Ok(rows::add_repeated(x, &embedding::forward(&self.positions, &ids)?)?)
     }
 }
 
@@ -160,21 +154,6 @@ impl Texts {
     fn keep(&mut self, texts: &[usize]) -> Result<()> {
         Ok(self.caches.iter_mut().try_for_each(|cache| cache.keep(texts))?)
     }
-}
-
-/// The largest logit's token; of equal ones the first, and the first of all if there are only NaN.
-pub(super) fn likeliest(logits: &[f32]) -> u32 {
-    const LANES: usize = 16;
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (whole, rest) = logits.as_chunks::<LANES>();
-    let mut largest = [f32::NEG_INFINITY; LANES];
-    for logits in whole {
-        for (largest, &logit) in largest.iter_mut().zip(logits) {
-            *largest = larger(*largest, logit);
-        }
-    }
-    let largest = largest.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b));
-    logits.iter().position(|&logit| logit == largest).unwrap_or(0) as u32
 }
 
 fn load_block(config: &DecoderConfig, layer: usize, loader: &Loader<'_>) -> Result<Block> {

@@ -1,7 +1,7 @@
 //! Layers and where they get their weights.
 
 use kernels::{
-    Dtype, Tensor,
+    Device, Dtype, Tensor,
     attention::{self, Operands, Shape},
     gemm::{self, Activation, Epilogue, PackedWeight},
     layer_norm,
@@ -41,10 +41,12 @@ impl Precision {
 pub(super) struct Loader<'a> {
     pub(super) source: &'a dyn TensorSource,
     pub(super) precision: Precision,
+    /// Where the network is to be.
+    pub(super) device: &'a Device,
 }
 
 impl Loader<'_> {
-    /// A tensor of this shape.
+    /// A tensor of this shape, on the host still.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.source.shaped(name, shape)
     }
@@ -52,12 +54,14 @@ impl Loader<'_> {
     /// `name.weight` and `name.bias`.
     pub(super) fn linear(&self, name: &str, d_out: usize, d_in: usize) -> Result<Linear> {
         let weight = self.source.shaped(&format!("{name}.weight"), &[d_out, d_in])?;
-        Linear::new(weight, Some(self.source.shaped(&format!("{name}.bias"), &[d_out])?), self.precision)
+        Linear::new(weight, Some(self.source.shaped(&format!("{name}.bias"), &[d_out])?), self)
     }
 
     /// `name.weight` and `name.bias`.
     pub(super) fn norm(&self, name: &str, width: usize, eps: f32) -> Result<Norm> {
-        let part = |part: &str| self.source.shaped(&format!("{name}.{part}"), &[width]);
+        let part = |part: &str| -> Result<Tensor> {
+            Ok(self.device.put(&self.source.shaped(&format!("{name}.{part}"), &[width])?)?)
+        };
         Ok(Norm { weight: part("weight")?, bias: part("bias")?, eps, precision: self.precision })
     }
 }
@@ -71,12 +75,14 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    pub(super) fn new(weight: Tensor, bias: Option<Tensor>, precision: Precision) -> Result<Self> {
-        let weight = match precision {
+    /// A layer of tensors of the host.
+    pub(super) fn new(weight: Tensor, bias: Option<Tensor>, loader: &Loader<'_>) -> Result<Self> {
+        let weight = match loader.precision {
             Precision::F32 => weight,
             Precision::Bf16 => weights::cast(&weight, Dtype::Bf16)?,
         };
-        Ok(Self { weight: PackedWeight::new(&weight)?, bias, precision })
+        let bias = bias.map(|bias| loader.device.put(&bias)).transpose()?;
+        Ok(Self { weight: PackedWeight::new(&loader.device.put(&weight)?)?, bias, precision: loader.precision })
     }
 
     /// `x · Wᵀ + b` of `x`: `[n, d_in]`, f32 or an operand; returns `[n, d_out]` f32.

@@ -25,7 +25,7 @@ mod vision;
 use std::ops::Range;
 use std::path::Path;
 
-use kernels::Tensor;
+use kernels::{Device, Tensor, rows};
 use tokenizers::Tokenizer;
 
 pub use config::{BlipConfig, DecoderConfig, QFormerConfig, VisionConfig};
@@ -77,13 +77,14 @@ pub struct Features {
 }
 
 impl Captioner {
-    /// Loads a HF folder: `config.json`, weights, `tokenizer.json` and, if there is one, `generation_config.json`.
+    /// Loads a HF folder to a device: `config.json`, weights, `tokenizer.json` and, if there is one, `generation_config.json`.
     ///
     /// # Errors
     /// [`Error::Config`] for another architecture, by name; [`Error::Io`], [`Error::Safetensors`],
     /// [`Error::MissingTensor`], [`Error::TensorShape`] and [`Error::Tokenizer`] for what is missing or broken.
-    pub fn load(folder: &Path, precision: Precision) -> Result<Self> {
-        Self::from_source(BlipConfig::load(folder)?, &Checkpoint::open(folder)?, read_tokenizer(folder)?, precision)
+    pub fn load(folder: &Path, precision: Precision, device: &Device) -> Result<Self> {
+        let (config, checkpoint) = (BlipConfig::load(folder)?, Checkpoint::open(folder)?);
+        Self::from_source(config, &checkpoint, read_tokenizer(folder)?, precision, device)
     }
 
     /// What is wrong with a HF folder, as far as headers tell, before minutes are spent on loading it.
@@ -109,8 +110,9 @@ impl Captioner {
         source: &dyn TensorSource,
         tokenizer: Tokenizer,
         precision: Precision,
+        device: &Device,
     ) -> Result<Self> {
-        let loader = Loader { source, precision };
+        let loader = Loader { source, precision, device };
         let (vision, qformer) = (Vision::load(&config.vision, &loader)?, QFormer::load(&config, &loader)?);
         let projection =
             loader.linear("language_projection", config.decoder.hidden_size, config.qformer.hidden_size)?;
@@ -161,16 +163,18 @@ impl Captioner {
         // As few parts as may be, and all of about one size.
         let parts = pictures.div_ceil((ROWS_TOGETHER / self.config.vision.rows()).max(1)).max(1);
         let together = pictures.div_ceil(parts).max(1);
-        let mut prefix = Vec::with_capacity(pictures * self.config.queries * self.config.decoder.hidden_size);
-        for from in (0..pictures).step_by(together) {
-            prefix.extend_from_slice(self.look(pixels, from..(from + together).min(pictures))?.prefix.f32()?);
+        let parts = (0..pictures).step_by(together).map(|from| from..(from + together).min(pictures));
+        let parts = parts.map(|part| Ok(self.look(pixels, part)?.prefix)).collect::<Result<Vec<_>>>()?;
+        if parts.is_empty() {
+            return Ok(Tensor::zeros(&[0, self.config.decoder.hidden_size]));
         }
-        Ok(Tensor::from_f32(&[pictures * self.config.queries, self.config.decoder.hidden_size], prefix)?)
+        Ok(rows::concat(&parts)?)
     }
 
     /// What the networks before the decoder make of some of the pictures.
     fn look(&self, pixels: Pixels<'_>, pictures: Range<usize>) -> Result<Features> {
-        let patches = self.vision.forward(&pixels.patches(pictures, self.config.vision.patch_size)?)?;
+        let patches = pixels.patches(pictures, self.config.vision.patch_size, self.vision.place())?;
+        let patches = self.vision.forward(&patches)?;
         let queries = self.qformer.forward(&patches, self.config.vision.rows())?;
         let prefix = self.projection.forward(&queries)?;
         Ok(Features { patches, queries, prefix })

@@ -53,8 +53,8 @@ impl Pixels<'_> {
         Ok(pictures)
     }
 
-    /// The patches of some pictures, `[pictures * patches, 3 * side * side]` f32.
-    pub(super) fn patches(&self, pictures: Range<usize>, side: usize) -> Result<Tensor> {
+    /// The patches of some pictures, `[pictures * patches, 3 * side * side]` f32, in the memory where another tensor is.
+    pub(super) fn patches(&self, pictures: Range<usize>, side: usize, place: &Tensor) -> Result<Tensor> {
         let all = self.tensor();
         let mut shape = all.shape().to_vec();
         let each: usize = shape[1..].iter().product();
@@ -63,9 +63,12 @@ impl Pixels<'_> {
         Ok(match self {
             Self::Bytes(_, normalisation) => {
                 let some = Tensor::from_u8(&shape, all.u8()?[range].to_vec())?;
-                patches::normalised(&some, side, normalisation)?
+                patches::normalised(&some.beside(place)?, side, normalisation)?
             }
-            Self::Normalised(_) => patches::cut(&Tensor::from_f32(&shape, all.f32()?[range].to_vec())?, side)?,
+            Self::Normalised(_) => {
+                let some = Tensor::from_f32(&shape, all.f32()?[range].to_vec())?;
+                patches::cut(&some.beside(place)?, side)?
+            }
         })
     }
 }

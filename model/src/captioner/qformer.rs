@@ -4,6 +4,7 @@ use kernels::{
     Segments, Tensor,
     attention::{Mask, Operands, Shape},
     gemm::Activation,
+    rows::{self, Strand},
 };
 
 use super::{
@@ -45,7 +46,7 @@ impl QFormer {
         let c = &config.qformer;
         let layers: Vec<Layer> = (0..c.layers).map(|i| Layer::load(config, i, loader)).collect::<Result<_>>()?;
         let queries = loader.tensor("query_tokens", &[1, config.queries, c.hidden_size])?;
-        let queries = queries.reshaped(&[config.queries, c.hidden_size])?;
+        let queries = loader.device.put(&queries.reshaped(&[config.queries, c.hidden_size])?)?;
         let begin = loader.norm("qformer.layernorm", c.hidden_size, c.eps)?.forward(&queries)?;
         let alone = Segments::from_lengths([config.queries]);
         let shape = c.attention();
@@ -56,13 +57,12 @@ impl QFormer {
         Ok(Self { begin, layers, shape })
     }
 
-    /// Features of pictures, `rows` each, `[pictures * rows, vision hidden]`, to `[pictures * queries, hidden]`.
-    pub(super) fn forward(&self, patches: &Tensor, rows: usize) -> Result<Tensor> {
-        let pictures = patches.rows() / rows;
+    /// Features of pictures, `each` rows of them, `[pictures * each, vision hidden]`, to `[pictures * queries, hidden]`.
+    pub(super) fn forward(&self, patches: &Tensor, each: usize) -> Result<Tensor> {
+        let pictures = patches.rows() / each;
         let queries = Segments::from_lengths(vec![self.begin.rows(); pictures]);
-        let keys = Segments::from_lengths(vec![rows; pictures]);
-        let begin = self.begin.f32()?.repeat(pictures);
-        let mut x = Tensor::from_f32(&[pictures * self.begin.rows(), self.begin.cols()], begin)?;
+        let keys = Segments::from_lengths(vec![each; pictures]);
+        let mut x = rows::weave(&[Strand { rows: &self.begin, each: self.begin.rows() }], pictures)?;
         for (i, layer) in self.layers.iter().enumerate() {
             if i > 0 {
                 x = layer.selves.forward(&x, &x, Mask::Full(&queries), &self.shape)?;

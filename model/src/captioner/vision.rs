@@ -4,6 +4,7 @@ use kernels::{
     Segments, Tensor,
     attention::{Mask, Operands},
     gemm::Activation,
+    rows::{self, Strand},
 };
 
 use super::{
@@ -18,8 +19,10 @@ pub(super) struct Vision {
     config: VisionConfig,
     precision: Precision,
     patches: Linear,
-    /// What the whole picture's token begins as, and where every token lies: `[rows, hidden]`.
+    /// Where every token lies, and what the whole picture's begins as: `[rows, hidden]`.
     places: Tensor,
+    /// Zeros, `[1, hidden]`: all else of the whole picture's token.
+    nothing: Tensor,
     layers: Vec<Block>,
     norm: Norm,
 }
@@ -30,14 +33,27 @@ impl Vision {
         let embedding = |name: &str| format!("vision_model.embeddings.{name}");
         let kernel = loader.tensor(&embedding("patch_embedding.weight"), &[hidden, 3, side, side])?;
         let bias = loader.tensor(&embedding("patch_embedding.bias"), &[hidden])?;
-        let patches = Linear::new(kernel.reshaped(&[hidden, 3 * side * side])?, Some(bias), loader.precision)?;
+        let patches = Linear::new(kernel.reshaped(&[hidden, 3 * side * side])?, Some(bias), loader)?;
         let whole = loader.tensor(&embedding("class_embedding"), &[1, 1, hidden])?;
         let mut places = loader.tensor(&embedding("position_embedding"), &[1, config.rows(), hidden])?;
-        // The whole picture's token is the same for all pictures: its place is added here, once.
+        // The whole picture's token is the same for all pictures: it is added to its place here, once.
         places.f32_mut()?.iter_mut().zip(whole.f32()?).for_each(|(place, whole)| *place += whole);
         let layers = (0..config.layers).map(|i| load_block(config, i, loader)).collect::<Result<_>>()?;
         let norm = loader.norm("vision_model.post_layernorm", hidden, config.eps)?;
-        Ok(Self { config: config.clone(), precision: loader.precision, patches, places, layers, norm })
+        Ok(Self {
+            precision: loader.precision,
+            patches,
+            places: loader.device.put(&places.reshaped(&[config.rows(), hidden])?)?,
+            nothing: loader.device.put(&Tensor::zeros(&[1, hidden]))?,
+            layers,
+            norm,
+            config: config.clone(),
+        })
+    }
+
+    /// A tensor where the network is.
+    pub(super) fn place(&self) -> &Tensor {
+        &self.nothing
     }
 
     /// Patches `[pictures * (rows - 1), 3 * side * side]` to `[pictures * rows, hidden]`, an operand.
@@ -56,14 +72,11 @@ impl Vision {
     /// Tokens before the first layer.
     fn embed(&self, patches: &Tensor) -> Result<Tensor> {
         let patches = self.patches.forward(patches)?;
-        let (rows, hidden) = (self.config.rows(), self.config.hidden_size);
-        let mut x = Vec::with_capacity(patches.rows() / (rows - 1) * self.places.len());
-        for patches in patches.f32()?.chunks_exact((rows - 1) * hidden) {
-            let (whole, places) = self.places.f32()?.split_at(hidden);
-            x.extend_from_slice(whole);
-            x.extend(places.iter().zip(patches).map(|(place, patch)| place + patch));
-        }
-        Ok(Tensor::from_f32(&[patches.rows() / (rows - 1) * rows, hidden], x)?)
+        let each = self.config.rows() - 1;
+        let strands = [Strand { rows: &self.nothing, each: 1 }, Strand { rows: &patches, each }];
+        let mut x = rows::weave(&strands, patches.rows() / each)?;
+        rows::add_repeated(&mut x, &self.places)?;
+        Ok(x)
     }
 }
 
@@ -91,7 +104,7 @@ fn split(loader: &Loader<'_>, name: &str, hidden: usize, with_bias: bool) -> Res
     let part = |i: usize| {
         let rows = weight.f32()?[i * hidden * hidden..][..hidden * hidden].to_vec();
         let bias = bias.as_ref().map(|bias| Tensor::from_f32(&[hidden], bias.f32()?[i * hidden..][..hidden].to_vec()));
-        Linear::new(Tensor::from_f32(&[hidden, hidden], rows)?, bias.transpose()?, loader.precision)
+        Linear::new(Tensor::from_f32(&[hidden, hidden], rows)?, bias.transpose()?, loader)
     };
     Ok([part(0)?, part(1)?, part(2)?])
 }

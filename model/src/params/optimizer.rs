@@ -1,6 +1,6 @@
 //! AdamW over named parameters: decay groups by name, clipping by the global norm, a state that can be saved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use kernels::{
     Tensor,
@@ -76,7 +76,10 @@ impl AdamW {
         for (name, grad) in grads.iter() {
             let param = params.get_mut(name)?;
             let hyper = self.hyper(name);
-            let moments = self.moments.entry(name.to_owned()).or_insert_with(|| Moments::zeros(param.shape()));
+            let moments = match self.moments.entry(name.to_owned()) {
+                Entry::Occupied(moments) => moments.into_mut(),
+                Entry::Vacant(new) => new.insert(Moments { m: param.zeros_like()?, v: param.zeros_like()? }),
+            };
             adamw::step(param, grad, moments, &hyper, self.step, scale)?;
         }
         Ok(norm)
@@ -128,7 +131,8 @@ impl AdamW {
             match (name.strip_prefix("m."), name.strip_prefix("v.")) {
                 (Some(of), _) => {
                     expect_shape(&name, &tensor, params.get(of)?)?;
-                    let moments = Moments { v: Tensor::zeros(tensor.shape()), m: tensor };
+                    let m = tensor.beside(params.get(of)?)?;
+                    let moments = Moments { v: m.zeros_like()?, m };
                     optimizer.moments.insert(of.to_owned(), moments);
                 }
                 (_, Some(of)) => second.insert(of, tensor),
@@ -138,7 +142,7 @@ impl AdamW {
         for (name, moments) in &mut optimizer.moments {
             let v = second.remove(name)?;
             expect_shape(name, &v, &moments.m)?;
-            moments.v = v;
+            moments.v = v.beside(&moments.m)?;
         }
         match second.into_iter().next() {
             Some((name, _)) => Err(Error::MissingTensor { name: format!("m.{name}") }),

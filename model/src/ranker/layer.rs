@@ -10,7 +10,7 @@ use super::{
     config::LlamaConfig,
     linear::{Linear, Saved as SavedLinear},
     lora::Projection,
-    pass::{Keys, Pass, add},
+    pass::{Keys, Pass},
     store::Weights,
 };
 use crate::{Result, params::Params};
@@ -102,8 +102,8 @@ impl Layer {
         let keys = selected.map_or(pass.keys(), |s| s.keys);
         let (mut h1, saved_o) = self.o.forward(w, mixed.as_ref().unwrap_or(&attended), keys)?;
         match selected {
-            Some(s) => add(&mut h1, &embedding::forward(&h, s.rows)?)?,
-            None => add(&mut h1, &h)?,
+            Some(s) => h1.add(&embedding::forward(&h, s.rows)?)?,
+            None => h1.add(&h)?,
         }
 
         let (b, post_scale) = rms_norm::forward(&h1, w.dense(&self.post_norm)?, c.rms_norm_eps)?;
@@ -111,7 +111,7 @@ impl Layer {
         let (up, saved_up) = self.up.forward(w, &b, keys)?;
         let gated = swiglu::forward(&gate, &up)?;
         let (mut h2, saved_down) = self.down.forward(w, &gated, keys)?;
-        add(&mut h2, &h1)?;
+        h2.add(&h1)?;
 
         let linears = [saved_q, saved_k, saved_v, saved_o, saved_gate, saved_up, saved_down];
         let saved = Saved {
@@ -170,7 +170,7 @@ impl Layer {
         for (linear, d, saved_linear) in parts {
             let part = linear.backward(w, d, &saved.a, saved_linear, pass.keys(), grads, need_da)?;
             match (&mut da, part) {
-                (Some(da), Some(part)) => add(da, &part)?,
+                (Some(da), Some(part)) => da.add(&part)?,
                 (None, part) => da = part,
                 (Some(_), None) => {}
             }
@@ -178,7 +178,7 @@ impl Layer {
         let Some(da) = da else { return Ok(None) };
         let gain = w.dense(&self.input_norm)?;
         let d_gain = grads.get_mut(&self.input_norm).ok();
-        add(&mut dh, &rms_norm::backward(&da, &saved.h, &saved.input_scale, gain, d_gain)?)?;
+        dh.add(&rms_norm::backward(&da, &saved.h, &saved.input_scale, gain, d_gain)?)?;
         Ok(need_dh.then_some(dh))
     }
 
@@ -198,17 +198,17 @@ impl Layer {
         let (d_gate, d_up) = swiglu::backward(&d_gated, &saved.gate, &saved.up)?;
         let mut db = self.gate.backward(w, &d_gate, &saved.b, &saved.linears[4], keys, grads, true)?.expect(asked);
         let through_up = self.up.backward(w, &d_up, &saved.b, &saved.linears[5], keys, grads, true)?.expect(asked);
-        add(&mut db, &through_up)?;
+        db.add(&through_up)?;
         let gain = w.dense(&self.post_norm)?;
         let d_gain = grads.get_mut(&self.post_norm).ok();
-        add(&mut d_h2, &rms_norm::backward(&db, &saved.h1, &saved.post_scale, gain, d_gain)?)?;
+        d_h2.add(&rms_norm::backward(&db, &saved.h1, &saved.post_scale, gain, d_gain)?)?;
         Ok(d_h2)
     }
 }
 
 /// The gradient of a selection of rows: zero elsewhere.
 fn spread(d: &Tensor, rows: &[u32], like: &Tensor) -> Result<Tensor> {
-    let mut all = Tensor::zeros(like.shape());
+    let mut all = like.zeros_like()?;
     embedding::backward(d, rows, &mut all)?;
     Ok(all)
 }

@@ -7,7 +7,7 @@ use kernels::{
 
 use super::{
     lora::{LoraOptions, Projection},
-    pass::{Keys, add},
+    pass::Keys,
     store::{Frozen, Weights},
 };
 use crate::{Result, params::Params};
@@ -98,7 +98,7 @@ impl Linear {
                 if let Some(mask) = keys.mask(self.site, options.dropout) {
                     dropout::apply(&mut through, &mask, keys.rows())?;
                 }
-                add(dx, &through)?;
+                dx.add(&through)?;
             }
         }
         Ok(dx)

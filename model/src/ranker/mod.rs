@@ -25,7 +25,7 @@ mod verbalizer;
 
 use std::path::Path;
 
-use kernels::{Dtype, Tensor};
+use kernels::{Device, Dtype, Tensor};
 
 pub use adapter::{CONFIG_FILE as ADAPTER_CONFIG_FILE, WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE};
 pub use config::LlamaConfig;
@@ -87,13 +87,13 @@ pub struct Ranker {
 }
 
 impl Ranker {
-    /// Loads a HF folder: `config.json` and safetensors.
+    /// Loads a HF folder to a device: `config.json` and safetensors.
     ///
     /// # Errors
     /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for a network that is not supported,
     /// [`Error::MissingTensor`] or [`Error::TensorShape`] for weights that do not fit it.
-    pub fn load(folder: &Path, options: RankerOptions) -> Result<Self> {
-        Self::from_source(&config_json(folder)?, &Checkpoint::open(folder)?, options)
+    pub fn load(folder: &Path, options: RankerOptions, device: &Device) -> Result<Self> {
+        Self::from_source(&config_json(folder)?, &Checkpoint::open(folder)?, options, device)
     }
 
     /// Checks that a HF folder can be loaded with these options, from its configuration and the headers of its weights:
@@ -125,10 +125,15 @@ impl Ranker {
     ///
     /// # Errors
     /// As [`Ranker::load`].
-    pub fn from_source(config_json: &str, source: &dyn TensorSource, options: RankerOptions) -> Result<Self> {
+    pub fn from_source(
+        config_json: &str,
+        source: &dyn TensorSource,
+        options: RankerOptions,
+        device: &Device,
+    ) -> Result<Self> {
         options.check()?;
         let network = Network::new(LlamaConfig::from_json(config_json)?, options.max_tokens)?;
-        let weights = Weights::load(&network.config, &network.linears(), source, &options)?;
+        let weights = Weights::load(&network.config, &network.linears(), source, &options, device)?;
         tracing::info!(layers = network.config.layers, trained = weights.trainable.elements(), "ranker loaded");
         Ok(Self { config_json: config_json.to_owned(), network, weights, optimizer: optimizer(&options), options })
     }
@@ -176,7 +181,7 @@ impl Ranker {
             if label_tokens.is_empty() {
                 scores.extend(pass.segments.ranges().map(|_| Vec::new()));
             } else {
-                scores.extend(logits.f32()?.chunks_exact(label_tokens.len()).map(<[f32]>::to_vec));
+                scores.extend(logits.to_host()?.f32()?.chunks_exact(label_tokens.len()).map(<[f32]>::to_vec));
             }
         }
         Ok(scores)
@@ -240,7 +245,7 @@ impl Ranker {
     /// # Errors
     /// As [`Ranker::gradients`].
     pub fn train_step(&mut self, batch: &[Example], learning_rate: f32) -> Result<StepReport> {
-        let mut grads = self.weights.trainable.zeros_like();
+        let mut grads = self.weights.trainable.zeros_like()?;
         let loss = self.gradients(batch, batch.len(), &mut grads)?;
         let grad_norm = self.update(&grads, learning_rate)?;
         Ok(StepReport { loss, grad_norm, tokens: batch.iter().map(|e| e.ids.len()).sum() })
@@ -262,6 +267,7 @@ impl Ranker {
     pub fn load_state(&mut self, state: &State) -> Result<()> {
         let params = weights::from_bytes_f32("ranker state", &state.params)?;
         params.expect_like(&self.weights.trainable)?;
+        let params = params.beside(&self.weights.trainable)?;
         self.optimizer = AdamW::load(self.optimizer.config().clone(), &state.optimizer, &params)?;
         self.weights.trainable = params;
         Ok(())
@@ -280,7 +286,7 @@ impl Ranker {
         let params = weights::from_bytes_f32(ADAPTER_WEIGHTS_FILE, tensors)?;
         self.weights.begin_lora(&lora, &self.network.linears(), self.options.seed)?;
         params.expect_like(&self.weights.trainable)?;
-        self.weights.trainable = params;
+        self.weights.trainable = params.beside(&self.weights.trainable)?;
         self.optimizer = optimizer(&self.options);
         Ok(())
     }

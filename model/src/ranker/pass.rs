@@ -1,9 +1,8 @@
 //! One run through the network: which sequences, at which positions, with or without dropout.
 
-use kernels::{Segments, Tensor, dropout::Mask};
+use kernels::{Segments, dropout::Mask};
 
 use super::lora::mix;
-use crate::{Error, Result};
 
 /// Packed sequences.
 #[derive(Debug)]
@@ -60,13 +59,4 @@ impl<'a> Keys<'a> {
     pub(crate) fn rows(&self) -> &'a [u64] {
         self.dropout.map_or(&[], |(_, keys)| keys)
     }
-}
-
-/// `a += b`.
-pub(crate) fn add(a: &mut Tensor, b: &Tensor) -> Result<()> {
-    if a.shape() != b.shape() {
-        return Err(Error::Input(format!("cannot add {:?} to {:?}", b.shape(), a.shape())));
-    }
-    a.f32_mut()?.iter_mut().zip(b.f32()?).for_each(|(a, b)| *a += b);
-    Ok(())
 }

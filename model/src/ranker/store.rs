@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kernels::{
-    Tensor,
+    Device, Tensor,
     nf4::{self, Nf4Weight, Rounding},
 };
 
@@ -41,17 +41,18 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Reads every weight, layer by layer, quantising while it reads.
+    /// Reads every weight to a device, layer by layer, quantising while it reads.
     pub(crate) fn load(
         config: &LlamaConfig,
         linears: &[&Linear],
         source: &dyn TensorSource,
         options: &RankerOptions,
+        device: &Device,
     ) -> Result<Self> {
         let mut weights = Self { frozen: BTreeMap::new(), trainable: Params::new(), lora: None };
         let full = matches!(options.trainable, Trainable::Full);
         for (name, shape) in dense_shapes(config) {
-            weights.add(&name, source.shaped(&name, &shape)?, full);
+            weights.add(&name, device.put(&source.shaped(&name, &shape)?)?, full);
         }
         let decoded: usize = linears.iter().map(|l| 4 * l.d_in * l.d_out).sum();
         let decode = match options.dequantize {
@@ -61,15 +62,15 @@ impl Weights {
         };
         for linear in linears {
             if let Some(bias) = &linear.bias {
-                weights.add(bias, source.shaped(bias, &[linear.d_out])?, full);
+                weights.add(bias, device.put(&source.shaped(bias, &[linear.d_out])?)?, full);
             }
             let weight = source.shaped(&linear.weight, &[linear.d_out, linear.d_in])?;
             match options.quantize {
-                Quantize::None => weights.add(&linear.weight, weight, full),
+                Quantize::None => weights.add(&linear.weight, device.put(&weight)?, full),
                 Quantize::Nf4 => {
                     let packed = nf4::quantize(&weight, true)?;
                     let frozen = if decode {
-                        Frozen::Dense(nf4::dequantize(&packed, Rounding::Bf16)?)
+                        Frozen::Dense(device.put(&nf4::dequantize(&packed, Rounding::Bf16)?)?)
                     } else {
                         Frozen::Nf4(packed)
                     };
@@ -85,11 +86,15 @@ impl Weights {
 
     /// Puts fresh low-rank updates in place: they change nothing until they are trained.
     pub(crate) fn begin_lora(&mut self, lora: &LoraOptions, linears: &[&Linear], seed: u64) -> Result<()> {
-        self.trainable = Params::new();
+        let mut trainable = Params::new();
         for linear in linears.iter().filter(|l| lora.targets.contains(&l.projection)) {
-            self.trainable.insert(&*linear.lora_a, initial_a(seed, &linear.lora_a, lora.rank, linear.d_in)?);
-            self.trainable.insert(&*linear.lora_b, Tensor::zeros(&[linear.d_out, lora.rank]));
+            let a = initial_a(seed, &linear.lora_a, lora.rank, linear.d_in)?;
+            let place = self.dense(EMBEDDINGS)?;
+            let (a, b) = (a.beside(place)?, Tensor::zeros(&[linear.d_out, lora.rank]).beside(place)?);
+            trainable.insert(&*linear.lora_a, a);
+            trainable.insert(&*linear.lora_b, b);
         }
+        self.trainable = trainable;
         self.lora = Some(lora.clone());
         Ok(())
     }

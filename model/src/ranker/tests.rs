@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kernels::Device;
+use kernels::{Device, Tensor};
 
 use super::*;
 
@@ -56,13 +56,18 @@ fn lora(dropout: f32) -> Trainable {
 }
 
 fn ranker(tied: bool, quantize: Quantize, trainable: Trainable) -> Ranker {
+    ranker_on(&Device::cpu(1).unwrap(), tied, quantize, trainable)
+}
+
+fn ranker_on(device: &Device, tied: bool, quantize: Quantize, trainable: Trainable) -> Ranker {
     let options = RankerOptions { quantize, trainable, micro_batch_tokens: 12, ..RankerOptions::default() };
-    let mut ranker = Ranker::from_source(&config_json(tied), &base(tied), options).unwrap();
+    let mut ranker = Ranker::from_source(&config_json(tied), &base(tied), options, device).unwrap();
     // Updates begin at zero, which would hide half of their gradients.
     for (i, (name, tensor)) in ranker.params_mut().iter_mut().enumerate() {
         if name.contains("lora_B") {
             let values = noise(100 + i as u64, tensor.len());
-            tensor.f32_mut().unwrap().iter_mut().zip(values).for_each(|(b, v)| *b = 0.3 * v);
+            let values = values.iter().map(|v| 0.3 * v).collect();
+            *tensor = Tensor::from_f32(tensor.shape(), values).unwrap().beside(tensor).unwrap();
         }
     }
     ranker
@@ -78,7 +83,7 @@ fn examples() -> Vec<Example> {
 
 /// Compares gradients with central differences, some coordinates of every parameter.
 fn check_gradients(mut ranker: Ranker, loss: impl Fn(&Ranker) -> f64) {
-    let mut grads = ranker.params().zeros_like();
+    let mut grads = ranker.params().zeros_like().unwrap();
     let reported = ranker.gradients(&examples(), 3, &mut grads).unwrap();
     assert!((reported - loss(&ranker)).abs() < 1e-6);
     let names: Vec<String> = ranker.params().iter().map(|(n, _)| n.to_owned()).collect();
@@ -116,7 +121,7 @@ fn low_rank_gradients_agree_with_finite_differences() {
 
 #[test]
 fn gradients_with_dropout_agree_with_finite_differences_under_the_same_masks() {
-    let loss = |r: &Ranker| r.gradients(&examples(), 3, &mut r.params().zeros_like()).unwrap();
+    let loss = |r: &Ranker| r.gradients(&examples(), 3, &mut r.params().zeros_like().unwrap()).unwrap();
     check_gradients(ranker(true, Quantize::None, lora(0.3)), loss);
 }
 
@@ -124,7 +129,10 @@ fn gradients_with_dropout_agree_with_finite_differences_under_the_same_masks() {
 fn decoding_once_and_at_every_use_agree() {
     let with = |dequantize| {
         let options = RankerOptions { dequantize, trainable: lora(0.0), ..RankerOptions::default() };
-        Ranker::from_source(&config_json(false), &base(false), options).unwrap().logits(&[1, 5, 7, 9]).unwrap()
+        Ranker::from_source(&config_json(false), &base(false), options, &Device::cpu(1).unwrap())
+            .unwrap()
+            .logits(&[1, 5, 7, 9])
+            .unwrap()
     };
     let (once, per_use) = (with(Dequantize::Once), with(Dequantize::PerUse));
     let pairs = once.f32().unwrap().iter().zip(per_use.f32().unwrap());
@@ -150,7 +158,7 @@ fn micro_batches_do_not_change_the_gradient() {
     let gradient = |micro_batch_tokens| {
         let mut ranker = ranker(true, Quantize::None, lora(0.2));
         ranker.options.micro_batch_tokens = micro_batch_tokens;
-        let mut grads = ranker.params().zeros_like();
+        let mut grads = ranker.params().zeros_like().unwrap();
         (ranker.gradients(&examples(), 3, &mut grads).unwrap(), grads.to_flat().unwrap())
     };
     let ((one, a), (many, b)) = (gradient(1000), gradient(1));
@@ -191,7 +199,7 @@ fn adapters_and_whole_models_survive_a_round_trip() {
         std::fs::write(folder.path().join(file.name), file.bytes).unwrap();
     }
     let options = RankerOptions { quantize: Quantize::None, trainable: Trainable::Nothing, ..RankerOptions::default() };
-    let loaded = Ranker::load(folder.path(), options).unwrap();
+    let loaded = Ranker::load(folder.path(), options, &Device::cpu(1).unwrap()).unwrap();
     assert_eq!(loaded.logits(&[1, 2, 3]).unwrap(), trained.logits(&[1, 2, 3]).unwrap());
     assert!(loaded.save("", Dtype::F32).unwrap_err().to_string().contains("nothing was trained"));
 }
@@ -199,7 +207,7 @@ fn adapters_and_whole_models_survive_a_round_trip() {
 #[test]
 fn what_does_not_fit_is_named() {
     let load = |json: &str, params: &Params, options: RankerOptions| {
-        Ranker::from_source(json, params, options).unwrap_err().to_string()
+        Ranker::from_source(json, params, options, &Device::cpu(1).unwrap()).unwrap_err().to_string()
     };
     let mut wrong = base(true);
     wrong.insert("model.layers.1.mlp.up_proj.weight", Tensor::zeros(&[20, 13]));

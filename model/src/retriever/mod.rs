@@ -15,7 +15,7 @@ mod tests;
 mod windows;
 
 use kernels::{
-    Tensor, embedding, linear_cross_entropy,
+    Device, Tensor, embedding, linear_cross_entropy, rows,
     top_k::{self, Scored},
 };
 
@@ -108,6 +108,14 @@ impl LruRec {
         Ok(Self { config, params })
     }
 
+    /// The same retriever on a device.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the device has no room.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        Ok(Self { config: self.config.clone(), params: self.params.on(device)? })
+    }
+
     /// The shape.
     #[must_use]
     pub fn config(&self) -> &LruRecConfig {
@@ -152,7 +160,7 @@ impl LruRec {
         if batch.rows() == 0 || batch.labels.len() != batch.rows() {
             return Err(Error::Input(format!("{} labels for {} rows of training", batch.labels.len(), batch.rows())));
         }
-        let mut grads = self.params.zeros_like();
+        let mut grads = self.params.zeros_like()?;
         let (hidden, activations) = network::forward(&self.params, self.config.layers, batch, dropout)?;
         let scale = vec![1.0 / rows_of_step as f32; batch.rows()];
         let (token, bias) = self.output()?;
@@ -181,13 +189,11 @@ impl LruRec {
     /// [`Error::Kernel`] for an item beyond the catalogue or an empty sequence.
     pub fn encode(&self, batch: &PackedBatch) -> Result<Tensor> {
         batch.segments.last_rows()?;
-        let mut states = Vec::with_capacity(batch.segments.len() * self.config.hidden);
-        for part in batch.parts(ROWS_AT_ONCE) {
-            let hidden = self.infer(&part)?;
+        let last = |part: BatchPart<'_>| {
             let last: Vec<u32> = part.segments.last_rows()?.into_iter().map(|row| row as u32).collect();
-            states.extend_from_slice(embedding::forward(&hidden, &last)?.f32()?);
-        }
-        Ok(Tensor::from_f32(&[batch.segments.len(), self.config.hidden], states)?)
+            Ok(embedding::forward(&self.infer(&part)?, &last)?)
+        };
+        self.joined(batch.parts(ROWS_AT_ONCE).into_iter().map(last).collect::<Result<_>>()?)
     }
 
     /// The hidden state at every position: `[rows, hidden]`. Row `t` of a sequence has seen its items up to `t`, so one
@@ -196,11 +202,16 @@ impl LruRec {
     /// # Errors
     /// [`Error::Kernel`] for an item beyond the catalogue.
     pub fn encode_all_positions(&self, batch: &PackedBatch) -> Result<Tensor> {
-        let mut states = Vec::with_capacity(batch.rows() * self.config.hidden);
-        for part in batch.parts(ROWS_AT_ONCE) {
-            states.extend_from_slice(self.infer(&part)?.f32()?);
+        let parts = batch.parts(ROWS_AT_ONCE);
+        self.joined(parts.into_iter().map(|part| self.infer(&part)).collect::<Result<_>>()?)
+    }
+
+    /// Hidden states of the parts of a batch, of which there may be none.
+    fn joined(&self, states: Vec<Tensor>) -> Result<Tensor> {
+        if states.is_empty() {
+            return Ok(Tensor::zeros(&[0, self.config.hidden]).beside(self.output()?.0)?);
         }
-        Ok(Tensor::from_f32(&[batch.rows(), self.config.hidden], states)?)
+        Ok(rows::concat(&states)?)
     }
 
     fn infer(&self, part: &BatchPart<'_>) -> Result<Tensor> {

@@ -253,3 +253,20 @@ fn an_item_beyond_the_catalogue_is_an_error() {
     let empty = PackedBatch::train([], 8);
     assert!(matches!(model.loss_and_gradients(&empty, 1, Dropout::NONE), Err(Error::Input(_))));
 }
+
+/// Asserts that two lists of tensors of the same names are about the same numbers.
+fn about(found: &Params, wanted: &Params, tolerance: f32) {
+    found.expect_like(wanted).unwrap();
+    for ((name, found), wanted) in found.iter().zip(wanted.tensors()) {
+        for (i, (found, wanted)) in found.to_f32().iter().zip(wanted.to_f32()).enumerate() {
+            assert!((found - wanted).abs() <= tolerance * wanted.abs().max(1.0), "{name}[{i}]: {found}, not {wanted}");
+        }
+    }
+}
+
+fn sorted(items: &[u32]) -> Vec<u32> {
+    let mut items = items.to_vec();
+    items.sort_unstable();
+    items.dedup();
+    items
+}

@@ -10,6 +10,7 @@ mod train_ranker;
 mod train_retriever;
 
 pub use caption::check_captioner;
+pub(crate) use caption::forget;
 use data::job::Stage;
 use kernels::Device;
 
@@ -19,16 +20,16 @@ use crate::context::Context;
 /// Computes and commits the shards of a lease on the device's threads.
 pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device) -> Result<()> {
     if context.artifact.stage != Stage::Caption {
-        caption::forget();
+        forget();
     }
     device.run(|| match context.artifact.stage {
         Stage::Prepare => prepare::run(&mut context),
         Stage::Pictures => pictures::run(&mut context),
-        Stage::Caption => caption::run(&mut context, shards),
-        Stage::TrainRetriever => train_retriever::run(&mut context),
-        Stage::Retrieve => retrieve::run(&mut context, shards),
-        Stage::TrainRanker => train_ranker::run(&mut context),
-        Stage::Rank => rank::run(&mut context, shards),
+        Stage::Caption => caption::run(&mut context, shards, device),
+        Stage::TrainRetriever => train_retriever::run(&mut context, device),
+        Stage::Retrieve => retrieve::run(&mut context, shards, device),
+        Stage::TrainRanker => train_ranker::run(&mut context, device),
+        Stage::Rank => rank::run(&mut context, shards, device),
         Stage::Evaluate => evaluate::run(&mut context),
     })
 }

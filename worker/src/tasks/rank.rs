@@ -6,6 +6,7 @@ use data::artifact::model_prefix;
 use data::dataset::Holdout;
 use data::job::{Split, Stage, Trainable};
 use data::tables::{CandidateRow, RankingRow};
+use kernels::Device;
 use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker};
 use rayon::prelude::*;
 
@@ -18,11 +19,11 @@ use crate::{Error, Result};
 const USERS: usize = 32;
 
 /// Makes the rankings of some shards.
-pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
+pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<()> {
     let split = cx.split.ok_or_else(|| Error::Unknown { what: "rankings without a split".to_owned() })?;
     let population = Population::open(cx)?;
     let prompts = Prompts::open(cx, &population)?;
-    let ranker = load(cx)?;
+    let ranker = load(cx, device)?;
     let retrieve = cx.input(Stage::Retrieve, Some(split))?;
     for shard in shards {
         let users = population.shard(cx, *shard as usize)?;
@@ -43,14 +44,14 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
 }
 
 /// Loads the ranker that a task's artifact was planned with: base and adapter, or a whole checkpoint.
-fn load(cx: &Context) -> Result<Ranker> {
+fn load(cx: &Context, device: &Device) -> Result<Ranker> {
     let prefix = model_prefix(Stage::TrainRanker, &cx.input(Stage::TrainRanker, None)?);
     let file = |name: &str| cx.wait(cx.store.get(&format!("{prefix}/{name}")));
     if cx.job.ranker.trainable == Trainable::Full {
         let folder = copy_checkpoint(cx, &prefix)?;
-        return Ok(Ranker::load(&folder, options(&cx.job)?)?);
+        return Ok(Ranker::load(&folder, options(&cx.job)?, device)?);
     }
-    let mut ranker = Ranker::load(cx.job.ranker.base.as_ref(), options(&cx.job)?)?;
+    let mut ranker = Ranker::load(cx.job.ranker.base.as_ref(), options(&cx.job)?, device)?;
     let config = String::from_utf8_lossy(&file(ADAPTER_CONFIG_FILE)?).into_owned();
     ranker.load_adapter(&config, &file(ADAPTER_WEIGHTS_FILE)?)?;
     Ok(ranker)

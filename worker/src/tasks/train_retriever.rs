@@ -4,6 +4,7 @@ use data::dataset::{Holdout, training_items};
 use data::examples::Permutation;
 use data::job::{self, Split, Stage};
 use data::metrics::Metric;
+use kernels::Device;
 use model::params::AdamW;
 use model::retriever::{Dropout, LruRec, LruRecConfig, PackedBatch, example_key, optimizer_config, windows};
 
@@ -19,14 +20,15 @@ use crate::{Error, Result};
 const VALIDATION_K: u32 = 10;
 
 /// Trains and commits the model.
-pub(crate) fn run(cx: &mut Context) -> Result<()> {
+pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let population = Population::open(cx)?;
     let users = population.users(cx)?;
     let settings = cx.job.retriever.clone();
     if cx.job.runs(Stage::Retrieve) {
         check_candidates(cx, &population)?; // before the training, and not behind it
     }
-    let mut trainee = Retriever::new(cx.job.seed, &settings, population.catalogue.len() as usize, &users)?;
+    let items = population.catalogue.len() as usize;
+    let mut trainee = Retriever::new(cx.job.seed, &settings, items, &users, device)?;
     let rules = Rules {
         stage: Stage::TrainRetriever,
         steps: trainee.steps_per_epoch() * u64::from(settings.max_epochs),
@@ -54,13 +56,20 @@ struct Retriever<'a> {
     users: &'a [User],
     /// Training windows: the slices that batches are made of, numbered by their place here.
     windows: Vec<&'a [u32]>,
+    device: &'a Device,
     model: LruRec,
     optimizer: AdamW,
     best: LruRec,
 }
 
 impl<'a> Retriever<'a> {
-    fn new(seed: u64, settings: &'a job::Retriever, items: usize, users: &'a [User]) -> Result<Self> {
+    fn new(
+        seed: u64,
+        settings: &'a job::Retriever,
+        items: usize,
+        users: &'a [User],
+        device: &'a Device,
+    ) -> Result<Self> {
         let length = settings.max_length as usize;
         let windows: Vec<&[u32]> = users
             .iter()
@@ -72,10 +81,10 @@ impl<'a> Retriever<'a> {
         }
         let (hidden, layers) = (settings.hidden as usize, settings.layers as usize);
         let config = LruRecConfig::new(items, hidden, layers, settings.dropout as f32, length)?;
-        let model = LruRec::new(config, seed)?;
+        let model = LruRec::new(config, seed)?.on(device)?;
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
         let best = model.clone();
-        Ok(Self { settings, seed, users, windows, model, optimizer, best })
+        Ok(Self { settings, seed, users, windows, device, model, optimizer, best })
     }
 
     fn steps_per_epoch(&self) -> u64 {
@@ -141,8 +150,8 @@ impl Trainee for Retriever<'_> {
     fn restore(&mut self, cx: &Context, from: &Checkpoint<Course>) -> Result<()> {
         let items = self.model.config().items;
         let config = from.file(cx, "config.json")?;
-        let model = LruRec::load(&from.file(cx, "model.safetensors")?, &config, items)?;
-        let best = LruRec::load(&from.file(cx, "best.safetensors")?, &config, items)?;
+        let model = LruRec::load(&from.file(cx, "model.safetensors")?, &config, items)?.on(self.device)?;
+        let best = LruRec::load(&from.file(cx, "best.safetensors")?, &config, items)?.on(self.device)?;
         let optimizer = from.file(cx, "optimizer.safetensors")?;
         self.optimizer = AdamW::load(self.optimizer.config().clone(), &optimizer, model.params())?;
         (self.model, self.best) = (model, best);

@@ -6,6 +6,7 @@ use data::artifact::table_prefix;
 use data::job::Stage;
 use data::pictures::{Described, share_out};
 use data::tables::{CaptionRow, CaptionStatus, PictureRow, Table, read_all};
+use kernels::Device;
 use serde_json::json;
 
 use super::describer::Describer;
@@ -13,11 +14,11 @@ use crate::Result;
 use crate::context::{Context, Output};
 
 /// Makes some shards.
-pub(super) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
+pub(super) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<()> {
     let digest = cx.input(Stage::Pictures, None)?;
     let pictures: Vec<PictureRow> = cx.wait(read_all(&cx.store, &table_prefix(Table::Pictures, &digest)))?;
     let shares = share_out(&pictures, cx.plan.shards as usize);
-    let mut describer = Describer::new(cx)?;
+    let mut describer = Describer::new(cx, device)?;
     for &shard in shards {
         let mut rows: Vec<&PictureRow> = shares[shard as usize].iter().map(|&i| &pictures[i]).collect();
         rows.sort_by(|a, b| a.item_id.cmp(&b.item_id));

@@ -11,7 +11,7 @@ use data::job::{Captions, Job, Precision};
 use data::pictures::{Described, KnownCaptions, PictureSource};
 use data::tables::PictureRow;
 use futures::{StreamExt, TryStreamExt, stream};
-use kernels::Tensor;
+use kernels::{Device, Tensor};
 use model::captioner::picture::{Class, Preprocess};
 use model::captioner::{self, BlipConfig, Captioner, Pixels};
 use serde_json::json;
@@ -40,6 +40,7 @@ pub(super) struct Describer {
     known: KnownCaptions,
     name: String,
     settings: Captions,
+    device: Device,
     machine: Option<Arc<Machine>>,
 }
 
@@ -56,7 +57,7 @@ type Said = Vec<(String, Described)>;
 type Decoded = (String, Option<Result<Thumb, Refusal>>);
 
 impl Describer {
-    pub(super) fn new(cx: &Context) -> Result<Self> {
+    pub(super) fn new(cx: &Context, device: &Device) -> Result<Self> {
         let settings = cx.job.captions.clone();
         let files: HashMap<&String, &Digest> =
             cx.spec.inputs.iter().filter(|(role, _)| role.starts_with("model:")).collect();
@@ -68,6 +69,7 @@ impl Describer {
             known: KnownCaptions::of(&cx.store, &model),
             name: format!("{folder}@{}", model.short()),
             settings,
+            device: device.clone(),
             machine: None,
         })
     }
@@ -89,7 +91,7 @@ impl Describer {
         pictures: &[&PictureRow],
     ) -> Result<HashMap<String, Described>> {
         if self.machine.is_none() {
-            self.machine = Some(Machine::kept(cx, &self.settings, &self.name)?);
+            self.machine = Some(Machine::kept(cx, &self.settings, &self.name, &self.device)?);
         }
         let (Some(machine), runtime, batch) = (&self.machine, cx.runtime(), self.settings.batch_size as usize) else {
             return Ok(HashMap::new());
@@ -124,25 +126,25 @@ impl Describer {
 
 impl Machine {
     /// The one of the last lease, if it is the same in every respect.
-    fn kept(cx: &Context, settings: &Captions, name: &str) -> Result<Arc<Self>> {
+    fn kept(cx: &Context, settings: &Captions, name: &str, device: &Device) -> Result<Arc<Self>> {
         let key = format!("{name} {} {}", settings.model, settings.max_bytes);
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, machine)) = loaded.as_ref().filter(|(known, _)| *known == key) {
             return Ok(Arc::clone(machine));
         }
         *loaded = None; // two checkpoints may be more than there is memory
-        let machine = Arc::new(Self::load(cx, settings)?);
+        let machine = Arc::new(Self::load(cx, settings, device)?);
         *loaded = Some((key, Arc::clone(&machine)));
         Ok(machine)
     }
 
-    fn load(cx: &Context, settings: &Captions) -> Result<Self> {
+    fn load(cx: &Context, settings: &Captions, device: &Device) -> Result<Self> {
         let folder = Path::new(&settings.model);
         let precision = match settings.precision {
             Precision::F32 => captioner::Precision::F32,
             Precision::Bf16 => captioner::Precision::Bf16,
         };
-        let captioner = Captioner::load(folder, precision)?;
+        let captioner = Captioner::load(folder, precision, device)?;
         let preprocess = preprocess(folder, captioner.config())?;
         let decoders = Decoders::start(cx.decoder.clone(), cx.threads, DecoderLimits::of(settings))?;
         Ok(Self { captioner, preprocess, decoders })

@@ -6,6 +6,7 @@ mod describer;
 use data::captions::{Captions, no_captions, read_captions};
 use data::job::CaptionsFrom;
 use data::tables::CaptionStatus;
+use kernels::Device;
 use serde_json::json;
 
 use crate::Result;
@@ -17,9 +18,9 @@ pub use describer::check_captioner;
 pub(crate) use describer::forget;
 
 /// Makes some shards of the captions table; captions that a user brings along, or none, are one shard.
-pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
+pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<()> {
     if cx.job.captions.from == CaptionsFrom::Blip2 {
-        return blip2::run(cx, shards);
+        return blip2::run(cx, shards, device);
     }
     let population = Population::open(cx)?;
     let captions = match cx.job.captions.from {

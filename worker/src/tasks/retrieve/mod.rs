@@ -4,6 +4,7 @@ mod prefixes;
 
 use data::job::Split;
 use data::tables::{CandidateRow, TargetRankRow};
+use kernels::Device;
 use model::retriever::LruRec;
 
 use crate::context::{Context, Output};
@@ -20,11 +21,11 @@ struct Retrieval {
 }
 
 /// Makes the candidates of some shards, and the ranks of their held-out items.
-pub(crate) fn run(cx: &mut Context, shards: &[u32]) -> Result<()> {
+pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<()> {
     let split = cx.split.ok_or_else(|| Error::Unknown { what: "candidates without a split".to_owned() })?;
     let population = Population::open(cx)?;
     check_candidates(cx, &population)?;
-    let retrieval = Retrieval { model: load(cx, &population)?, population, split };
+    let retrieval = Retrieval { model: load(cx, &population)?.on(device)?, population, split };
     let wanted = if split == Split::Train { Some(Wanted::of(cx, &retrieval.population)?) } else { None };
     for shard in shards {
         let users = retrieval.population.shard(cx, *shard as usize)?;

@@ -4,6 +4,7 @@ mod examples;
 mod validation;
 
 use data::job::{self, Stage};
+use kernels::Device;
 use model::ranker::{ModelFile, Ranker, Schedule, State};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use examples::Examples;
 use validation::Validation;
 
 /// Trains and commits the adapter.
-pub(crate) fn run(cx: &mut Context) -> Result<()> {
+pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let population = Population::open(cx)?;
     let users = population.users(cx)?;
     let prompts = Prompts::open(cx, &population)?;
@@ -26,7 +27,8 @@ pub(crate) fn run(cx: &mut Context) -> Result<()> {
     let validation = Validation::open(cx, &population, &prompts)?;
     let settings = cx.job.ranker.clone();
     let rules = rules(&settings, &examples);
-    let mut trainee = Tuning::new(cx, &settings, &prompts, &examples, &validation, rules.steps)?;
+    let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?, device)?;
+    let mut trainee = Tuning::new(ranker, &settings, &prompts, &examples, &validation, rules.steps);
     let course = train(cx, &rules, &mut trainee)?;
     judge(&settings, &course, &validation)?;
     let mut output = Output::default();
@@ -87,20 +89,19 @@ struct Tuning<'a> {
 
 impl<'a> Tuning<'a> {
     fn new(
-        cx: &Context,
+        ranker: Ranker,
         settings: &'a job::Ranker,
         prompts: &'a Prompts,
         examples: &'a Examples<'a>,
         validation: &'a Validation,
         total_steps: u64,
-    ) -> Result<Self> {
-        let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?)?;
+    ) -> Self {
         let schedule = Schedule {
             learning_rate: settings.learning_rate as f32,
             warmup_steps: u64::from(settings.warmup_steps),
             total_steps,
         };
-        Ok(Self { settings, prompts, examples, validation, schedule, ranker, best: Vec::new() })
+        Self { settings, prompts, examples, validation, schedule, ranker, best: Vec::new() }
     }
 
     fn model_files(&self) -> Result<Vec<ModelFile>> {

@@ -1,0 +1,239 @@
+//! Which device a worker computes on: what was asked for, what there is, and what this version can use.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data::job::Stage;
+use kernels::{Card, Device, NoCard};
+pub use kernels::{CardReport, Inspection, Library, inspect};
+
+use crate::{Error, Result};
+
+/// The stages that compute on a card where the worker has one; all others compute on the CPU. None does yet.
+pub const STAGES_ON_CARDS: &[Stage] = &[];
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// The cards if there are any, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// Every card.
+    Cards,
+    /// The card of a number.
+    Card(usize),
+}
+
+impl FromStr for Wish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cards),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Card)
+                .ok_or_else(|| "allowed are auto, cpu, cuda, and cuda:0, cuda:1, …".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cards => f.write_str("cuda"),
+            Self::Card(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// Where a worker computes. Written, it is the [`Wish`] for just this place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the CPU.
+    Cpu,
+    /// On the card of a number, and on the CPU what is done beside it.
+    Card(usize),
+}
+
+impl Place {
+    /// Opens the device, with so many threads of the CPU.
+    ///
+    /// # Errors
+    /// If the operating system refuses the threads, or the card cannot be opened.
+    pub fn open(self, threads: usize) -> kernels::Result<Device> {
+        match self {
+            Self::Cpu => Device::cpu(threads),
+            Self::Card(number) => Device::cuda(number, threads),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => Wish::Cpu.fmt(f),
+            Self::Card(number) => Wish::Card(*number).fmt(f),
+        }
+    }
+}
+
+/// What is used for a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// At least one place; workers on one machine take them in turn.
+    pub places: Vec<Place>,
+    /// What the user should know about it, in one line; nothing where it is what one expects.
+    pub note: Option<String>,
+}
+
+impl Choice {
+    fn cpu(note: Option<String>) -> Self {
+        Self { places: vec![Place::Cpu], note }
+    }
+
+    /// The place of the worker that is started as the `i`-th, from 0.
+    #[must_use]
+    pub fn place(&self, i: usize) -> Place {
+        self.places[i % self.places.len()]
+    }
+}
+
+/// Chooses devices of this machine.
+///
+/// # Errors
+/// [`Error::NoDevice`] if a card was asked for and cannot be had: what is missing and what installs it.
+pub fn choose(wish: Wish) -> Result<Choice> {
+    if wish == Wish::Cpu {
+        return Ok(Choice::cpu(None));
+    }
+    choose_from(wish, &kernels::cards(), STAGES_ON_CARDS)
+}
+
+/// The same for cards that were found, or not, and stages that can use them.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_from(wish: Wish, cards: &Result<Vec<Card>, NoCard>, on_cards: &[Stage]) -> Result<Choice> {
+    let refuse = |reason: String| Err(Error::NoDevice { wish, reason });
+    let all =
+        |cards: &[Card]| Choice { places: cards.iter().map(|card| Place::Card(card.number)).collect(), note: None };
+    let unused = on_cards.is_empty();
+    match (wish, cards) {
+        (Wish::Cpu, _) => Ok(Choice::cpu(None)),
+        (Wish::Auto, Ok(cards)) if unused => {
+            let name = cards.first().map_or("one", |card| &card.name);
+            Ok(Choice::cpu(Some(format!("a GPU is there ({name}), but this version computes on the CPU"))))
+        }
+        (Wish::Auto, Err(_)) if unused => Ok(Choice::cpu(None)),
+        (Wish::Auto, Err(why)) if why.is_there() => {
+            Ok(Choice::cpu(Some(format!("the GPU cannot be used: using the CPU ({why}); `mllm4rec doctor` says more"))))
+        }
+        (Wish::Auto, Err(why)) => Ok(Choice::cpu(Some(format!("no GPU: using the CPU ({why})")))),
+        (Wish::Cards | Wish::Card(_), _) if unused => {
+            let besides = cards.as_ref().err().map(|why| format!("; besides, {}", explained(why))).unwrap_or_default();
+            refuse(format!("no stage of this version computes on a GPU yet{besides}"))
+        }
+        (Wish::Cards | Wish::Card(_), Err(why)) => refuse(explained(why)),
+        (Wish::Auto | Wish::Cards, Ok(cards)) => Ok(all(cards)),
+        (Wish::Card(number), Ok(cards)) => match cards.iter().find(|card| card.number == number) {
+            Some(card) => Ok(all(std::slice::from_ref(card))),
+            None => {
+                let there: Vec<String> = cards.iter().map(|c| format!("cuda:{} ({})", c.number, c.name)).collect();
+                refuse(format!("there is no such GPU, or it cannot be used; there is {}", there.join(", ")))
+            }
+        },
+    }
+}
+
+fn explained(why: &NoCard) -> String {
+    why.remedy().map_or_else(|| why.to_string(), |remedy| format!("{why}: {remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SOME: &[Stage] = &[Stage::TrainRanker, Stage::Rank];
+
+    fn cards(numbers: &[usize]) -> Result<Vec<Card>, NoCard> {
+        let card = |&number| Card { number, name: "H100".to_owned(), capability: (9, 0), memory_bytes: 80 << 30 };
+        Ok(numbers.iter().map(card).collect())
+    }
+
+    fn no_driver() -> Result<Vec<Card>, NoCard> {
+        Err(NoCard::NoDriver { brought_by: "the NVIDIA driver" })
+    }
+
+    fn no_library() -> Result<Vec<Card>, NoCard> {
+        Err(NoCard::NoLibrary { library: "NVRTC", brought_by: "the package cuda-nvrtc-13-0" })
+    }
+
+    #[test]
+    fn a_wish_is_read_as_it_is_written() {
+        for wish in [Wish::Auto, Wish::Cpu, Wish::Cards, Wish::Card(0), Wish::Card(7)] {
+            assert_eq!(wish.to_string().parse(), Ok(wish));
+        }
+        assert_eq!([Place::Cpu, Place::Card(2)].map(|place| place.to_string()), ["cpu", "cuda:2"]);
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "all"] {
+            assert!(wrong.parse::<Wish>().unwrap_err().contains("cuda:0"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_where_no_stage_uses_cards_and_there_is_none() {
+        for none in [no_driver(), no_library()] {
+            assert_eq!(choose_from(Wish::Auto, &none, &[]).unwrap(), Choice::cpu(None));
+        }
+        let one = choose_from(Wish::Auto, &cards(&[0]), &[]).unwrap();
+        assert_eq!(one.places, [Place::Cpu]);
+        assert_eq!(one.note.unwrap(), "a GPU is there (H100), but this version computes on the CPU");
+    }
+
+    #[test]
+    fn cards_are_taken_if_there_are_any_and_their_absence_is_told_in_a_line() {
+        let two = choose_from(Wish::Auto, &cards(&[0, 2]), SOME).unwrap();
+        assert_eq!((0..3).map(|i| two.place(i)).collect::<Vec<_>>(), [Place::Card(0), Place::Card(2), Place::Card(0)]);
+        assert_eq!(two.note, None);
+        let none = choose_from(Wish::Auto, &no_driver(), SOME).unwrap();
+        assert_eq!(none, Choice::cpu(Some("no GPU: using the CPU (no CUDA driver on this machine)".to_owned())));
+        let useless = choose_from(Wish::Auto, &no_library(), SOME).unwrap();
+        assert_eq!(useless.places, [Place::Cpu]);
+        assert!(useless.note.unwrap().contains("(NVRTC is missing)"));
+    }
+
+    #[test]
+    fn the_cpu_is_used_without_a_word_if_it_was_asked_for() {
+        for found in [cards(&[0]), no_driver()] {
+            assert_eq!(choose_from(Wish::Cpu, &found, SOME).unwrap(), Choice::cpu(None));
+        }
+        assert_eq!(choose(Wish::Cpu).unwrap(), Choice::cpu(None));
+    }
+
+    #[test]
+    fn a_card_that_was_asked_for_is_used_or_missed_by_name() {
+        assert_eq!(choose_from(Wish::Cards, &cards(&[0, 1]), SOME).unwrap().places, [Place::Card(0), Place::Card(1)]);
+        assert_eq!(choose_from(Wish::Card(1), &cards(&[0, 1]), SOME).unwrap().places, [Place::Card(1)]);
+        let refused = |wish, found, on_cards| choose_from(wish, &found, on_cards).unwrap_err().to_string();
+        let said = refused(Wish::Card(3), cards(&[0, 1]), SOME);
+        assert_eq!(
+            said,
+            "--devices cuda:3: there is no such GPU, or it cannot be used; there is cuda:0 (H100), cuda:1 (H100)"
+        );
+        let said = refused(Wish::Cards, no_driver(), SOME);
+        assert_eq!(said, "--devices cuda: no CUDA driver on this machine: it comes with the NVIDIA driver");
+        let said = refused(Wish::Card(0), no_library(), SOME);
+        assert!(said.contains("NVRTC is missing") && said.contains("the package cuda-nvrtc-13-0"), "{said}");
+        let said = refused(Wish::Cards, no_driver(), &[]);
+        assert!(said.contains("no stage of this version") && said.contains("no CUDA driver"), "{said}");
+        assert!(refused(Wish::Cards, cards(&[0]), &[]).ends_with("computes on a GPU yet"));
+    }
+}
