@@ -134,6 +134,16 @@ validate_every = 3
         command
     }
 
+    /// Runs a command of the binary to its end.
+    ///
+    /// # Panics
+    /// If the binary cannot be started.
+    #[must_use]
+    pub fn call(&self, args: &[&str]) -> Ended {
+        let started = Instant::now();
+        Ended::of(wait(self.command(args).spawn().expect("the binary can be started")), started)
+    }
+
     /// Runs the job into a root of its own, with more arguments behind.
     #[must_use]
     pub fn run(&self, root: &str, more: &[&str]) -> Ended {

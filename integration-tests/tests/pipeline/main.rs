@@ -4,6 +4,7 @@
 mod bad_input;
 mod captions;
 mod damage;
+mod devices;
 mod interruption;
 mod reuse;
 mod workers;
