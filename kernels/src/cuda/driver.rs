@@ -89,6 +89,11 @@ impl Geometry {
         Self::blocks(n.div_ceil(256), 256)
     }
 
+    /// A thread for every four elements, likewise.
+    pub(crate) fn fours(n: usize) -> Self {
+        Self::elements(n.div_ceil(4))
+    }
+
     /// The same with memory that a block asks for.
     pub(crate) fn with_shared(self, bytes: usize) -> Self {
         Self { shared: u32::try_from(bytes).unwrap_or(u32::MAX), ..self }

@@ -117,3 +117,40 @@ __device__ __forceinline__ float warp_max(float v) {
     }
     return v;
 }
+
+// Four neighbours of an array, which a thread reads or writes at once.
+template <typename T>
+struct alignas(4 * sizeof(T)) Four {
+    T at[4];
+};
+
+// The first of the four elements of a thread, where `Geometry::fours` cuts an array.
+__device__ __forceinline__ u64 first_of_four() {
+    return 4 * ((u64)blockIdx.x * blockDim.x + threadIdx.x);
+}
+
+// Elements i to i + 3 of an array of n, zeros behind its end. The array is aligned as a Four is, and i a multiple of four.
+template <typename T>
+__device__ __forceinline__ Four<T> read4(const T* x, u64 i, u64 n) {
+    Four<T> v = {};
+    if (i + 4 <= n) {
+        v = *reinterpret_cast<const Four<T>*>(x + i);
+    } else {
+        for (u32 k = 0; k < 4; k++) {
+            if (i + k < n) v.at[k] = x[i + k];
+        }
+    }
+    return v;
+}
+
+// Writes those of the four that the array has.
+template <typename T>
+__device__ __forceinline__ void write4(T* x, u64 i, u64 n, const Four<T>& v) {
+    if (i + 4 <= n) {
+        *reinterpret_cast<Four<T>*>(x + i) = v;
+    } else {
+        for (u32 k = 0; k < 4; k++) {
+            if (i + k < n) x[i + k] = v.at[k];
+        }
+    }
+}

@@ -370,3 +370,12 @@ fn operands_in_different_places_are_named() {
     let error = linear_packed(&x, &PackedWeight::new(&w).unwrap(), &Epilogue::default()).unwrap_err().to_string();
     assert_eq!(error, format!("gemm::linear_packed: x is on the host, expected on {}", device.name()));
 }
+
+#[test]
+fn a_device_rounds_what_stands_beside_a_weight_in_bfloat16() {
+    let device = accelerator();
+    let (x, w) = (noise_tensor(1, &[7, 13]), noise_tensor(2, &[5, 13]).to_bf16());
+    let packed = PackedWeight::new(&device.put(&w).unwrap()).unwrap();
+    let found = linear_packed(&device.put(&x).unwrap(), &packed, &Epilogue::default()).unwrap();
+    near(&found, &linear_packed(&x, &PackedWeight::new(&w).unwrap(), &Epilogue::default()).unwrap(), 1e-5);
+}

@@ -1,11 +1,16 @@
 //! A dense row-major array and the memory that holds it.
 
-use half::{bf16, f16};
-use rayon::prelude::*;
+mod arithmetic;
+mod cuda;
+mod expect;
+mod place;
+#[cfg(test)]
+mod tests;
 
-use crate::cuda::{self, Arg, Stream};
+use half::{bf16, f16};
+
 use crate::memory::Memory;
-use crate::{Error, Result, simd};
+use crate::{Error, Result};
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +36,6 @@ impl Dtype {
     }
 }
 
-/// Elements of one task where every element is on its own.
-const CHUNK: usize = 16 * 1024;
-
 /// The memory of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 enum Buffer {
@@ -41,7 +43,7 @@ enum Buffer {
     Bf16(Memory<bf16>),
     F16(Memory<f16>),
     U8(Vec<u8>),
-    Device(cuda::Buffer),
+    Device(crate::cuda::Buffer),
 }
 
 impl Buffer {
@@ -221,110 +223,6 @@ impl Tensor {
         }
     }
 
-    /// The values of a tensor on a device, copied to the host; those of the host are shared or copied.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device fails.
-    pub fn to_host(&self) -> Result<Self> {
-        let Buffer::Device(buffer) = &self.buffer else { return Ok(self.clone()) };
-        match buffer.dtype() {
-            Dtype::F32 => Self::from_f32(&self.shape, buffer.read()?),
-            Dtype::Bf16 => Self::from_bf16(&self.shape, buffer.read()?),
-            Dtype::F16 => Self::from_f16(&self.shape, buffer.read()?),
-            Dtype::U8 => Self::from_u8(&self.shape, buffer.read()?),
-        }
-    }
-
-    /// The values in the memory of a device; those that are there already are shared.
-    pub(crate) fn to_device(&self, on: &Stream) -> Result<Self> {
-        if let Buffer::Device(_) = self.buffer {
-            Stream::of("tensor", &[("tensor", &on.result(&[0], Dtype::U8)?), ("values", self)])?;
-            return Ok(self.clone());
-        }
-        let buffer = cuda::Buffer::new(on, self.dtype(), self.len())?;
-        match &self.buffer {
-            Buffer::F32(v) => buffer.write::<f32>(v)?,
-            Buffer::Bf16(v) => buffer.write::<bf16>(v)?,
-            Buffer::F16(v) => buffer.write::<f16>(v)?,
-            Buffer::U8(v) => buffer.write(v)?,
-            Buffer::Device(_) => {}
-        }
-        Self::new(&self.shape, Buffer::Device(buffer))
-    }
-
-    /// The values in the memory where another tensor is.
-    ///
-    /// # Errors
-    /// [`Error::Memory`] if the device has no room.
-    pub fn beside(&self, other: &Self) -> Result<Self> {
-        other.stream().map_or_else(|| self.to_host(), |on| self.to_device(&on))
-    }
-
-    /// A tensor in the memory of a device that holds anything.
-    pub(crate) fn on(on: &Stream, shape: &[usize], dtype: Dtype) -> Result<Self> {
-        let len = Self::addressable("tensor", shape)?.iter().product();
-        Self::new(shape, Buffer::Device(cuda::Buffer::new(on, dtype, len)?))
-    }
-
-    /// The device in whose memory the tensor is; none if it is the host's.
-    pub(crate) fn stream(&self) -> Option<Stream> {
-        match &self.buffer {
-            Buffer::Device(buffer) => Some(buffer.stream()),
-            _ => None,
-        }
-    }
-
-    /// Where a kernel reads the values.
-    pub(crate) fn arg(&self) -> Result<Arg> {
-        match &self.buffer {
-            Buffer::Device(buffer) => Ok(buffer.arg()),
-            _ => Err(self.elsewhere("a device")),
-        }
-    }
-
-    /// Where a kernel writes the values.
-    pub(crate) fn arg_mut(&mut self) -> Result<Arg> {
-        match &mut self.buffer {
-            Buffer::Device(buffer) => buffer.arg_mut(),
-            _ => Err(self.elsewhere("a device")),
-        }
-    }
-
-    /// The values on the host.
-    fn brought(&self) -> Self {
-        self.to_host().expect("the device of the tensor works")
-    }
-
-    fn elsewhere(&self, expected: &str) -> Error {
-        let found = self.stream().map_or_else(|| "the host".to_owned(), |on| on.name());
-        Error::Place { op: "tensor", what: "buffer", found, expected: expected.to_owned() }
-    }
-
-    /// Zeros of the same shape in the same memory, f32.
-    ///
-    /// # Errors
-    /// [`Error::Memory`] if the device has no room.
-    pub fn zeros_like(&self) -> Result<Self> {
-        match self.stream() {
-            Some(on) => on.zeros(&self.shape),
-            None => Ok(Self::zeros(&self.shape)),
-        }
-    }
-
-    /// Sets every value to zero.
-    ///
-    /// # Errors
-    /// [`Error::Dtype`] unless they are f32; [`Error::Device`] if the device fails.
-    pub fn fill_zero(&mut self) -> Result<()> {
-        match self.stream() {
-            Some(on) => on.fill_zero(self),
-            None => {
-                self.f32_mut()?.fill(0.0);
-                Ok(())
-            }
-        }
-    }
-
     /// The values as half-precision numbers, without conversion.
     ///
     /// # Errors
@@ -333,30 +231,6 @@ impl Tensor {
         match &self.buffer {
             Buffer::F16(v) => Ok(v),
             _ => Err(self.not(Dtype::F16)),
-        }
-    }
-
-    /// The values rounded to bfloat16, to the nearest and of two equally near ones to the even one.
-    #[must_use]
-    pub fn to_bf16(&self) -> Self {
-        let mut values = Memory::dirty(self.len());
-        match &self.buffer {
-            Buffer::F32(v) => {
-                values.par_chunks_mut(CHUNK).zip(v.par_chunks(CHUNK)).for_each(|(n, w)| simd::round(w, n))
-            }
-            _ => values.copy_from_slice(&self.to_f32().into_iter().map(bf16::from_f32).collect::<Vec<_>>()),
-        }
-        Self { shape: self.shape.clone(), buffer: Buffer::Bf16(values) }
-    }
-
-    /// The values in another float type, in the same memory.
-    ///
-    /// # Errors
-    /// [`Error::Place`] on a device: not there yet.
-    pub(crate) fn cast(&self, _dtype: Dtype) -> Result<Self> {
-        match self.stream() {
-            Some(_) => Err(self.elsewhere("the host")),
-            None => Ok(self.to_bf16()),
         }
     }
 
@@ -369,34 +243,6 @@ impl Tensor {
             Buffer::U8(v) => Ok(v),
             _ => Err(self.not(Dtype::U8)),
         }
-    }
-
-    /// The values converted to 32-bit floats; exact for every float type.
-    ///
-    /// # Panics
-    /// If they are on a device that fails: whoever cannot do without an error asks for [`Tensor::to_host`] first.
-    #[must_use]
-    pub fn to_f32(&self) -> Vec<f32> {
-        match &self.buffer {
-            Buffer::F32(v) => v.to_vec(),
-            Buffer::Bf16(v) => v.iter().map(|x| x.to_f32()).collect(),
-            Buffer::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
-            Buffer::U8(v) => v.iter().map(|&x| f32::from(x)).collect(),
-            Buffer::Device(_) => self.brought().to_f32(),
-        }
-    }
-
-    /// Adds another tensor element by element: a residual connection, or the sum of two gradients.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the shapes differ; [`Error::Dtype`] unless both are f32.
-    pub fn add(&mut self, other: &Self) -> Result<()> {
-        const OP: &str = "tensor::add";
-        self.expect_f32(OP, "tensor")?;
-        other.expect_shape(OP, "other", self.shape())?;
-        let other = other.f32()?.par_chunks(CHUNK);
-        self.f32_mut()?.par_chunks_mut(CHUNK).zip(other).for_each(|(a, b)| simd::add(a, b));
-        Ok(())
     }
 
     /// The values as bytes, little-endian: the form of safetensors.
@@ -420,35 +266,6 @@ impl Tensor {
     /// [`Error::Shape`] if the number of elements differs.
     pub fn reshaped(self, shape: &[usize]) -> Result<Self> {
         Self::new(shape, self.buffer)
-    }
-
-    /// Checks the shape of an operand, and that its elements are what most operations compute with: 32-bit floats.
-    pub(crate) fn expect_shape(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
-        self.expect_dims(op, what, shape)?;
-        self.expect_dtype(op, what, Dtype::F32)
-    }
-
-    /// Checks the type of an operand's elements, wherever they are.
-    pub(crate) fn expect_dtype(&self, op: &'static str, what: &'static str, expected: Dtype) -> Result<()> {
-        let found = self.dtype();
-        if found == expected { Ok(()) } else { Err(Error::Dtype { op, what, found, expected }) }
-    }
-
-    /// Checks the shape of an operand that may have other elements too.
-    pub(crate) fn expect_dims(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
-        if self.shape == shape { Ok(()) } else { Err(Error::shape(op, what, &self.shape, format!("{shape:?}"))) }
-    }
-
-    /// The values as 32-bit floats; an error names the operation and the operand.
-    pub(crate) fn expect_f32(&self, op: &'static str, what: &'static str) -> Result<&[f32]> {
-        self.expect_dtype(op, what, Dtype::F32)?;
-        self.f32()
-    }
-
-    /// The values as bfloat16, likewise.
-    pub(crate) fn expect_bf16(&self, op: &'static str, what: &'static str) -> Result<&[bf16]> {
-        self.expect_dtype(op, what, Dtype::Bf16)?;
-        self.bf16()
     }
 
     fn not(&self, expected: Dtype) -> Error {
