@@ -4,11 +4,13 @@
 //! on the gradient, a recomputed layer sees the same mask, and neither batch nor device nor worker changes it.
 
 mod cpu;
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Error, Result, Tensor};
 
 /// Names one mask of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,14 +46,18 @@ pub fn apply(x: &mut Tensor, mask: &Mask, row_keys: &[u64]) -> Result<()> {
     if !(0.0..1.0).contains(&mask.rate) {
         return Err(Error::Setting { op: OP, what: format!("the rate is {}, allowed is 0 <= rate < 1", mask.rate) });
     }
-    x.expect_f32(OP, "x")?;
+    x.expect_dtype(OP, "x", Dtype::F32)?;
     if row_keys.len() != x.rows() {
         return Err(Error::shape(OP, "row_keys", &[row_keys.len()], format!("[{}]", x.rows())));
     }
-    if mask.rate > 0.0 {
-        let cols = x.cols();
-        cpu::apply(x.f32_mut()?, cols, mask, row_keys);
+    if mask.rate == 0.0 {
+        return Ok(());
     }
+    if let Some(on) = Stream::of(OP, &[("x", x)])? {
+        return cuda::apply(&on, x, mask, row_keys);
+    }
+    let cols = x.cols();
+    cpu::apply(x.f32_mut()?, cols, mask, row_keys);
     Ok(())
 }
 
@@ -66,10 +72,14 @@ impl Mask {
         1.0 / (1.0 - self.rate)
     }
 
+    /// What is added to every row's key: seed and site, mixed.
+    fn stream(&self) -> u64 {
+        splitmix64(self.seed ^ u64::from(self.site).wrapping_mul(0xD1B5_4A32_D192_ED03))
+    }
+
     /// The two 32-bit keys of a row.
     fn row(&self, row_key: u64) -> [u32; 2] {
-        let site = u64::from(self.site).wrapping_mul(0xD1B5_4A32_D192_ED03);
-        let bits = splitmix64(splitmix64(self.seed ^ site).wrapping_add(row_key));
+        let bits = splitmix64(self.stream().wrapping_add(row_key));
         [bits as u32, (bits >> 32) as u32]
     }
 }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::testing::{check_gradient, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, noise_tensor, same_on_threads, weighted_sum};
 
 const MASK: Mask = Mask { seed: 7, site: 3, rate: 0.2 };
 
@@ -84,4 +84,25 @@ fn the_gradient_goes_through_the_same_mask() {
         apply(&mut y, &MASK, &keys(9)).unwrap();
         weighted_sum(2, &y)
     });
+}
+
+#[test]
+fn a_device_has_the_masks_of_the_host_to_the_bit() {
+    let device = accelerator();
+    let mask = Mask { seed: u64::MAX - 5, site: 77, rate: 0.3 };
+    // Rows of elements and of fours; several of a block, more than one block, and wider than a block.
+    for shape in [[0, 4], [3, 0], [1, 1], [7, 3], [129, 4], [33, 6], [5, 64], [3, 1100], [2, 2100], [1, 515]] {
+        let mut x = noise_tensor(1, &shape);
+        x.f32_mut().unwrap().iter_mut().step_by(3).for_each(|v| *v = f32::INFINITY);
+        let keys: Vec<u64> = (0..shape[0] as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+        let mut found = device.put(&x).unwrap();
+        apply(&mut found, &mask, &keys).unwrap();
+        apply(&mut x, &mask, &keys).unwrap();
+        assert!(found.stream().is_some());
+        assert_eq!(found.to_le_bytes(), x.to_le_bytes(), "{shape:?}");
+    }
+    let mut x = device.put(&noise_tensor(1, &[2, 3])).unwrap();
+    assert!(apply(&mut x, &mask, &keys(3)).unwrap_err().to_string().contains("row_keys"));
+    apply(&mut x, &Mask { rate: 0.0, ..mask }, &keys(2)).unwrap();
+    assert_eq!(x.to_f32(), noise_tensor(1, &[2, 3]).to_f32());
 }

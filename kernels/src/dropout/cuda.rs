@@ -1,0 +1,37 @@
+//! The device side: threads beside each other share a row, and work its key out once for all of its elements that they have.
+
+use super::Mask;
+use crate::cuda::{Arg, Geometry, Source, Stream};
+use crate::{Result, Tensor};
+
+const OP: &str = "dropout";
+const KERNELS: Source = Source { name: OP, text: include_str!("kernel.cu") };
+
+/// Threads of a block.
+const THREADS: usize = 256;
+
+pub(super) fn apply(on: &Stream, x: &mut Tensor, mask: &Mask, row_keys: &[u64]) -> Result<()> {
+    let (n, cols) = (x.rows(), x.cols());
+    if x.is_empty() {
+        return Ok(());
+    }
+    // Rows begin at a multiple of 16 bytes if they are as wide as four or eight or so elements.
+    let (kernel, accesses) = if cols.is_multiple_of(4) { ("apply_fours", cols / 4) } else { ("apply", cols) };
+    let across = accesses.div_ceil(2).next_power_of_two().min(THREADS);
+    let geometry = Geometry {
+        block: [across as u32, (THREADS / across) as u32, 1],
+        ..Geometry::blocks(n.div_ceil(THREADS / across), 1)
+    };
+    let keys = on.upload(row_keys)?;
+    let args = [
+        x.arg_mut()?,
+        keys.arg(),
+        Arg::U64(mask.stream()),
+        Arg::count(OP, n)?,
+        Arg::count(OP, cols)?,
+        Arg::U32(mask.threshold()),
+        Arg::F32(mask.scale()),
+    ];
+    // SAFETY: x is [n, cols], of which cols are a multiple of four where the kernel takes fours, and there are n keys.
+    unsafe { on.launch(&KERNELS, kernel, geometry, &args) }
+}
