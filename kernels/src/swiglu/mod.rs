@@ -4,6 +4,7 @@
 //! 88 stays at `e^88`, so that a gate of minus infinity stays infinite.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -11,7 +12,8 @@ mod tests;
 
 pub(crate) use cpu::silu_in_place;
 
-use crate::{Result, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Result, Tensor};
 
 const OP: &str = "swiglu";
 
@@ -29,8 +31,11 @@ const OP: &str = "swiglu";
 /// # Source
 /// Shazeer, "GLU Variants Improve Transformer", 2020.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.expect_f32(OP, "gate")?;
+    gate.expect_dtype(OP, "gate", Dtype::F32)?;
     up.expect_shape(OP, "up", gate.shape())?;
+    if let Some(on) = Stream::of(OP, &[("gate", gate), ("up", up)])? {
+        return cuda::forward(&on, gate, up);
+    }
     let mut y = Tensor::dirty(gate.shape());
     cpu::forward(gate.f32()?, up.f32()?, y.f32_mut()?);
     Ok(y)
@@ -47,9 +52,12 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`forward`].
 pub fn backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
-    gate.expect_f32(OP, "gate")?;
+    gate.expect_dtype(OP, "gate", Dtype::F32)?;
     up.expect_shape(OP, "up", gate.shape())?;
     dy.expect_shape(OP, "dy", gate.shape())?;
+    if let Some(on) = Stream::of(OP, &[("gate", gate), ("up", up), ("dy", dy)])? {
+        return cuda::backward(&on, dy, gate, up);
+    }
     let mut dgate = Tensor::dirty(gate.shape());
     let mut dup = Tensor::dirty(gate.shape());
     cpu::backward(dy.f32()?, gate.f32()?, up.f32()?, dgate.f32_mut()?, dup.f32_mut()?);

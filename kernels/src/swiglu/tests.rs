@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 #[test]
 fn values_by_hand() {
@@ -40,4 +40,34 @@ fn threads_do_not_change_the_bits() {
 fn other_shapes_are_refused() {
     let error = forward(&noise_tensor(1, &[2, 3]), &noise_tensor(2, &[3, 2])).unwrap_err();
     assert_eq!(error.to_string(), "swiglu: up has shape [3, 2], expected [2, 3]");
+}
+
+#[test]
+fn a_device_agrees_with_the_host() {
+    let device = accelerator();
+    for shape in [[0, 3], [1, 1], [1, 3], [2, 2], [3, 7], [5, 211]] {
+        let [mut gate, up, dy] = [6, 7, 8].map(|seed| noise_tensor(seed, &shape));
+        gate.f32_mut().unwrap().iter_mut().for_each(|v| *v *= 9.0);
+        let [gate_there, up_there, dy_there] = [&gate, &up, &dy].map(|t| device.put(t).unwrap());
+        near(&forward(&gate_there, &up_there).unwrap(), &forward(&gate, &up).unwrap(), 2e-6);
+        let found = backward(&dy_there, &gate_there, &up_there).unwrap();
+        let wanted = backward(&dy, &gate, &up).unwrap();
+        near(&found.0, &wanted.0, 2e-6);
+        near(&found.1, &wanted.1, 2e-6);
+        assert_eq!(found, backward(&dy_there, &gate_there, &up_there).unwrap());
+        let refused = forward(&gate_there, &up).unwrap_err().to_string();
+        assert_eq!(refused, format!("swiglu: up is on the host, expected on {}", device.name()));
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_the_same_on_a_device() {
+    let gate = Tensor::from_f32(&[5], vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -100.0, 1e30]).unwrap();
+    let (placed, ones) = (accelerator().put(&gate).unwrap(), Tensor::from_f32(&[5], vec![1.0; 5]).unwrap());
+    let ones_there = ones.beside(&placed).unwrap();
+    let words = |t: &Tensor| t.to_f32().iter().map(|v| format!("{v:.4e}")).collect::<Vec<_>>();
+    assert_eq!(words(&forward(&placed, &ones_there).unwrap()), words(&forward(&gate, &ones).unwrap()));
+    let (found, wanted) =
+        (backward(&ones_there, &placed, &ones_there).unwrap(), backward(&ones, &gate, &ones).unwrap());
+    assert_eq!([words(&found.0), words(&found.1)], [words(&wanted.0), words(&wanted.1)]);
 }
