@@ -8,7 +8,7 @@ mod emulator;
 mod product;
 mod stream;
 
-pub(crate) use buffer::{Array, Buffer};
+pub(crate) use buffer::{Array, Buffer, Plain};
 pub(crate) use card::inspect::{cards, examine, libraries, seen};
 pub(crate) use driver::{Address, Arg, Driver, Geometry, Source};
 pub(crate) use product::{Matrix, Product};

@@ -154,3 +154,16 @@ __device__ __forceinline__ void write4(T* x, u64 i, u64 n, const Four<T>& v) {
         }
     }
 }
+
+// Where a chunk belongs that a block works on, if the chunks of several tensors are counted through: the last of the parts
+// whose `first` is not behind it. There is one, and parts without chunks lie where the next begins.
+template <typename Part>
+__device__ __forceinline__ const Part& part_of(const Part* parts, u32 count, u32 chunk) {
+    u32 low = 0, high = count;
+    while (high - low > 1) {
+        u32 middle = (low + high) / 2;
+        if (parts[middle].first <= chunk) low = middle;
+        else high = middle;
+    }
+    return parts[low];
+}

@@ -179,6 +179,7 @@ inline float __uint_as_float(unsigned v) { return emulator::bits_as<float>(v); }
 inline float __int_as_float(int v) { return emulator::bits_as<float>(v); }
 inline unsigned __float_as_uint(float v) { return emulator::bits_as<unsigned>(v); }
 inline int __float_as_int(float v) { return emulator::bits_as<int>(v); }
+inline double __longlong_as_double(long long v) { return emulator::bits_as<double>(v); }
 
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
