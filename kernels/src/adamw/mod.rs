@@ -1,11 +1,14 @@
 //! The AdamW optimiser.
 
 mod cpu;
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::cuda::Stream;
+use crate::grad_norm::{Clipping, Factor};
+use crate::{Dtype, Error, Result, Tensor};
 
 /// The settings of one parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +59,27 @@ impl Moments {
     pub fn zeros(shape: &[usize]) -> Self {
         Self { m: Tensor::zeros(shape), v: Tensor::zeros(shape) }
     }
+
+    /// The same in the memory where the parameter is.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the device has no room.
+    pub fn beside(param: &Tensor) -> Result<Self> {
+        Ok(Self { m: param.zeros_like()?, v: param.zeros_like()? })
+    }
+}
+
+/// A parameter to be updated, and what its update needs.
+#[derive(Debug)]
+pub struct Update<'a> {
+    /// The parameter.
+    pub param: &'a mut Tensor,
+    /// Its gradient, shaped like it.
+    pub grad: &'a Tensor,
+    /// Its running means.
+    pub state: &'a mut Moments,
+    /// The settings of its group.
+    pub hyper: &'a Hyper,
 }
 
 /// Updates a parameter in place.
@@ -69,9 +93,9 @@ impl Moments {
 /// `step` counts from 1. `grad_scale` is the factor of gradient clipping, see [`crate::grad_norm::clip_scale`].
 ///
 /// # Errors
-/// [`Error::Shape`] if shapes differ; [`Error::Dtype`] unless everything is f32; [`Error::Setting`] for step 0 and for
-/// settings that would make NaN of every parameter. Gradients, moments and `grad_scale` are not looked into: NaN in one
-/// element stays in that element, an infinite gradient makes NaN of it.
+/// [`Error::Shape`] if shapes differ; [`Error::Dtype`] unless everything is f32; [`Error::Place`] unless everything is in the
+/// same memory; [`Error::Setting`] for step 0 and for settings that would make NaN of every parameter. Gradients, moments and
+/// `grad_scale` are not looked into: NaN in one element stays in that element, an infinite gradient makes NaN of it.
 ///
 /// # Source
 /// Loshchilov and Hutter, 2019; the order of operations is that of PyTorch's AdamW.
@@ -83,22 +107,64 @@ pub fn step(
     step: u64,
     grad_scale: f32,
 ) -> Result<()> {
-    const OP: &str = "adamw::step";
-    hyper.check(OP)?;
-    if step == 0 {
-        return Err(Error::Setting { op: OP, what: "the step is 0, the first one is 1".to_owned() });
+    apply("adamw::step", vec![Update { param, grad, state, hyper }], step, Factor::Known(grad_scale))
+}
+
+/// Updates many parameters in place, each as [`step`] does and to the same bits; on a device all of them at once, without
+/// waiting for the factor of clipping.
+///
+/// # Shapes
+/// As [`step`], of every parameter.
+///
+/// # Errors
+/// As [`step`], before any parameter is changed.
+pub fn step_all<'a>(updates: impl IntoIterator<Item = Update<'a>>, step: u64, clipping: &Clipping) -> Result<()> {
+    apply("adamw::step_all", updates.into_iter().collect(), step, clipping.factor())
+}
+
+fn apply(op: &'static str, mut updates: Vec<Update<'_>>, step: u64, factor: Factor<'_>) -> Result<()> {
+    for update in &updates {
+        update.check(op, step)?;
     }
-    param.expect_f32(OP, "param")?;
-    grad.expect_shape(OP, "grad", param.shape())?;
-    state.m.expect_shape(OP, "m", param.shape())?;
-    state.v.expect_shape(OP, "v", param.shape())?;
-    let factors = Factors::new(hyper, step, grad_scale);
-    cpu::step(param.f32_mut()?, grad.f32()?, state.m.f32_mut()?, state.v.f32_mut()?, factors);
+    let mut places: Vec<_> = updates.iter().flat_map(Update::operands).collect();
+    if let Factor::There(factor) = factor {
+        places.push(("clipping", factor));
+    }
+    let on = Stream::of(op, &places)?;
+    let (grad_scale, clipping) = match factor {
+        Factor::Known(scale) => (scale, None),
+        Factor::There(factor) => (1.0, Some(factor)),
+    };
+    let factors = Factors::of_all(&updates, step, grad_scale);
+    if let Some(on) = on {
+        return cuda::step(&on, &mut updates, &factors, clipping);
+    }
+    for (Update { param, grad, state, .. }, factors) in updates.into_iter().zip(factors) {
+        cpu::step(param.f32_mut()?, grad.f32()?, state.m.f32_mut()?, state.v.f32_mut()?, factors);
+    }
     Ok(())
 }
 
-/// What one step multiplies with; worked out once in double precision.
-#[derive(Clone, Copy)]
+impl Update<'_> {
+    fn check(&self, op: &'static str, step: u64) -> Result<()> {
+        self.hyper.check(op)?;
+        if step == 0 {
+            return Err(Error::Setting { op, what: "the step is 0, the first one is 1".to_owned() });
+        }
+        self.param.expect_dtype(op, "param", Dtype::F32)?;
+        self.grad.expect_shape(op, "grad", self.param.shape())?;
+        self.state.m.expect_shape(op, "m", self.param.shape())?;
+        self.state.v.expect_shape(op, "v", self.param.shape())
+    }
+
+    fn operands(&self) -> [(&'static str, &Tensor); 4] {
+        [("param", self.param), ("grad", self.grad), ("m", &self.state.m), ("v", &self.state.v)]
+    }
+}
+
+/// What one step multiplies with; worked out once in double precision. The kernel reads it as it lies.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
 struct Factors {
     grad_scale: f32,
     keep: f32,
@@ -111,6 +177,20 @@ struct Factors {
 }
 
 impl Factors {
+    /// Those of every parameter; of one group they are worked out once.
+    fn of_all(updates: &[Update<'_>], step: u64, grad_scale: f32) -> Vec<Self> {
+        let mut groups: Vec<(Hyper, Self)> = Vec::new();
+        let of_one = |update: &Update<'_>| match groups.iter().find(|(hyper, _)| hyper == update.hyper) {
+            Some((_, factors)) => *factors,
+            None => {
+                let factors = Self::new(update.hyper, step, grad_scale);
+                groups.push((*update.hyper, factors));
+                factors
+            }
+        };
+        updates.iter().map(of_one).collect()
+    }
+
     fn new(hyper: &Hyper, step: u64, grad_scale: f32) -> Self {
         let power = |beta: f32| exact(beta).powf(step as f64);
         let lr = exact(hyper.learning_rate);

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::testing::{noise_tensor, same_on_threads};
+use crate::grad_norm::clip;
+use crate::testing::{accelerator, near, noise_tensor, same_on_threads};
 
 const HYPER: Hyper = Hyper { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-9, weight_decay: 0.01 };
 
@@ -63,4 +64,121 @@ fn a_gradient_of_another_shape_is_refused() {
     let (mut p, g) = (Tensor::zeros(&[2, 3]), Tensor::zeros(&[3, 2]));
     let error = step(&mut p, &g, &mut Moments::zeros(&[2, 3]), &HYPER, 1, 1.0).unwrap_err();
     assert_eq!(error.to_string(), "adamw::step: grad has shape [3, 2], expected [2, 3]");
+}
+
+/// Parameters, their gradients and moments that are not at their begin.
+#[derive(Clone)]
+struct Model {
+    params: Vec<Tensor>,
+    grads: Vec<Tensor>,
+    states: Vec<Moments>,
+}
+
+/// Sizes of fours and not, of several blocks and of none.
+const SIZES: [usize; 9] = [0, 1, 7, 1024, 0, 1025, 4, 3001, 0];
+
+impl Model {
+    fn new() -> Self {
+        let noise = |seed: u64| SIZES.iter().map(|&n| noise_tensor(seed + n as u64, &[n])).collect::<Vec<_>>();
+        let squares = |mut t: Tensor| {
+            t.f32_mut().unwrap().iter_mut().for_each(|v| *v *= *v);
+            t
+        };
+        let states = noise(1).into_iter().zip(noise(2)).map(|(m, v)| Moments { m, v: squares(v) }).collect();
+        Self { params: noise(3), grads: noise(4), states }
+    }
+
+    fn on(&self, device: &crate::Device) -> Self {
+        let put = |tensors: &[Tensor]| tensors.iter().map(|t| device.put(t).unwrap()).collect();
+        let state = |s: &Moments| Moments { m: device.put(&s.m).unwrap(), v: device.put(&s.v).unwrap() };
+        Self { params: put(&self.params), grads: put(&self.grads), states: self.states.iter().map(state).collect() }
+    }
+
+    /// Every second parameter is not decayed.
+    fn updates<'a>(&'a mut self, hypers: &'a [Hyper; 2]) -> Vec<Update<'a>> {
+        let both = self.params.iter_mut().zip(&mut self.states).zip(&self.grads).zip(hypers.iter().cycle());
+        both.map(|(((param, state), grad), hyper)| Update { param, grad, state, hyper }).collect()
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.params.iter().chain(self.states.iter().flat_map(|s| [&s.m, &s.v]))
+    }
+}
+
+const HYPERS: [Hyper; 2] = [HYPER, Hyper { weight_decay: 0.0, ..HYPER }];
+
+#[test]
+fn all_at_once_is_one_after_the_other() {
+    let (mut together, mut apart) = (Model::new(), Model::new());
+    let clipping = clip(&together.grads, Some(0.5)).unwrap();
+    let scale = crate::grad_norm::clip_scale(clipping.norm().unwrap(), 0.5);
+    step_all(together.updates(&HYPERS), 3, &clipping).unwrap();
+    for Update { param, grad, state, hyper } in apart.updates(&HYPERS) {
+        step(param, grad, state, hyper, 3, scale).unwrap();
+    }
+    assert!(together.tensors().eq(apart.tensors()));
+    let none: [Update<'_>; 0] = [];
+    step_all(none, 1, &clipping).unwrap();
+}
+
+#[test]
+fn nothing_is_changed_if_one_does_not_fit() {
+    let mut model = Model::new();
+    let clipping = clip(&model.grads, None).unwrap();
+    model.grads[7] = Tensor::zeros(&[3]);
+    let error = step_all(model.updates(&HYPERS), 1, &clipping).unwrap_err().to_string();
+    assert_eq!(error, "adamw::step_all: grad has shape [3], expected [3001]");
+    assert!(model.tensors().eq(Model::new().tensors()));
+}
+
+#[test]
+fn a_device_has_the_bits_of_the_host() {
+    let device = accelerator();
+    let mut host = Model::new();
+    let mut there = host.on(&device);
+    let clipping = clip(&host.grads, Some(0.5)).unwrap();
+    for step in [1, 2, 1000] {
+        step_all(host.updates(&HYPERS), step, &clipping).unwrap();
+        step_all(there.updates(&HYPERS), step, &clipping).unwrap();
+    }
+    let alone =
+        Update { param: &mut there.params[3], grad: &there.grads[3], state: &mut there.states[3], hyper: &HYPER };
+    step(alone.param, alone.grad, alone.state, alone.hyper, 4, 0.3).unwrap();
+    step(&mut host.params[3], &host.grads[3], &mut host.states[3], &HYPER, 4, 0.3).unwrap();
+    for (found, wanted) in there.tensors().zip(host.tensors()) {
+        assert!(found.stream().is_some());
+        assert_eq!(found.to_le_bytes(), wanted.to_le_bytes(), "{:?}", wanted.shape());
+    }
+}
+
+#[test]
+fn a_device_clips_without_the_host() {
+    let device = accelerator();
+    let mut host = Model::new();
+    let mut there = host.on(&device);
+    for step in 1..3 {
+        let clipping = clip(&there.grads, Some(0.5)).unwrap();
+        step_all(there.updates(&HYPERS), step, &clipping).unwrap();
+        let clipping = clip(&host.grads, Some(0.5)).unwrap();
+        step_all(host.updates(&HYPERS), step, &clipping).unwrap();
+    }
+    there.tensors().zip(host.tensors()).for_each(|(found, wanted)| near(found, wanted, 1e-6));
+}
+
+#[test]
+fn operands_in_different_places_are_named() {
+    let device = accelerator();
+    let host = Model::new();
+    let mut there = host.on(&device);
+    let refused =
+        |updates: Vec<Update<'_>>, clipping: &Clipping| step_all(updates, 1, clipping).unwrap_err().to_string();
+    let on_device = clip(&there.grads, None).unwrap();
+    let error = refused(host.clone().updates(&HYPERS), &on_device);
+    assert_eq!(error, format!("adamw::step_all: clipping is on {}, expected on the host", device.name()));
+    there.states[7].v = host.states[7].v.clone();
+    let error = refused(there.updates(&HYPERS), &on_device);
+    assert_eq!(error, format!("adamw::step_all: v is on the host, expected on {}", device.name()));
+    let moments = Moments::beside(&there.params[7]).unwrap();
+    assert!(moments.m.stream().is_some() && moments.v.stream().is_some());
+    assert_eq!(moments.m.to_f32(), vec![0.0; 3001]);
 }
