@@ -15,7 +15,7 @@ pub(super) fn apply(on: &Stream, x: &mut Tensor, mask: &Mask, row_keys: &[u64]) 
     if x.is_empty() {
         return Ok(());
     }
-    // Rows begin at a multiple of 16 bytes if they are as wide as four or eight or so elements.
+    // Where a row is some fours wide, every row begins with one.
     let (kernel, accesses) = if cols.is_multiple_of(4) { ("apply_fours", cols / 4) } else { ("apply", cols) };
     let across = accesses.div_ceil(2).next_power_of_two().min(THREADS);
     let geometry = Geometry {
