@@ -4,11 +4,13 @@
 //! the convolution does that other code has in this place. So that convolution is a [linear](crate::gemm::linear) layer.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::cuda::Stream;
 use crate::{Dtype, Error, Result, Tensor};
 
 /// How a byte becomes a number: `(byte · rescale − mean) / std`.
@@ -47,12 +49,17 @@ pub fn normalised(pictures: &Tensor, side: usize, normalisation: &Normalisation)
         return Err(Error::shape(OP, "pictures", pictures.shape(), "[n, height, width, 3]"));
     };
     let grid = Grid::new(OP, pictures, [height, width], side)?;
-    let bytes = pictures.u8().map_err(|_| {
-        let (found, expected) = (pictures.dtype(), Dtype::U8);
-        Error::Dtype { op: OP, what: "pictures", found, expected }
-    })?;
+    pictures.expect_dtype(OP, "pictures", Dtype::U8)?;
+    if let Some(on) = Stream::of(OP, &[("pictures", pictures)])? {
+        return cuda::normalised(&on, pictures, &grid, normalisation);
+    }
     let mut rows = Tensor::dirty(&[n * grid.patches(), grid.row()]);
-    cpu::normalised(bytes, &grid, &std::array::from_fn(|channel| normalisation.table(channel)), rows.f32_mut()?);
+    cpu::normalised(
+        pictures.u8()?,
+        &grid,
+        &std::array::from_fn(|channel| normalisation.table(channel)),
+        rows.f32_mut()?,
+    );
     Ok(rows)
 }
 
@@ -73,9 +80,12 @@ pub fn cut(pictures: &Tensor, side: usize) -> Result<Tensor> {
         return Err(Error::shape(OP, "pictures", pictures.shape(), "[n, 3, height, width]"));
     };
     let grid = Grid::new(OP, pictures, [height, width], side)?;
-    let planes = pictures.expect_f32(OP, "pictures")?;
+    pictures.expect_dtype(OP, "pictures", Dtype::F32)?;
+    if let Some(on) = Stream::of(OP, &[("pictures", pictures)])? {
+        return cuda::cut(&on, pictures, &grid);
+    }
     let mut rows = Tensor::dirty(&[n * grid.patches(), grid.row()]);
-    cpu::cut(planes, &grid, rows.f32_mut()?);
+    cpu::cut(pictures.f32()?, &grid, rows.f32_mut()?);
     Ok(rows)
 }
 

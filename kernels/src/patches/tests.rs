@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::reference::patches;
 use super::*;
-use crate::testing::{largest_error, noise_tensor, same_on_threads};
+use crate::testing::{accelerator, largest_error, noise_tensor, same_on_threads};
 
 const CLIP: Normalisation =
     Normalisation { rescale: 1.0 / 255.0, mean: [0.481, 0.458, 0.408], std: [0.269, 0.261, 0.276] };
@@ -66,4 +66,23 @@ fn what_does_not_fit_is_named() {
     assert!(matches!(normalised(&noise_tensor(1, &[1, 4, 4, 3]), 2, &CLIP), Err(Error::Dtype { .. })));
     assert!(matches!(cut(&bytes(&[1, 3, 4, 4]), 2), Err(Error::Dtype { .. })));
     assert!(matches!(cut(&noise_tensor(1, &[1, 3, 4, 5]), 2), Err(Error::Shape { .. })));
+}
+
+#[test]
+fn a_device_cuts_to_the_bits_of_the_host() {
+    let device = accelerator();
+    // One more shape, of several blocks and pictures that do not begin at 16 bytes.
+    for [n, height, width, side] in SHAPES.into_iter().chain([[3, 15, 35, 5]]) {
+        let pictures = bytes(&[n, height, width, 3]);
+        let found = normalised(&device.put(&pictures).unwrap(), side, &CLIP).unwrap();
+        let wanted = normalised(&pictures, side, &CLIP).unwrap();
+        assert!(found.stream().is_some());
+        assert_eq!((found.shape(), found.to_le_bytes()), (wanted.shape(), wanted.to_le_bytes()));
+
+        let pictures = noise_tensor(1, &[n, 3, height, width]);
+        let (found, wanted) = (cut(&device.put(&pictures).unwrap(), side).unwrap(), cut(&pictures, side).unwrap());
+        assert_eq!((found.shape(), found.to_le_bytes()), (wanted.shape(), wanted.to_le_bytes()));
+    }
+    let there = device.put(&noise_tensor(1, &[1, 4, 4, 3])).unwrap();
+    assert!(matches!(normalised(&there, 2, &CLIP), Err(Error::Dtype { .. })));
 }
