@@ -1,10 +1,10 @@
 //! Where a tensor is, and the way from one memory to another.
 
+use half::{bf16, f16};
+
 use super::{Buffer, Dtype, Tensor};
 use crate::cuda::{self, Arg, Stream};
 use crate::{Error, Result};
-
-use half::{bf16, f16};
 
 impl Tensor {
     /// The values of a tensor on a device, copied to the host; those of the host are shared or copied.
