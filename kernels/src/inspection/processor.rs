@@ -36,7 +36,7 @@ impl Processor {
     }
 }
 
-/// The value of `model name	: AMD EPYC`.
+/// The value of a line such as `model name : AMD EPYC`.
 pub(super) fn model(cpuinfo: &str) -> Option<String> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     line.split_once(':').map(|(_, name)| name.trim().to_owned()).filter(|name| !name.is_empty())

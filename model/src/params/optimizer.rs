@@ -1,11 +1,11 @@
 //! AdamW over named parameters: decay groups by name, clipping by the global norm, a state that can be saved.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use kernels::{
     Tensor,
-    adamw::{self, Hyper, Moments},
-    grad_norm,
+    adamw::{self, Hyper, Moments, Update},
+    grad_norm::{self, Clipping},
 };
 
 use super::Params;
@@ -28,6 +28,13 @@ pub struct AdamWConfig {
     pub no_decay: Vec<String>,
     /// Gradients are scaled down to this global norm.
     pub max_grad_norm: Option<f64>,
+}
+
+impl AdamWConfig {
+    /// Whether a parameter of this name is decayed.
+    fn decays(&self, name: &str) -> bool {
+        !self.no_decay.iter().any(|part| name.contains(part.as_str()))
+    }
 }
 
 /// AdamW and its state.
@@ -70,31 +77,39 @@ impl AdamW {
     /// # Errors
     /// [`Error::MissingTensor`] for a gradient without a parameter; [`Error::Kernel`] if shapes differ.
     pub fn step(&mut self, params: &mut Params, grads: &Params) -> Result<f64> {
-        let norm = grad_norm::l2(grads.tensors())?;
-        let scale = self.config.max_grad_norm.map_or(1.0, |max| grad_norm::clip_scale(norm, max));
-        self.step += 1;
-        for (name, grad) in grads.iter() {
-            let param = params.get_mut(name)?;
-            let hyper = self.hyper(name);
-            let moments = match self.moments.entry(name.to_owned()) {
-                Entry::Occupied(moments) => moments.into_mut(),
-                Entry::Vacant(new) => new.insert(Moments { m: param.zeros_like()?, v: param.zeros_like()? }),
-            };
-            adamw::step(param, grad, moments, &hyper, self.step, scale)?;
-        }
-        Ok(norm)
+        Ok(self.update(params, grads)?.norm()?)
     }
 
-    fn hyper(&self, name: &str) -> Hyper {
-        let c = &self.config;
-        let decayed = !c.no_decay.iter().any(|part| name.contains(part.as_str()));
-        Hyper {
-            learning_rate: c.learning_rate,
-            beta1: c.beta1,
-            beta2: c.beta2,
-            eps: c.eps,
-            weight_decay: if decayed { c.weight_decay } else { 0.0 },
+    /// The same without waiting for the norm, which a device may still be working out.
+    ///
+    /// # Errors
+    /// As [`AdamW::step`].
+    pub fn update(&mut self, params: &mut Params, grads: &Params) -> Result<Clipping> {
+        let clipping = grad_norm::clip(grads.tensors(), self.config.max_grad_norm)?;
+        self.step += 1;
+        for (name, _) in grads.iter() {
+            let param = params.get(name)?;
+            if !self.moments.contains_key(name) {
+                self.moments.insert(name.to_owned(), Moments::beside(param)?);
+            }
         }
+        let [decayed, spared] = [true, false].map(|decays| self.hyper(decays));
+        let (config, has_gradient) = (&self.config, |name: &str| grads.contains(name));
+        // All three are in the order of names.
+        let params = params.iter_mut().filter(|(name, _)| has_gradient(name));
+        let moments = self.moments.iter_mut().filter(|(name, _)| has_gradient(name));
+        let updates = params.zip(moments).zip(grads.tensors()).map(|(((name, param), (_, state)), grad)| {
+            let hyper = if config.decays(name) { &decayed } else { &spared };
+            Update { param, grad, state, hyper }
+        });
+        adamw::step_all(updates, self.step, &clipping)?;
+        Ok(clipping)
+    }
+
+    fn hyper(&self, decays: bool) -> Hyper {
+        let c = &self.config;
+        let weight_decay = if decays { c.weight_decay } else { 0.0 };
+        Hyper { learning_rate: c.learning_rate, beta1: c.beta1, beta2: c.beta2, eps: c.eps, weight_decay }
     }
 
     /// The state as safetensors: `m.<name>`, `v.<name>` and the number of steps. Training that goes on from it gives the
