@@ -6,6 +6,7 @@ mod card;
 mod driver;
 mod emulator;
 mod product;
+pub(crate) mod rows;
 mod stream;
 
 pub(crate) use buffer::{Array, Buffer, Plain};
@@ -26,5 +27,5 @@ pub(crate) fn emulator() -> Stream {
     Stream::new(std::sync::Arc::new(emulator::Emulator::new()))
 }
 
-/// What every kernel begins with: types, conversions and primitives that need no header of CUDA.
-pub(crate) const PRELUDE: &str = include_str!("prelude.cuh");
+/// What every kernel begins with: types, conversions and primitives that need no header of CUDA, and what works on rows.
+pub(crate) const PRELUDE: &str = concat!(include_str!("prelude.cuh"), include_str!("rows.cuh"));

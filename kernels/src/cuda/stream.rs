@@ -26,7 +26,7 @@ impl Stream {
         for (what, tensor) in operands {
             let place = tensor.stream();
             let same = match (&first, &place) {
-                (Some(a), Some(b)) => Arc::ptr_eq(&a.driver, &b.driver),
+                (Some(a), Some(b)) => a.is(b),
                 (None, None) => true,
                 _ => false,
             };
@@ -35,6 +35,11 @@ impl Stream {
             }
         }
         Ok(first)
+    }
+
+    /// Whether both are of one device.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.driver, &other.driver)
     }
 
     /// What people call the device.

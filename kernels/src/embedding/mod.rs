@@ -1,12 +1,15 @@
 //! Rows of a table by id. What is not finite is copied, or added, like any other value.
 
+mod bands;
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Error, Result, Tensor};
 
 /// Looks up one row per id.
 ///
@@ -22,8 +25,11 @@ use crate::{Error, Result, Tensor};
 /// [`Error::Index`] for an id outside of `0..V`; [`Error::Dtype`] unless the table is f32.
 pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     const OP: &str = "embedding::forward";
-    table.expect_f32(OP, "table")?;
+    table.expect_dtype(OP, "table", Dtype::F32)?;
     check_ids(OP, ids, table.rows())?;
+    if let Some(on) = table.stream() {
+        return cuda::forward(&on, table, ids);
+    }
     let d = table.cols();
     let mut y = Tensor::result(OP, &[ids.len(), d])?;
     cpu::gather(table.f32()?, ids, d, y.f32_mut()?);
@@ -32,7 +38,8 @@ pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
 
 /// Adds the gradient of [`forward`] with respect to the table: `d_table[id] += Σ dy` over the rows with that id.
 ///
-/// The rows of one id are added in order, so the bits do not depend on threads.
+/// The rows of one id are added in order, so the bits do not depend on threads. On a device that goes for up to 32 rows of an
+/// id; of more, every 32 are added first.
 ///
 /// # Shapes
 /// - `dy`: `[n, D]` f32
@@ -44,9 +51,12 @@ pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
 pub fn backward(dy: &Tensor, ids: &[u32], d_table: &mut Tensor) -> Result<()> {
     const OP: &str = "embedding::backward";
     let d = d_table.cols();
-    d_table.expect_f32(OP, "d_table")?;
+    d_table.expect_dtype(OP, "d_table", Dtype::F32)?;
     dy.expect_shape(OP, "dy", &[ids.len(), d])?;
     check_ids(OP, ids, d_table.rows())?;
+    if let Some(on) = Stream::of(OP, &[("d_table", d_table), ("dy", dy)])? {
+        return cuda::backward(&on, dy, ids, d_table);
+    }
     cpu::scatter_add(dy.f32()?, ids, d, d_table.f32_mut()?);
     Ok(())
 }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 fn ids(n: usize, rows: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * i * 31 + 7) % rows) as u32).collect()
@@ -49,4 +49,35 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 fn an_id_outside_of_the_table_is_refused() {
     let error = forward(&noise_tensor(1, &[3, 2]), &[0, 3]).unwrap_err().to_string();
     assert_eq!(error, "embedding::forward: id 3 is out of range 0..3");
+}
+
+#[test]
+fn a_device_agrees_with_the_host() {
+    let device = accelerator();
+    // Few ids, so that some have many bands, and many; quads and single elements; more than a piece.
+    for (n, rows, d) in [(0, 1, 3), (1, 1, 1), (33, 1, 7), (700, 3, 5), (1200, 1, 4), (130, 40, 129), (70, 2, 516)] {
+        let (table, dy, ids) = (noise_tensor(1, &[rows, d]), noise_tensor(2, &[n, d]), ids(n, rows));
+        let [there, dy_there] = [&table, &dy].map(|t| device.put(t).unwrap());
+        near(&forward(&there, &ids).unwrap(), &forward(&table, &ids).unwrap(), 0.0);
+
+        let [mut found, mut again, mut wanted] = [there.clone(), there, table];
+        backward(&dy_there, &ids, &mut found).unwrap();
+        backward(&dy_there, &ids, &mut again).unwrap();
+        backward(&dy, &ids, &mut wanted).unwrap();
+        near(&found, &wanted, 1e-5);
+        assert!(found == again, "{n} x {d}: the same again");
+    }
+}
+
+#[test]
+fn few_rows_of_an_id_give_the_same_bits_on_a_device() {
+    let device = accelerator();
+    let (ids, dy) = ([7; 32], noise_tensor(1, &[32, 12]));
+    let mut wanted = noise_tensor(2, &[9, 12]);
+    let mut found = device.put(&wanted).unwrap();
+    backward(&device.put(&dy).unwrap(), &ids, &mut found).unwrap();
+    backward(&dy, &ids, &mut wanted).unwrap();
+    near(&found, &wanted, 0.0);
+    let error = backward(&dy, &ids, &mut found).unwrap_err().to_string();
+    assert!(error.contains("embedding::backward: dy is on the host"), "{error}");
 }

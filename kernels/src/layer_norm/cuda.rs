@@ -1,51 +1,56 @@
-//! The device side: a warp for every row; the gradients of weight and bias in two stages of a fixed order.
+//! The device side; the gradients of weight and bias in two stages of a fixed order.
 
 use super::Saved;
-use crate::cuda::{Arg, Geometry, Source, Stream};
+use crate::cuda::rows::{self, Bands};
+use crate::cuda::{Arg, Source, Stream};
 use crate::{Dtype, Result, Tensor};
 
 const OP: &str = "layer_norm";
 const KERNELS: Source = Source { name: OP, text: include_str!("kernel.cu") };
 
-/// Rows of one block, as in the kernels.
-const WARPS: usize = 4;
-/// Rows of one partial sum: part of the order of summation, so it is a constant.
-const BAND: usize = 64;
-/// Columns of one block of the sums.
-const COLUMNS: usize = 128;
+/// Places for a result and its statistics.
+fn results(on: &Stream, x: &Tensor) -> Result<(Tensor, Saved)> {
+    let [mean, inverse_deviation] = [on.result(&[x.rows()], Dtype::F32)?, on.result(&[x.rows()], Dtype::F32)?];
+    Ok((on.result(x.shape(), Dtype::F32)?, Saved { mean, inverse_deviation }))
+}
 
-fn rows(n: usize) -> Geometry {
-    Geometry::blocks(n.div_ceil(WARPS), 32 * WARPS as u32)
+/// Rows, columns and the setting of a forward.
+fn settings(x: &Tensor, eps: f32) -> Result<[Arg; 3]> {
+    Ok([Arg::count(OP, x.rows())?, Arg::count(OP, x.cols())?, Arg::F32(eps)])
 }
 
 pub(super) fn forward(on: &Stream, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
-    let (n, d) = (x.rows(), x.cols());
-    let mut y = on.result(x.shape(), Dtype::F32)?;
-    let [mut mean, mut inverse] = [on.result(&[n], Dtype::F32)?, on.result(&[n], Dtype::F32)?];
-    let args = [
-        x.arg()?,
-        weight.arg()?,
-        bias.arg()?,
-        y.arg_mut()?,
-        mean.arg_mut()?,
-        inverse.arg_mut()?,
-        Arg::count(OP, n)?,
-        Arg::count(OP, d)?,
-        Arg::F32(eps),
-    ];
-    // SAFETY: x and y are [n, d], weight and bias [d], mean and inverse [n].
-    unsafe { on.launch(&KERNELS, "forward", rows(n), &args)? };
-    Ok((y, Saved { mean, inverse_deviation: inverse }))
+    let (mut y, mut saved) = results(on, x)?;
+    let written = [y.arg_mut()?, saved.mean.arg_mut()?, saved.inverse_deviation.arg_mut()?];
+    let args = [&[x.arg()?, weight.arg()?, bias.arg()?][..], &written, &settings(x, eps)?].concat();
+    // SAFETY: x and y are [n, d], weight and bias [d], the statistics [n].
+    unsafe { on.launch(&KERNELS, "forward", rows::rows(x.rows(), x.cols()), &args)? };
+    Ok((y, saved))
 }
 
 pub(super) fn forward_rounded(on: &Stream, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
-    let (n, d) = (x.rows(), x.cols());
     let mut y = on.result(x.shape(), Dtype::Bf16)?;
-    let [x, weight, bias] = [x.arg()?, weight.arg()?, bias.arg()?];
-    let args = [x, weight, bias, y.arg_mut()?, Arg::count(OP, n)?, Arg::count(OP, d)?, Arg::F32(eps)];
+    let args = [&[x.arg()?, weight.arg()?, bias.arg()?, y.arg_mut()?][..], &settings(x, eps)?].concat();
     // SAFETY: as above.
-    unsafe { on.launch(&KERNELS, "forward_rounded", rows(n), &args)? };
+    unsafe { on.launch(&KERNELS, "forward_rounded", rows::rows(x.rows(), x.cols()), &args)? };
     Ok(y)
+}
+
+pub(super) fn add_then_forward(
+    on: &Stream,
+    x: &mut Tensor,
+    y: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f32,
+) -> Result<(Tensor, Saved)> {
+    let (mut normal, mut saved) = results(on, x)?;
+    let read = [x.arg_mut()?, y.arg()?, weight.arg()?, bias.arg()?];
+    let written = [normal.arg_mut()?, saved.mean.arg_mut()?, saved.inverse_deviation.arg_mut()?];
+    let args = [&read[..], &written, &settings(x, eps)?].concat();
+    // SAFETY: as above; y is [n, d] and lies elsewhere than x, which has just become the owner of its memory.
+    unsafe { on.launch(&KERNELS, "add_forward", rows::rows(x.rows(), x.cols()), &args)? };
+    Ok((normal, saved))
 }
 
 pub(super) fn backward(
@@ -57,22 +62,16 @@ pub(super) fn backward(
     [d_weight, d_bias]: [&mut Tensor; 2],
 ) -> Result<Tensor> {
     let (n, d) = (x.rows(), x.cols());
-    let (rows_arg, d_arg) = (Arg::count(OP, n)?, Arg::count(OP, d)?);
+    let extents = [Arg::count(OP, n)?, Arg::count(OP, d)?];
+    let bands = Bands::new(n, d, 2);
     let mut dx = on.result(x.shape(), Dtype::F32)?;
-    let operands = [dy.arg()?, x.arg()?, saved.mean.arg()?, saved.inverse_deviation.arg()?];
-    let args = [&operands[..], &[weight.arg()?, dx.arg_mut()?, rows_arg, d_arg]].concat();
-    // SAFETY: dy, x and dx are [n, d], the saved [n], the weight [d].
-    unsafe { on.launch(&KERNELS, "backward", rows(n), &args)? };
-
-    let bands = n.div_ceil(BAND);
-    let parts = on.scratch(bands * 2 * d * size_of::<f32>())?;
-    let columns = Geometry::blocks(d.div_ceil(COLUMNS), COLUMNS as u32);
-    let tiles = Geometry { grid: [Geometry::blocks(bands, 1).grid[0], columns.grid[0], 1], ..columns };
-    let args = [&operands[..], &[parts.arg(), rows_arg, d_arg, Arg::U32(BAND as u32)]].concat();
-    // SAFETY: as above; parts is [bands, 2, d].
-    unsafe { on.launch(&KERNELS, "backward_weight", tiles, &args)? };
-    let args = [parts.arg(), d_weight.arg_mut()?, d_bias.arg_mut()?, Arg::count(OP, bands)?, d_arg];
-    // SAFETY: the gradients are [d].
-    unsafe { on.launch(&KERNELS, "add_parts", columns, &args)? };
+    let parts = on.scratch(bands.count * 2 * d * size_of::<f32>())?;
+    let read = [dy.arg()?, x.arg()?, saved.mean.arg()?, saved.inverse_deviation.arg()?, weight.arg()?];
+    let args = [&read[..], &[dx.arg_mut()?, parts.arg()], &extents, &[Arg::count(OP, bands.rows)?]].concat();
+    // SAFETY: dy, x and dx are [n, d], the saved [n], the weight [d], parts [bands, 2, d].
+    unsafe { on.launch(&KERNELS, "backward", bands.geometry, &args)? };
+    let args = [parts.arg(), d_weight.arg_mut()?, d_bias.arg_mut()?, Arg::count(OP, bands.count)?, extents[1]];
+    // SAFETY: as above; the gradients are [d].
+    unsafe { on.launch(&KERNELS, "add_parts", rows::columns(2 * d), &args)? };
     Ok(dx)
 }

@@ -33,14 +33,14 @@ pub struct Saved {
 /// [`backward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if weight or bias are not `[D]`; [`Error::Dtype`] unless everything is f32.
+/// [`Error::Shape`](crate::Error::Shape) if weight or bias are not `[D]`; [`Error::Dtype`](crate::Error::Dtype) unless
+/// everything is f32.
 ///
 /// # Source
 /// Ba, Kiros and Hinton, 2016; the variance is that of the population, as in PyTorch.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
     const OP: &str = "layer_norm::forward";
-    let on = check(OP, x, weight, bias)?;
-    if let Some(on) = on {
+    if let Some(on) = check(OP, x, weight, bias)? {
         return cuda::forward(&on, x, weight, bias, eps);
     }
     let mut y = Tensor::dirty(x.shape());
@@ -70,6 +70,38 @@ pub fn forward_rounded(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> 
     Ok(Tensor::bf16_of(x.shape(), |y| cpu::forward_rounded(x_values, w, b, eps, y)))
 }
 
+/// Adds to the residual stream and normalises it: `x += y`, then [`forward`] of `x`. On a device it is one pass over memory.
+///
+/// # Shapes
+/// - `x`: `[n, D]` f32, added to
+/// - `y`: `[n, D]` f32
+/// - `weight`, `bias`: `[D]` f32
+/// - returns `[n, D]` f32
+///
+/// # Gradient
+/// [`backward`] with the `x` that this leaves, and what it returns reaches the former `x` and `y` alike.
+///
+/// # Errors
+/// As [`forward`], and [`Error::Shape`](crate::Error::Shape) if `y` is not like `x`. Then `x` stays as it was.
+pub fn add_then_forward(
+    x: &mut Tensor,
+    y: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f32,
+) -> Result<(Tensor, Saved)> {
+    const OP: &str = "layer_norm::add_then_forward";
+    x.expect_dtype(OP, "x", Dtype::F32)?;
+    y.expect_shape(OP, "y", x.shape())?;
+    weight.expect_shape(OP, "weight", &[x.cols()])?;
+    bias.expect_shape(OP, "bias", &[x.cols()])?;
+    if let Some(on) = Stream::of(OP, &[("x", x), ("y", y), ("weight", weight), ("bias", bias)])? {
+        return cuda::add_then_forward(&on, x, y, weight, bias, eps);
+    }
+    x.add(y)?;
+    forward(x, weight, bias, eps)
+}
+
 /// The gradient of [`forward`]: returns `dx`, adds to `d_weight` and `d_bias`.
 ///
 /// # Shapes
@@ -79,7 +111,8 @@ pub fn forward_rounded(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> 
 /// - returns `[n, D]` f32
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not fit; [`Error::Dtype`] unless everything is f32.
+/// [`Error::Shape`](crate::Error::Shape) if the operands do not fit; [`Error::Dtype`](crate::Error::Dtype) unless
+/// everything is f32.
 pub fn backward(
     dy: &Tensor,
     x: &Tensor,
@@ -96,7 +129,8 @@ pub fn backward(
     d_weight.expect_shape(OP, "d_weight", &[d])?;
     d_bias.expect_shape(OP, "d_bias", &[d])?;
     saved.mean.expect_shape(OP, "saved", &[x.rows()])?;
-    let places = [("x", x), ("dy", dy), ("weight", weight), ("d_weight", &*d_weight), ("d_bias", &*d_bias)];
+    let sums = [("d_weight", &*d_weight), ("d_bias", &*d_bias)];
+    let places = [("x", x), ("dy", dy), ("weight", weight), ("saved", &saved.mean), sums[0], sums[1]];
     if let Some(on) = Stream::of(OP, &places)? {
         return cuda::backward(&on, dy, x, saved, weight, [d_weight, d_bias]);
     }

@@ -3,19 +3,22 @@
 //! What is not finite in a row makes NaN in that row and in no other, in the gain in its column and in all of `dx`.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Result, Tensor};
 
 const OP: &str = "rms_norm";
 
-/// What the backward pass needs besides the input: `1 / sqrt(mean(x^2) + eps)` of every row.
-#[derive(Clone, Debug)]
+/// What the backward pass needs besides the input.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
-    scale: Vec<f32>,
+    /// `1 / sqrt(mean(x^2) + eps)` of every row: `[n]` f32.
+    scale: Tensor,
 }
 
 /// Normalises every row of `x` and multiplies by the gain.
@@ -29,17 +32,45 @@ pub struct Saved {
 /// See [`backward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if `w` has not one gain per column; [`Error::Dtype`] unless everything is f32.
+/// [`Error::Shape`](crate::Error::Shape) if `w` has not one gain per column; [`Error::Dtype`](crate::Error::Dtype) unless
+/// everything is f32.
 ///
 /// # Source
 /// Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, as the Llama family uses it.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
-    x.expect_f32(OP, "x")?;
+    x.expect_dtype(OP, "x", Dtype::F32)?;
     w.expect_shape(OP, "w", &[x.cols()])?;
+    if let Some(on) = Stream::of(OP, &[("x", x), ("w", w)])? {
+        return cuda::forward(&on, x, w, eps);
+    }
     let mut y = Tensor::dirty(x.shape());
-    let mut scale = vec![0.0; x.rows()];
-    cpu::forward(x.f32()?, w.f32()?, eps, y.f32_mut()?, &mut scale);
+    let mut scale = Tensor::zeros(&[x.rows()]);
+    cpu::forward(x.f32()?, w.f32()?, eps, y.f32_mut()?, scale.f32_mut()?);
     Ok((y, Saved { scale }))
+}
+
+/// Adds to the residual stream and normalises it: `x += y`, then [`forward`] of `x`. On a device it is one pass over memory.
+///
+/// # Shapes
+/// - `x`: `[n, d]` f32, added to
+/// - `y`: `[n, d]` f32
+/// - `w`: `[d]` f32
+/// - returns `[n, d]` f32
+///
+/// # Gradient
+/// [`backward`] with the `x` that this leaves, and what it returns reaches the former `x` and `y` alike.
+///
+/// # Errors
+/// As [`forward`], and [`Error::Shape`](crate::Error::Shape) if `y` is not like `x`. Then `x` stays as it was.
+pub fn add_then_forward(x: &mut Tensor, y: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
+    x.expect_dtype(OP, "x", Dtype::F32)?;
+    y.expect_shape(OP, "y", x.shape())?;
+    w.expect_shape(OP, "w", &[x.cols()])?;
+    if let Some(on) = Stream::of(OP, &[("x", x), ("y", y), ("w", w)])? {
+        return cuda::add_then_forward(&on, x, y, w, eps);
+    }
+    x.add(y)?;
+    forward(x, w, eps)
 }
 
 /// The gradient of [`forward`].
@@ -53,19 +84,26 @@ pub fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
 /// With `s = 1 / sqrt(mean(x^2) + eps)`: `dx = s * w * dy - x * s^3 * mean(w * dy * x)` and `dw = sum over rows of dy * x * s`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not belong to one forward pass; [`Error::Dtype`] unless everything is f32.
+/// [`Error::Shape`](crate::Error::Shape) if the operands do not belong to one forward pass;
+/// [`Error::Dtype`](crate::Error::Dtype) unless everything is f32.
 pub fn backward(dy: &Tensor, x: &Tensor, saved: &Saved, w: &Tensor, dw: Option<&mut Tensor>) -> Result<Tensor> {
-    x.expect_f32(OP, "x")?;
+    x.expect_dtype(OP, "x", Dtype::F32)?;
     dy.expect_shape(OP, "dy", x.shape())?;
     w.expect_shape(OP, "w", &[x.cols()])?;
-    if saved.scale.len() != x.rows() {
-        return Err(Error::shape(OP, "saved scales", &[saved.scale.len()], format!("[{}]", x.rows())));
+    saved.scale.expect_shape(OP, "saved scales", &[x.rows()])?;
+    let mut places = vec![("x", x), ("dy", dy), ("w", w), ("saved scales", &saved.scale)];
+    if let Some(dw) = dw.as_deref() {
+        dw.expect_shape(OP, "dw", &[x.cols()])?;
+        places.push(("dw", dw));
+    }
+    if let Some(on) = Stream::of(OP, &places)? {
+        return cuda::backward(&on, dy, x, saved, w, dw);
     }
     let mut dx = Tensor::dirty(x.shape());
-    cpu::backward_input(dy.f32()?, x.f32()?, &saved.scale, w.f32()?, dx.f32_mut()?);
+    let scale = saved.scale.f32()?;
+    cpu::backward_input(dy.f32()?, x.f32()?, scale, w.f32()?, dx.f32_mut()?);
     if let Some(dw) = dw {
-        dw.expect_shape(OP, "dw", &[x.cols()])?;
-        cpu::backward_gain(dy.f32()?, x.f32()?, &saved.scale, dw.f32_mut()?);
+        cpu::backward_gain(dy.f32()?, x.f32()?, scale, dw.f32_mut()?);
     }
     Ok(dx)
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 #[test]
 fn a_row_by_hand() {
@@ -50,4 +50,64 @@ fn threads_do_not_change_the_bits() {
 fn a_gain_of_another_width_is_refused() {
     let error = forward(&noise_tensor(1, &[2, 3]), &noise_tensor(2, &[4]), 1e-5).unwrap_err();
     assert_eq!(error.to_string(), "rms_norm: w has shape [4], expected [3]");
+}
+
+#[test]
+fn the_sum_is_normalised_as_if_it_had_been_there() {
+    let [x, y] = [1, 2].map(|seed| noise_tensor(seed, &[3, 5]));
+    let w = noise_tensor(3, &[5]);
+    let (mut sum, mut found) = (x.clone(), x.clone());
+    sum.add(&y).unwrap();
+    let (normal, saved) = add_then_forward(&mut found, &y, &w, 1e-5).unwrap();
+    let (wanted, wanted_saved) = forward(&sum, &w, 1e-5).unwrap();
+    assert_eq!((&found, normal, saved), (&sum, wanted, wanted_saved));
+    let error = add_then_forward(&mut found, &noise_tensor(2, &[3, 4]), &w, 1e-5).unwrap_err();
+    assert_eq!(error.to_string(), "rms_norm: y has shape [3, 4], expected [3, 5]");
+    assert_eq!(found, sum);
+}
+
+/// All results on operands `x`, `y`, `w` and `dw`, wherever they are: `y` is the gradient, too.
+fn all([x, y, w, dw]: [Tensor; 4]) -> Vec<Tensor> {
+    let (normal, saved) = forward(&x, &w, 1e-5).unwrap();
+    let mut gain = dw.clone();
+    let dx = backward(&y, &x, &saved, &w, Some(&mut gain)).unwrap();
+    let frozen = backward(&y, &x, &saved, &w, None).unwrap();
+    let mut sum = x.clone();
+    let (of_sum, of_sum_saved) = add_then_forward(&mut sum, &y, &w, 1e-5).unwrap();
+    vec![normal, saved.scale, dx, frozen, gain, sum, of_sum, of_sum_saved.scale]
+}
+
+#[test]
+fn a_device_agrees_with_the_host() {
+    let device = accelerator();
+    // Lanes of a warp, warps, more than they keep; quads and single elements; several bands.
+    let narrow = [(0, 5), (1, 1), (1, 7), (3, 16), (65, 31), (130, 128), (2100, 4), (33, 200), (35, 260), (9, 511)];
+    let wide = [(35, 516), (17, 1023), (2, 8200), (3, 8197)];
+    for (n, d) in narrow.into_iter().chain(wide) {
+        let [x, y] = [1, 2].map(|seed| noise_tensor(seed, &[n, d]));
+        let operands = [x, y, noise_tensor(3, &[d]), noise_tensor(4, &[d])];
+        let there = operands.each_ref().map(|t| device.put(t).unwrap());
+        let found = all(there.clone());
+        for (found, wanted) in found.iter().zip(all(operands)) {
+            near(found, &wanted, 1e-5);
+        }
+        assert!(found == all(there), "{n} x {d}: the same again");
+    }
+}
+
+#[test]
+fn operands_in_other_memory_are_refused() {
+    let device = accelerator();
+    let (host, row) = (noise_tensor(1, &[2, 8]), noise_tensor(2, &[8]));
+    let [x, w] = [&host, &row].map(|t| device.put(t).unwrap());
+    let refused = |what: &str, result: Result<()>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(&format!("rms_norm: {what} is on the host")), "{error}");
+    };
+    refused("w", forward(&x, &row, 1e-5).map(drop));
+    refused("y", add_then_forward(&mut x.clone(), &host, &w, 1e-5).map(drop));
+    let saved = forward(&x, &w, 1e-5).unwrap().1;
+    refused("dy", backward(&host, &x, &saved, &w, None).map(drop));
+    refused("dw", backward(&x, &x, &saved, &w, Some(&mut row.clone())).map(drop));
+    refused("saved scales", backward(&x, &x, &forward(&host, &row, 1e-5).unwrap().1, &w, None).map(drop));
 }

@@ -2,11 +2,15 @@
 //! not finite reaches both features of its pair.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::cuda::{Array, Stream};
 use crate::{Error, Result, Tensor};
 
 const OP: &str = "rope";
@@ -47,14 +51,19 @@ pub struct Config {
     pub scaling: Scaling,
 }
 
-/// Cosines and sines of every position, computed once.
+/// Cosines and sines of every position, computed once; clones share what devices hold of them.
 #[derive(Clone, Debug)]
 pub struct Tables {
     half: usize,
     positions: usize,
     cos: Vec<f32>, // [positions, half]
     sin: Vec<f32>, // [positions, half]
+    /// Both in the memory of every device that has asked for them.
+    uploaded: Arc<Mutex<Vec<(Stream, Uploaded)>>>,
 }
+
+/// Cosines and sines in the memory of a device.
+type Uploaded = Arc<[Array; 2]>;
 
 impl Tables {
     /// Tables for the positions `0..max_positions`.
@@ -78,13 +87,24 @@ impl Tables {
         // Single precision on purpose: it is what checkpoints were trained with.
         let angles = (0..max_positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
         let (sin, cos) = angles.map(|a| (f64::from(a).sin() as f32, f64::from(a).cos() as f32)).unzip();
-        Ok(Self { half: config.head_dim / 2, positions: max_positions, cos, sin })
+        Ok(Self { half: config.head_dim / 2, positions: max_positions, cos, sin, uploaded: Arc::default() })
     }
 
     /// The number of positions.
     #[must_use]
     pub fn positions(&self) -> usize {
         self.positions
+    }
+
+    /// Cosines and sines in the memory of a device, copied there when they are first asked for.
+    fn on(&self, device: &Stream) -> Result<Uploaded> {
+        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, found)) = uploaded.iter().find(|(stream, _)| stream.is(device)) {
+            return Ok(Arc::clone(found));
+        }
+        let copied = Arc::new([device.upload(&self.cos)?, device.upload(&self.sin)?]);
+        uploaded.push((device.clone(), Arc::clone(&copied)));
+        Ok(copied)
     }
 }
 
@@ -142,6 +162,9 @@ fn rotate(x: &mut Tensor, positions: &[u32], tables: &Tables, heads: usize, dire
     x.expect_shape(OP, "x", &[positions.len(), heads.saturating_mul(2 * tables.half)])?;
     if let Some(&far) = positions.iter().find(|&&p| p as usize >= tables.positions) {
         return Err(Error::Index { op: OP, what: "position", index: far as usize, len: tables.positions });
+    }
+    if let Some(on) = x.stream() {
+        return cuda::rotate(&on, x, positions, tables, heads, direction);
     }
     cpu::rotate(x.f32_mut()?, positions, tables, heads, direction);
     Ok(())

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::{check_gradient, largest_error, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 fn config(head_dim: usize) -> Config {
     Config { head_dim, theta: 10_000.0, scaling: Scaling::None }
@@ -9,7 +9,7 @@ fn config(head_dim: usize) -> Config {
 
 #[test]
 fn a_quarter_turn_by_hand() {
-    let tables = Tables { half: 1, positions: 1, cos: vec![0.0], sin: vec![1.0] };
+    let tables = Tables { half: 1, positions: 1, cos: vec![0.0], sin: vec![1.0], uploaded: Arc::default() };
     let mut x = Tensor::from_f32(&[1, 2], vec![3.0, 4.0]).unwrap();
     apply(&mut x, &[0], &tables, 1).unwrap();
     assert_eq!(x.f32().unwrap(), [-4.0, 3.0]);
@@ -69,4 +69,25 @@ fn a_position_beyond_the_tables_is_refused() {
     let tables = Tables::new(&config(2), 4).unwrap();
     let error = apply(&mut noise_tensor(1, &[1, 2]), &[4], &tables, 1).unwrap_err();
     assert_eq!(error.to_string(), "rope: position 4 is out of range 0..4");
+}
+
+#[test]
+fn a_device_gives_the_bits_of_the_host() {
+    let [device, other] = [accelerator(), accelerator()];
+    // One row and several a block, more heads than fit beside each other, more quads than threads.
+    for (n, heads, head_dim) in [(0, 1, 2), (1, 1, 2), (5, 3, 6), (67, 2, 32), (9, 20, 128), (3, 70, 30), (2, 2, 2056)]
+    {
+        let tables = Tables::new(&config(head_dim), 100).unwrap();
+        let positions: Vec<u32> = (0..n as u32).map(|i| (i * 7 + 3) % 100).collect();
+        let x = noise_tensor(1, &[n, heads * head_dim]);
+        for device in [&device, &other, &device] {
+            let (mut wanted, mut found) = (x.clone(), device.put(&x).unwrap());
+            for rotate in [apply, apply_inverse] {
+                rotate(&mut wanted, &positions, &tables, heads).unwrap();
+                rotate(&mut found, &positions, &tables.clone(), heads).unwrap();
+                near(&found, &wanted, 0.0);
+            }
+        }
+        assert_eq!(tables.uploaded.lock().unwrap().len(), if n == 0 { 0 } else { 2 });
+    }
 }
