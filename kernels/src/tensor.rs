@@ -445,12 +445,6 @@ impl Tensor {
         self.f32()
     }
 
-    /// The values as bfloat16, likewise.
-    pub(crate) fn expect_bf16(&self, op: &'static str, what: &'static str) -> Result<&[bf16]> {
-        self.expect_dtype(op, what, Dtype::Bf16)?;
-        self.bf16()
-    }
-
     fn not(&self, expected: Dtype) -> Error {
         if self.dtype() == expected {
             return self.elsewhere("the host");

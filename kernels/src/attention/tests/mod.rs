@@ -2,6 +2,7 @@
 
 mod bits;
 mod cache;
+mod device;
 mod errors;
 mod gradients;
 
