@@ -136,6 +136,14 @@ pub fn backward(
     d_out.expect_shape(OP, "d_out", operands.q.shape())?;
     out.expect_shape(OP, "out", operands.q.shape())?;
     let d_prefix = d_prefix.map(|gradient| gradient.check(operands.prefix)).transpose()?;
+    let mut others = vec![("d_out", d_out), ("out", out), ("saved", &saved.log_sums)];
+    if let Some([dk, dv]) = &d_prefix {
+        others.extend([("prefix dk", &**dk), ("prefix dv", &**dv)]);
+    }
+    if let Some(on) = operands.place(&others)? {
+        let results = cuda::Results { d_out, out, log_sums: &saved.log_sums };
+        return Ok(cuda::backward(&on, operands, &layout, &results, d_prefix)?.into());
+    }
     let checked = operands.on_host(layout)?;
     let results = cpu::Results { d_out: d_out.f32()?, out: out.f32()?, log_sums: saved.log_sums.f32()? };
     let [mut dq, mut dk, mut dv] = [operands.q, operands.k, operands.v].map(|t| Tensor::zeros(t.shape()));

@@ -1,9 +1,11 @@
 //! The device side. Sequences are cut into tiles of rows; a block takes one tile of one head, and a launch covers the
 //! tiles of all sequences.
 
+mod backward;
 mod forward;
 mod work;
 
+pub(super) use backward::{Results, backward};
 pub(super) use forward::{forward, forward_bf16};
 
 use super::{OP, Operands, layout::Layout};
