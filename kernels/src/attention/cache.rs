@@ -81,8 +81,8 @@ impl Cache {
         }
         let [stride, from, part] = [self.capacity, self.len, rows].map(|rows| rows * self.width);
         match &mut self.rows {
-            Rows::F32(old) => append(values(k, v, &shape)?, old, stride, from..from + part),
-            Rows::Bf16(old) => append(values(k, v, &shape)?, old, stride, from..from + part),
+            Rows::F32(old) => append(values(k, v, &shape, Dtype::F32)?, old, stride, from..from + part),
+            Rows::Bf16(old) => append(values(k, v, &shape, Dtype::Bf16)?, old, stride, from..from + part),
         }
         self.len += rows;
         Ok(())
@@ -110,8 +110,12 @@ impl Cache {
 }
 
 /// Keys and values of one dtype.
-fn values<'a, T: Value>(k: &'a Tensor, v: &'a Tensor, shape: &[usize]) -> Result<[&'a [T]; 2]> {
-    Ok([T::values(k, "k", shape)?, T::values(v, "v", shape)?])
+fn values<'a, T: Value>(k: &'a Tensor, v: &'a Tensor, shape: &[usize], dtype: Dtype) -> Result<[&'a [T]; 2]> {
+    for (tensor, what) in [(k, "k"), (v, "v")] {
+        tensor.expect_dims(OP, what, shape)?;
+        tensor.expect_dtype(OP, what, dtype)?;
+    }
+    Ok([T::of(k)?, T::of(v)?])
 }
 
 /// Writes new rows to their place in every sequence.
@@ -153,9 +157,11 @@ pub fn step(q: &Tensor, cache: &Cache, shape: &Shape) -> Result<Tensor> {
         return Err(Error::Setting { op: OP, what });
     }
     let rows = [cache.sequences, shape.heads * dim];
+    q.expect_dims(OP, "q", &rows)?;
+    q.expect_dtype(OP, "q", cache.dtype())?;
     match &cache.rows {
         Rows::F32([k, v]) => {
-            let q = f32::values(q, "q", &rows)?;
+            let q = q.f32()?;
             let mut out = Tensor::dirty(&rows);
             let heads = out.f32_mut()?.par_chunks_mut(dim).zip(q.par_chunks(dim)).enumerate();
             heads.for_each_init(Vec::new, |weights, (i, (out, q))| {
@@ -165,7 +171,7 @@ pub fn step(q: &Tensor, cache: &Cache, shape: &Shape) -> Result<Tensor> {
             Ok(out)
         }
         Rows::Bf16([k, v]) => {
-            let q = bf16::values(q, "q", &rows)?;
+            let q = q.bf16()?;
             let wide = || (Vec::new(), vec![0.0; dim], vec![0.0; dim]);
             Ok(Tensor::bf16_of(&rows, |out| {
                 let heads = out.par_chunks_mut(dim).zip(q.par_chunks(dim)).enumerate();
@@ -190,6 +196,13 @@ struct Mixing {
 }
 
 impl Cache {
+    fn dtype(&self) -> Dtype {
+        match self.rows {
+            Rows::F32(_) => Dtype::F32,
+            Rows::Bf16(_) => Dtype::Bf16,
+        }
+    }
+
     fn mixing(&self, shape: &Shape) -> Mixing {
         Mixing { stride: self.width, rows: self.len, scale: shape.scale() }
     }

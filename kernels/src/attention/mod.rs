@@ -3,9 +3,14 @@
 //!
 //! What is not finite makes NaN in its own sequence and in no other. There it may reach earlier rows too, causal or not:
 //! hidden values are weighed with 0, and 0 times NaN is NaN.
+//!
+//! On a device softmax is corrected from tile to tile of keys instead of computed over all of them, so its bits are others
+//! than the host's; what is said of bits holds there too. Heads have up to 256 features there, or are refused with
+//! [`Error::Setting`].
 
 mod cache;
 mod cpu;
+mod cuda;
 mod layout;
 mod operands;
 #[cfg(test)]
@@ -13,7 +18,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::{Dtype, Error, Result, Tensor};
 pub use cache::{Cache, step};
 use layout::Layout;
 pub use operands::{Mask, Operands, Prefix, Shape};
@@ -23,7 +28,7 @@ const OP: &str = "attention";
 /// What the backward pass needs: the logarithm of every softmax's denominator, and to which pass it belongs.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    log_sums: Vec<f32>, // [n, heads]
+    log_sums: Tensor, // [n, heads] f32
     layout: Layout,
 }
 
@@ -61,9 +66,15 @@ pub struct PrefixGradient<'a> {
 /// Vaswani et al., 2017; grouped heads: Ainslie et al., 2023; only the denominators are kept, as in FlashAttention
 /// (Dao et al., 2022).
 pub fn forward(operands: &Operands<'_>, shape: &Shape) -> Result<(Tensor, Saved)> {
-    let checked = operands.check(shape)?;
+    let layout = operands.check(shape, Dtype::F32)?;
+    if let Some(on) = operands.place(&[])? {
+        let (out, log_sums) = cuda::forward(&on, operands, &layout)?;
+        return Ok((out, Saved { log_sums, layout }));
+    }
+    let checked = operands.on_host(layout)?;
     let mut out = Tensor::zeros(operands.q.shape());
     let log_sums = cpu::forward(&checked, out.f32_mut()?);
+    let log_sums = Tensor::from_f32(&[out.rows(), shape.heads], log_sums)?;
     Ok((out, Saved { log_sums, layout: checked.layout }))
 }
 
@@ -82,7 +93,11 @@ pub fn forward(operands: &Operands<'_>, shape: &Shape) -> Result<(Tensor, Saved)
 /// # Source
 /// Those of [`forward`]; the places of rounding are those of FlashAttention's kernels.
 pub fn forward_bf16(operands: &Operands<'_>, shape: &Shape) -> Result<Tensor> {
-    let checked = operands.check(shape)?;
+    let layout = operands.check(shape, Dtype::Bf16)?;
+    if let Some(on) = operands.place(&[])? {
+        return cuda::forward_bf16(&on, operands, &layout);
+    }
+    let checked = operands.on_host(layout)?;
     Ok(Tensor::bf16_of(operands.q.shape(), |out| cpu::forward_bf16(&checked, out)))
 }
 
@@ -113,34 +128,38 @@ pub fn backward(
     shape: &Shape,
     d_prefix: Option<PrefixGradient<'_>>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    let checked = operands.check(shape)?;
-    if saved.layout != checked.layout {
+    let layout = operands.check(shape, Dtype::F32)?;
+    if saved.layout != layout {
         let what = "the saved state is of a pass with other heads, mask, segments or prefix".to_owned();
         return Err(Error::Setting { op: OP, what });
     }
     d_out.expect_shape(OP, "d_out", operands.q.shape())?;
     out.expect_shape(OP, "out", operands.q.shape())?;
     let d_prefix = d_prefix.map(|gradient| gradient.check(operands.prefix)).transpose()?;
-    let results = cpu::Results {
-        d_out: d_out.expect_f32(OP, "d_out")?,
-        out: out.expect_f32(OP, "out")?,
-        log_sums: &saved.log_sums,
-    };
+    let mut others = vec![("d_out", d_out), ("out", out), ("saved", &saved.log_sums)];
+    if let Some([dk, dv]) = &d_prefix {
+        others.extend([("prefix dk", &**dk), ("prefix dv", &**dv)]);
+    }
+    if let Some(on) = operands.place(&others)? {
+        let results = cuda::Results { d_out, out, log_sums: &saved.log_sums };
+        return Ok(cuda::backward(&on, operands, &layout, &results, d_prefix)?.into());
+    }
+    let checked = operands.on_host(layout)?;
+    let results = cpu::Results { d_out: d_out.f32()?, out: out.f32()?, log_sums: saved.log_sums.f32()? };
     let [mut dq, mut dk, mut dv] = [operands.q, operands.k, operands.v].map(|t| Tensor::zeros(t.shape()));
+    let d_prefix = d_prefix.map(|[dk, dv]| Ok([dk.f32_mut()?, dv.f32_mut()?])).transpose()?;
     cpu::backward(&checked, &results, [dq.f32_mut()?, dk.f32_mut()?, dv.f32_mut()?], d_prefix);
     Ok((dq, dk, dv))
 }
 
 impl<'a> PrefixGradient<'a> {
-    fn check(self, prefix: Option<Prefix<'_>>) -> Result<[&'a mut [f32]; 2]> {
+    fn check(self, prefix: Option<Prefix<'_>>) -> Result<[&'a mut Tensor; 2]> {
         let Some(prefix) = prefix else {
             let what = "the gradient of a prefix is asked for, but there is no prefix".to_owned();
             return Err(Error::Setting { op: OP, what });
         };
         self.dk.expect_shape(OP, "prefix dk", prefix.k.shape())?;
         self.dv.expect_shape(OP, "prefix dv", prefix.v.shape())?;
-        self.dk.expect_f32(OP, "prefix dk")?;
-        self.dv.expect_f32(OP, "prefix dv")?;
-        Ok([self.dk.f32_mut()?, self.dv.f32_mut()?])
+        Ok([self.dk, self.dv])
     }
 }

@@ -3,7 +3,8 @@
 use half::bf16;
 
 use super::{OP, layout::Layout};
-use crate::{Error, Result, Segments, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Error, Result, Segments, Tensor};
 
 /// Heads of the operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,27 +70,25 @@ pub struct Operands<'a> {
     pub prefix: Option<Prefix<'a>>,
 }
 
-/// What operands are made of.
+/// What operands on the host are made of.
 pub(super) trait Value: Copy {
-    /// The elements of an operand of this shape.
-    fn values<'a>(tensor: &'a Tensor, what: &'static str, shape: &[usize]) -> Result<&'a [Self]>;
+    /// The elements of an operand.
+    fn of(tensor: &Tensor) -> Result<&[Self]>;
 }
 
 impl Value for f32 {
-    fn values<'a>(tensor: &'a Tensor, what: &'static str, shape: &[usize]) -> Result<&'a [Self]> {
-        tensor.expect_dims(OP, what, shape)?;
-        tensor.expect_f32(OP, what)
+    fn of(tensor: &Tensor) -> Result<&[Self]> {
+        tensor.f32()
     }
 }
 
 impl Value for bf16 {
-    fn values<'a>(tensor: &'a Tensor, what: &'static str, shape: &[usize]) -> Result<&'a [Self]> {
-        tensor.expect_dims(OP, what, shape)?;
-        tensor.expect_bf16(OP, what)
+    fn of(tensor: &Tensor) -> Result<&[Self]> {
+        tensor.bf16()
     }
 }
 
-/// Operands that fit together.
+/// Operands of the host that fit together.
 pub(super) struct Checked<'a, T = f32> {
     pub(super) layout: Layout,
     pub(super) q: &'a [T],
@@ -116,31 +115,44 @@ impl<'a> Operands<'a> {
         Self { prefix: Some(Prefix { k, v }), ..self }
     }
 
-    pub(super) fn check<T: Value>(&self, shape: &Shape) -> Result<Checked<'a, T>> {
+    /// Checks that all fit together and are of one dtype, and says where everything lies.
+    pub(super) fn check(&self, shape: &Shape, dtype: Dtype) -> Result<Layout> {
         let (query_width, key_width) = shape.widths()?;
         let (queries, keys, causal) = self.mask.segments()?;
-        let q = T::values(self.q, "q", &[queries.rows(), query_width])?;
-        let k = T::values(self.k, "k", &[keys.rows(), key_width])?;
-        let v = T::values(self.v, "v", &[keys.rows(), key_width])?;
-        let (prefix, prefix_k, prefix_v) = match self.prefix {
-            Some(prefix) => prefix.check(key_width)?,
-            None => (0, &[][..], &[][..]),
+        let expect = |tensor: &Tensor, what, shape: [usize; 2]| {
+            tensor.expect_dims(OP, what, &shape)?;
+            tensor.expect_dtype(OP, what, dtype)
         };
-        Ok(Checked {
-            layout: Layout { shape: *shape, queries: queries.clone(), keys: keys.clone(), causal, prefix },
-            q,
-            keys: Source { prefix: prefix_k, own: k },
-            values: Source { prefix: prefix_v, own: v },
-        })
+        expect(self.q, "q", [queries.rows(), query_width])?;
+        expect(self.k, "k", [keys.rows(), key_width])?;
+        expect(self.v, "v", [keys.rows(), key_width])?;
+        let prefix = self.prefix.map_or(0, |prefix| prefix.k.rows());
+        if let Some(Prefix { k, v }) = self.prefix {
+            expect(k, "prefix k", [prefix, key_width])?;
+            expect(v, "prefix v", [prefix, key_width])?;
+        }
+        Ok(Layout { shape: *shape, queries: queries.clone(), keys: keys.clone(), causal, prefix })
     }
-}
 
-impl<'a> Prefix<'a> {
-    /// The number of rows, the keys and the values.
-    fn check<T: Value>(&self, width: usize) -> Result<(usize, &'a [T], &'a [T])> {
-        let rows = self.k.rows();
-        let [k, v] = [(self.k, "prefix k"), (self.v, "prefix v")].map(|(t, what)| T::values(t, what, &[rows, width]));
-        Ok((rows, k?, v?))
+    /// The device on which these and others are; none if they are the host's.
+    pub(super) fn place(&self, others: &[(&'static str, &Tensor)]) -> Result<Option<Stream>> {
+        let mut all = vec![("q", self.q), ("k", self.k), ("v", self.v)];
+        if let Some(Prefix { k, v }) = self.prefix {
+            all.extend([("prefix k", k), ("prefix v", v)]);
+        }
+        all.extend(others);
+        Stream::of(OP, &all)
+    }
+
+    /// The values of checked operands on the host.
+    pub(super) fn on_host<T: Value>(&self, layout: Layout) -> Result<Checked<'a, T>> {
+        let prefix = |tensor: fn(Prefix<'a>) -> &'a Tensor| self.prefix.map_or(Ok(&[][..]), |p| T::of(tensor(p)));
+        Ok(Checked {
+            layout,
+            q: T::of(self.q)?,
+            keys: Source { prefix: prefix(|prefix| prefix.k)?, own: T::of(self.k)? },
+            values: Source { prefix: prefix(|prefix| prefix.v)?, own: T::of(self.v)? },
+        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! What operations ask of their operands.
 
-use half::bf16;
-
 use super::{Dtype, Tensor};
 use crate::{Error, Result};
 
@@ -27,11 +25,5 @@ impl Tensor {
     pub(crate) fn expect_f32(&self, op: &'static str, what: &'static str) -> Result<&[f32]> {
         self.expect_dtype(op, what, Dtype::F32)?;
         self.f32()
-    }
-
-    /// The values as bfloat16, likewise.
-    pub(crate) fn expect_bf16(&self, op: &'static str, what: &'static str) -> Result<&[bf16]> {
-        self.expect_dtype(op, what, Dtype::Bf16)?;
-        self.bf16()
     }
 }

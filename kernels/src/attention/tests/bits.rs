@@ -20,7 +20,7 @@ fn bits<const N: usize>(tensors: [Tensor; N]) -> [Vec<u32>; N] {
 }
 
 /// One sequence of a case, with the same prefix.
-fn alone(case: &Case, sequence: usize) -> Case {
+pub(super) fn alone(case: &Case, sequence: usize) -> Case {
     let (queries, keys) = (case.queries.range(sequence), case.keys.range(sequence));
     Case {
         q: rows_of(&case.q, queries.clone()),
@@ -79,7 +79,7 @@ fn prepend(rows: &Tensor, tensor: &Tensor, segments: &Segments) -> Tensor {
 }
 
 /// The rows of every sequence without the first few.
-fn without(first: usize, tensor: &Tensor, segments: &Segments) -> Tensor {
+pub(super) fn without(first: usize, tensor: &Tensor, segments: &Segments) -> Tensor {
     let values: Vec<f32> =
         segments.ranges().flat_map(|range| rows_of(tensor, range.start + first..range.end).to_f32()).collect();
     Tensor::from_f32(&[values.len() / tensor.cols(), tensor.cols()], values).unwrap()
@@ -89,28 +89,36 @@ fn longer(segments: &Segments, by: usize) -> Segments {
     Segments::from_lengths(segments.ranges().map(|range| range.len() + by))
 }
 
+impl Case {
+    /// The same with the prefix written before every causal sequence; the queries of those rows are others.
+    pub(super) fn repeated(&self) -> Self {
+        let [prefix_k, prefix_v] = self.prefix.as_ref().unwrap();
+        let rows = prefix_k.rows();
+        let segments = longer(&self.queries, rows);
+        Self {
+            q: prepend(&noise_tensor(51, &[rows, self.q.cols()]), &self.q, &self.queries),
+            k: prepend(prefix_k, &self.k, &self.keys),
+            v: prepend(prefix_v, &self.v, &self.keys),
+            queries: segments.clone(),
+            keys: segments,
+            prefix: None,
+            ..self.clone()
+        }
+    }
+}
+
 #[test]
 fn a_shared_prefix_gives_the_bits_of_one_written_before_every_causal_sequence() {
     for (head_dim, rows) in [(8, 1), (8, 40), (3, 64), (16, 257), (300, 70)] {
         let shared = Case::own(Kind::Causal, shape(4, 2, head_dim), &[33, 150, 0, 1, 64, 217]).with_prefix(rows);
-        let [prefix_k, prefix_v] = shared.prefix.clone().unwrap();
-        let segments = longer(&shared.queries, rows);
-        let queries = |seed, tensor| prepend(&noise_tensor(seed, &[rows, shared.q.cols()]), tensor, &shared.queries);
-        let repeated = Case {
-            q: queries(51, &shared.q),
-            k: prepend(&prefix_k, &shared.k, &shared.keys),
-            v: prepend(&prefix_v, &shared.v, &shared.keys),
-            queries: segments.clone(),
-            keys: segments.clone(),
-            prefix: None,
-            ..shared.clone()
-        };
-        let own = |tensor: &Tensor| without(rows, tensor, &segments);
+        let repeated = shared.repeated();
+        let own = |tensor: &Tensor| without(rows, tensor, &repeated.queries);
         assert_eq!(bits([shared.forward()]), bits([own(&repeated.forward())]), "{rows} rows");
 
         // Whatever reaches the rows of the prefix, it does not reach the keys behind them.
         let d_out = noise_tensor(39, shared.q.shape());
-        let gradients = repeated.gradients(&queries(52, &d_out)).each_ref().map(own);
+        let d_repeated = prepend(&noise_tensor(52, &[rows, d_out.cols()]), &d_out, &shared.queries);
+        let gradients = repeated.gradients(&d_repeated).each_ref().map(own);
         assert_eq!(bits(shared.gradients(&d_out)), bits(gradients), "{rows} rows");
     }
 }

@@ -2,6 +2,7 @@
 
 mod bits;
 mod cache;
+mod device;
 mod errors;
 mod gradients;
 
@@ -89,7 +90,7 @@ impl Case {
     /// The gradients of `[q, k, v]` and of the keys and values of the prefix.
     fn all_gradients(&self, d_out: &Tensor) -> [Tensor; 5] {
         let (out, saved) = forward(&self.operands(), &self.shape).unwrap();
-        let [mut dk, mut dv] = self.prefix.as_ref().unwrap().each_ref().map(|t| Tensor::zeros(t.shape()));
+        let [mut dk, mut dv] = self.prefix.as_ref().unwrap().each_ref().map(|t| t.zeros_like().unwrap());
         let asked = PrefixGradient { dk: &mut dk, dv: &mut dv };
         let own = backward(d_out, &self.operands(), &out, &saved, &self.shape, Some(asked)).unwrap();
         [own.0, own.1, own.2, dk, dv]

@@ -14,15 +14,30 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 /// A file that says `// spills allowed: NAME` excuses the kernel NAME.
 const EXCUSE: &str = "// spills allowed: ";
 
-/// Every operation that has kernels, and their text.
+/// Every file of kernels: the operation, and the text behind that of the headers beside it. The files lie in the
+/// operation's folder or in `cuda` there.
 fn sources() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> =
-        entries.map(|folder| folder.join("kernel.cu")).filter(|file| file.is_file()).collect();
-    files.sort();
-    let name = |file: &Path| file.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
-    files.into_iter().map(|file| (name(&file), std::fs::read_to_string(&file).unwrap())).collect()
+    let mut sources = Vec::new();
+    for op in children(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let name = op.file_name().unwrap().to_str().unwrap().to_owned();
+        for folder in [op.clone(), op.join("cuda")] {
+            let files = children(&folder);
+            let with =
+                |extension: &'static str| files.iter().filter(move |f| f.extension().is_some_and(|e| e == extension));
+            let read = |file: &PathBuf| std::fs::read_to_string(file).unwrap();
+            let headers: String = with("cuh").map(read).collect();
+            sources.extend(with("cu").map(|file| (name.clone(), format!("{headers}{}", read(file)))));
+        }
+    }
+    sources
+}
+
+/// What lies in a folder, in order; nothing if it is none.
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
 }
 
 /// Registers and spilled bytes by operation and kernel, in the order of [`ARCHITECTURES`].
@@ -79,8 +94,8 @@ fn every_kernel_compiles_for_every_architecture_and_spills_only_where_that_is_al
     let census = take(&sources);
     for ((op, kernel), figures) in &census {
         assert_eq!(figures.len(), ARCHITECTURES.len(), "{op}: {kernel}");
-        let text = &sources.iter().find(|(name, _)| name == op).unwrap().1;
-        let excused = text.lines().any(|line| line.strip_prefix(EXCUSE) == Some(kernel));
+        let mut lines = sources.iter().filter(|(name, _)| name == op).flat_map(|(_, text)| text.lines());
+        let excused = lines.any(|line| line.strip_prefix(EXCUSE) == Some(kernel));
         let spilled: Vec<u32> = figures.iter().map(|&(_, spilled)| spilled).collect();
         assert!(excused || spilled.iter().all(|&bytes| bytes == 0), "{op}: {kernel} spills {spilled:?} bytes");
         println!("{op}: {kernel}: {figures:?}");

@@ -1,0 +1,427 @@
+// The gradient of attention in 32-bit floats, on plain cores. Weights are computed again from the logarithms of their
+// denominators. One kernel sums over queries, for the keys and values; another over keys, for the queries: that is two of
+// seven products more than with atomic additions, whose order and so whose bits would be others every time.
+//
+// Threads: blocks of 16 x 8. `backward_keys` has a tile of keys in its lines against tiles of queries in its columns,
+// `backward_queries` the reverse; lines are 64, 32 or 16 rows by the width of the heads, columns 32.
+//
+// Shared memory: two tiles of either side and one of weights, 56 KiB for heads of 64 and 68 KiB for those of 128, which are
+// three blocks on an H200; at most 98 KiB.
+//
+// Traffic: a block reads its own tiles once and those of the other side once for every query head that it serves, from the L2
+// cache but for the first: 16 bytes a thread, rows as a whole.
+//
+// Sums go over heads, sequences, tiles and rows in their order. So the bits of the gradients of a sequence depend on that
+// sequence and the prefix alone; those of the prefix are summed over parts of the sequences, and the parts in order.
+
+#define THREADS (LINES * COLUMNS)
+
+// Rows of a thread in lines, and in columns.
+template <u32 WIDTH>
+struct Extent {
+    static constexpr u32 R = WIDTH > 128 ? 1 : WIDTH > 64 ? 2 : 4;
+    static constexpr u32 C = 4;
+    static constexpr u32 ROWS = LINES * R;
+    static constexpr u32 OTHERS = COLUMNS * C;
+};
+
+// The sum over the features of a row of d_out * out, head by head: a warp for each.
+extern "C" __global__ void __launch_bounds__(THREADS) pulls(
+    const float* __restrict__ d_out,
+    const float* __restrict__ out,
+    float* __restrict__ sums,  // [n, heads]
+    u64 n,                     // rows * heads
+    u32 features)
+{
+    u64 at = (u64)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    if (at >= n) return;
+    d_out += at * features;
+    out += at * features;
+    float sum = 0.0f;
+    for (u32 i = threadIdx.x % 32; i < features; i += 32) sum = fmaf(d_out[i], out[i], sum);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) sums[at] = sum;
+}
+
+// Weights of scores, and in `pushes` the gradient of the scores from that of the weights.
+__device__ __forceinline__ void weigh(float& score, float& push, bool visible, float log_sum, float pull, float scale) {
+    float weight = visible ? expf(score * scale - log_sum) : 0.0f;
+    push = visible ? weight * (push - pull) * scale : 0.0f;
+    score = weight;
+}
+
+// Keys of one sequence, or of the prefix for a part of the sequences; the list holds it once for each tile of them.
+struct Span {
+    u32 first;  // tile of the list
+    u32 tiles;
+    u32 sequences_begin;
+    u32 sequences_end;
+    u32 keys_begin;
+    u32 keys;
+    u32 results_begin;
+};
+
+// Where the queries of a sequence are.
+struct Queries {
+    u32 begin;
+    u32 rows;
+};
+
+// `causal`: whether query i sees no key behind i. Those of the prefix are seen by all.
+template <u32 WIDTH>
+__device__ __forceinline__ void backward_keys(
+    const Span* work, const Queries* sequences, const float* q, const float* k, const float* v, const float* d_out,
+    const float* log_sums, const float* pulls, float* dk, float* dv, u32 heads, u32 kv_heads, u32 features, u32 causal,
+    float scale)
+{
+    using E = Extent<WIDTH>;
+    SHARED_MEMORY(float, key_tile);
+    float* value_tile = key_tile + E::ROWS * WIDTH;
+    float* query_tile = value_tile + E::ROWS * WIDTH;
+    float* d_out_tile = query_tile + E::OTHERS * WIDTH;
+    float* weights = d_out_tile + E::OTHERS * WIDTH;
+
+    Span span = work[blockIdx.x / kv_heads];
+    u32 at = blockIdx.x - span.first * kv_heads, kv_head = at / span.tiles, first_key = at % span.tiles * E::ROWS;
+    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS, group = heads / kv_heads;
+    Rows keys = rows_of(0, span.keys_begin, span.keys, kv_head, kv_heads, features);
+    load_tile<E::ROWS, WIDTH, THREADS>(key_tile, k, k, keys, first_key);
+    load_tile<E::ROWS, WIDTH, THREADS>(value_tile, v, v, keys, first_key);
+
+    float4 key_sums[E::R][WIDTH / 32] = {}, value_sums[E::R][WIDTH / 32] = {};
+    for (u32 i = span.sequences_begin; i < span.sequences_end; i++) {
+        Queries sequence = sequences[i];
+        for (u32 head = kv_head * group; head < (kv_head + 1) * group; head++) {
+            Rows queries = rows_of(0, sequence.begin, sequence.rows, head, heads, features);
+            for (u32 first = causal ? first_key : 0; first < sequence.rows; first += E::OTHERS) {
+                __syncthreads();
+                load_tile<E::OTHERS, WIDTH, THREADS>(query_tile, q, q, queries, first);
+                load_tile<E::OTHERS, WIDTH, THREADS>(d_out_tile, d_out, d_out, queries, first);
+                cp_async_commit();
+                cp_async_wait<0>();
+                __syncthreads();
+                float scores[E::R][E::C] = {}, pushes[E::R][E::C] = {};
+                add_products<WIDTH>(scores, key_tile, query_tile);
+                add_products<WIDTH>(pushes, value_tile, d_out_tile);
+#pragma unroll
+                for (u32 j = 0; j < E::C; j++) {
+                    u32 query = first + column + COLUMNS * j;
+                    bool there = query < sequence.rows;
+                    u64 row = (u64)(sequence.begin + query) * heads + head;
+                    float log_sum = there ? log_sums[row] : 0.0f, pull = there ? pulls[row] : 0.0f;
+#pragma unroll
+                    for (u32 r = 0; r < E::R; r++) {
+                        u32 key = first_key + line + LINES * r;
+                        bool visible = there && key < span.keys && (!causal || key <= query);
+                        weigh(scores[r][j], pushes[r][j], visible, log_sum, pull, scale);
+                    }
+                }
+                put_weights<E::OTHERS>(weights, scores);
+                __syncwarp();
+                add_weighted<WIDTH, E::OTHERS>(value_sums, weights, d_out_tile);
+                __syncwarp();
+                put_weights<E::OTHERS>(weights, pushes);
+                __syncwarp();
+                add_weighted<WIDTH, E::OTHERS>(key_sums, weights, query_tile);
+            }
+        }
+    }
+    cp_async_commit();
+    cp_async_wait<0>();
+#pragma unroll
+    for (u32 r = 0; r < E::R; r++) {
+        u32 key = first_key + line + LINES * r;
+        if (key >= span.keys) continue;
+        u64 to = ((u64)(span.results_begin + key) * kv_heads + kv_head) * features;
+        store_row<WIDTH>(dk + to, key_sums[r], 1.0f, features);
+        store_row<WIDTH>(dv + to, value_sums[r], 1.0f, features);
+    }
+}
+
+template <u32 WIDTH>
+__device__ __forceinline__ void backward_queries(
+    const Sequence* work, const float* q, const float* k, const float* v, const float* prefix_k, const float* prefix_v,
+    const float* d_out, const float* log_sums, const float* pulls, float* dq, u32 heads, u32 kv_heads, u32 features,
+    u32 prefix, u32 causal, float scale)
+{
+    using E = Extent<WIDTH>;
+    SHARED_MEMORY(float, query_tile);
+    float* d_out_tile = query_tile + E::ROWS * WIDTH;
+    float* key_tile = d_out_tile + E::ROWS * WIDTH;
+    float* value_tile = key_tile + E::OTHERS * WIDTH;
+    float* weights = value_tile + E::OTHERS * WIDTH;
+
+    Place place = place_of_block(work, heads);
+    const Sequence& s = place.sequence;
+    Rows queries = rows_of(0, s.queries_begin, s.queries, place.head, heads, features);
+    Rows keys = rows_of(prefix, s.keys_begin, s.keys, place.head / (heads / kv_heads), kv_heads, features);
+    u32 first_row = place.tile * E::ROWS, end_row = min(first_row + E::ROWS, s.queries);
+    u32 seen = causal ? prefix + end_row : keys.rows;
+    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;
+    load_tile<E::ROWS, WIDTH, THREADS>(query_tile, q, q, queries, first_row);
+    load_tile<E::ROWS, WIDTH, THREADS>(d_out_tile, d_out, d_out, queries, first_row);
+
+    float log_sum[E::R], pull[E::R];
+#pragma unroll
+    for (u32 r = 0; r < E::R; r++) {
+        u32 row = first_row + line + LINES * r;
+        u64 at = (u64)(s.queries_begin + row) * heads + place.head;
+        log_sum[r] = row < end_row ? log_sums[at] : 0.0f;
+        pull[r] = row < end_row ? pulls[at] : 0.0f;
+    }
+    float4 sums[E::R][WIDTH / 32] = {};
+    for (u32 first = 0; first < seen; first += E::OTHERS) {
+        __syncthreads();
+        load_tile<E::OTHERS, WIDTH, THREADS>(key_tile, prefix_k, k, keys, first);
+        load_tile<E::OTHERS, WIDTH, THREADS>(value_tile, prefix_v, v, keys, first);
+        cp_async_commit();
+        cp_async_wait<0>();
+        __syncthreads();
+        float scores[E::R][E::C] = {}, pushes[E::R][E::C] = {};
+        add_products<WIDTH>(scores, query_tile, key_tile);
+        add_products<WIDTH>(pushes, d_out_tile, value_tile);
+#pragma unroll
+        for (u32 r = 0; r < E::R; r++) {
+            u32 row = first_row + line + LINES * r, end = row >= end_row ? 0 : causal ? prefix + row + 1 : seen;
+#pragma unroll
+            for (u32 j = 0; j < E::C; j++) {
+                weigh(scores[r][j], pushes[r][j], first + column + COLUMNS * j < end, log_sum[r], pull[r], scale);
+            }
+        }
+        put_weights<E::OTHERS>(weights, pushes);
+        __syncwarp();
+        add_weighted<WIDTH, E::OTHERS>(sums, weights, key_tile);
+    }
+    cp_async_commit();
+    cp_async_wait<0>();
+#pragma unroll
+    for (u32 r = 0; r < E::R; r++) {
+        u32 row = first_row + line + LINES * r;
+        u64 at = (u64)(s.queries_begin + row) * heads + place.head;
+        if (row < end_row) store_row<WIDTH>(dq + at * features, sums[r], 1.0f, features);
+    }
+}
+
+// Adds the gradients that parts of the sequences give the prefix, part after part.
+extern "C" __global__ void __launch_bounds__(256) add_parts(
+    const float* __restrict__ parts,  // [count, n]
+    float* __restrict__ sums,
+    u32 count,
+    u64 n)
+{
+    u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float sum = sums[i];
+    for (u32 part = 0; part < count; part++) sum += parts[part * n + i];
+    sums[i] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_32(
+    const Span* __restrict__ work,
+    const Queries* __restrict__ sequences,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dk,
+    float* __restrict__ dv,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 causal,
+    float scale)
+{
+    backward_keys<32>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_32(
+    const Sequence* __restrict__ work,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ prefix_k,
+    const float* __restrict__ prefix_v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dq,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 prefix,
+    u32 causal,
+    float scale)
+{
+    backward_queries<32>(work, q, k, v, prefix_k, prefix_v, d_out, log_sums, pulls, dq, heads, kv_heads, features, prefix,
+                         causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_64(
+    const Span* __restrict__ work,
+    const Queries* __restrict__ sequences,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dk,
+    float* __restrict__ dv,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 causal,
+    float scale)
+{
+    backward_keys<64>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_64(
+    const Sequence* __restrict__ work,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ prefix_k,
+    const float* __restrict__ prefix_v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dq,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 prefix,
+    u32 causal,
+    float scale)
+{
+    backward_queries<64>(work, q, k, v, prefix_k, prefix_v, d_out, log_sums, pulls, dq, heads, kv_heads, features, prefix,
+                         causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_96(
+    const Span* __restrict__ work,
+    const Queries* __restrict__ sequences,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dk,
+    float* __restrict__ dv,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 causal,
+    float scale)
+{
+    backward_keys<96>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_96(
+    const Sequence* __restrict__ work,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ prefix_k,
+    const float* __restrict__ prefix_v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dq,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 prefix,
+    u32 causal,
+    float scale)
+{
+    backward_queries<96>(work, q, k, v, prefix_k, prefix_v, d_out, log_sums, pulls, dq, heads, kv_heads, features, prefix,
+                         causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_128(
+    const Span* __restrict__ work,
+    const Queries* __restrict__ sequences,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dk,
+    float* __restrict__ dv,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 causal,
+    float scale)
+{
+    backward_keys<128>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_128(
+    const Sequence* __restrict__ work,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ prefix_k,
+    const float* __restrict__ prefix_v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dq,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 prefix,
+    u32 causal,
+    float scale)
+{
+    backward_queries<128>(work, q, k, v, prefix_k, prefix_v, d_out, log_sums, pulls, dq, heads, kv_heads, features, prefix,
+                         causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_256(
+    const Span* __restrict__ work,
+    const Queries* __restrict__ sequences,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dk,
+    float* __restrict__ dv,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 causal,
+    float scale)
+{
+    backward_keys<256>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_256(
+    const Sequence* __restrict__ work,
+    const float* __restrict__ q,
+    const float* __restrict__ k,
+    const float* __restrict__ v,
+    const float* __restrict__ prefix_k,
+    const float* __restrict__ prefix_v,
+    const float* __restrict__ d_out,
+    const float* __restrict__ log_sums,
+    const float* __restrict__ pulls,
+    float* __restrict__ dq,
+    u32 heads,
+    u32 kv_heads,
+    u32 features,
+    u32 prefix,
+    u32 causal,
+    float scale)
+{
+    backward_queries<256>(work, q, k, v, prefix_k, prefix_v, d_out, log_sums, pulls, dq, heads, kv_heads, features, prefix,
+                         causal, scale);
+}

@@ -1,0 +1,59 @@
+//! The device side. Sequences are cut into tiles of rows; a block takes one tile of one head, and a launch covers the
+//! tiles of all sequences.
+
+mod backward;
+mod forward;
+mod work;
+
+pub(super) use backward::{Results, backward};
+pub(super) use forward::{forward, forward_bf16};
+
+use super::{OP, Operands, layout::Layout};
+use crate::cuda::Arg;
+use crate::{Error, Result, Tensor};
+
+/// Widths of heads that kernels are made for; narrower heads are filled up with zeros.
+const WIDTHS: [usize; 5] = [32, 64, 96, 128, 256];
+
+/// One of them.
+#[derive(Clone, Copy)]
+struct Width(usize);
+
+impl Width {
+    /// That of the kernels for some heads.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the heads are wider than all.
+    fn of(layout: &Layout) -> Result<Self> {
+        let features = layout.shape.head_dim;
+        let width = WIDTHS.into_iter().find(|&width| width >= features);
+        width.map(Self).ok_or_else(|| Error::Setting {
+            op: OP,
+            what: format!("heads of {features} features, a device takes up to {}", WIDTHS[WIDTHS.len() - 1]),
+        })
+    }
+
+    /// The name of the kernel of a family.
+    fn kernel(self, family: &str) -> String {
+        format!("{family}_{}", self.0)
+    }
+}
+
+/// Queries, keys, values, and keys and values of the prefix, as kernels take them.
+fn operands(operands: &Operands<'_>) -> Result<[Arg; 5]> {
+    let prefix = |t: Option<&Tensor>| t.map_or(Ok(Arg::NULL), Tensor::arg);
+    let [prefix_k, prefix_v] = [prefix(operands.prefix.map(|p| p.k))?, prefix(operands.prefix.map(|p| p.v))?];
+    Ok([operands.q.arg()?, operands.k.arg()?, operands.v.arg()?, prefix_k, prefix_v])
+}
+
+/// Heads, key-value heads, features, rows of the prefix, and whether the mask is causal, as kernels take them.
+fn settings(layout: &Layout) -> Result<[Arg; 5]> {
+    let Layout { shape, causal, prefix, .. } = layout;
+    // Kernels count these with 32 bits too.
+    for n in [shape.heads * shape.head_dim, layout.queries.rows(), prefix + layout.keys.rows()] {
+        Arg::count(OP, n)?;
+    }
+    let count = |n| Arg::count(OP, n);
+    let causal = Arg::U32(u32::from(*causal));
+    Ok([count(shape.heads)?, count(shape.kv_heads)?, count(shape.head_dim)?, count(*prefix)?, causal])
+}
