@@ -14,15 +14,31 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 /// A file that says `// spills allowed: NAME` excuses the kernel NAME.
 const EXCUSE: &str = "// spills allowed: ";
 
-/// Every operation that has kernels, and their text.
+/// Every file of kernels by the name of its operation, and the file's own if it is not `kernel.cu`; each behind what its
+/// folder has in `*.cuh`.
 fn sources() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> =
-        entries.map(|folder| folder.join("kernel.cu")).filter(|file| file.is_file()).collect();
+    let mut sources = Vec::new();
+    for folder in files(&folder) {
+        let named =
+            |end: &str| files(&folder).into_iter().filter(|file| file.extension().is_some_and(|e| e == end)).collect();
+        let [headers, kernels]: [Vec<PathBuf>; 2] = [named("cuh"), named("cu")];
+        let header: String = headers.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        for file in kernels {
+            let [op, name] = [folder.file_name(), file.file_stem()].map(|name| name.unwrap().to_str().unwrap());
+            let name = if name == "kernel" { op.to_owned() } else { format!("{op}/{name}") };
+            sources.push((name, format!("{header}{}", std::fs::read_to_string(&file).unwrap())));
+        }
+    }
+    sources
+}
+
+/// What a folder holds, sorted; nothing if it is none.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let name = |file: &Path| file.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
-    files.into_iter().map(|file| (name(&file), std::fs::read_to_string(&file).unwrap())).collect()
+    files
 }
 
 /// Registers and spilled bytes by operation and kernel, in the order of [`ARCHITECTURES`].
