@@ -8,13 +8,15 @@
 //! cannot be: its loss as a label is infinite.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 mod softmax;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Error, Result, Tensor};
 
 /// Where the gradients of weight and bias are added; `None` for what is frozen.
 #[derive(Default)]
@@ -28,8 +30,8 @@ pub struct Grads<'a> {
 /// Losses and the gradient of the input.
 #[derive(Debug, PartialEq)]
 pub struct Output {
-    /// The loss of every row, not scaled.
-    pub losses: Vec<f32>,
+    /// The loss of every row, not scaled: `[n]` f32, in the memory where `x` is.
+    pub losses: Tensor,
     /// `[n, D]` f32.
     pub dx: Tensor,
 }
@@ -41,6 +43,7 @@ pub struct Output {
 /// - `weight`: `[V, D]` f32
 /// - `bias`: `[V]` f32
 /// - `labels`: `n` class ids
+/// - returns `[n]` f32
 ///
 /// # Gradient
 /// [`forward_backward`].
@@ -48,9 +51,14 @@ pub struct Output {
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit, or if `D` is 0; [`Error::Index`] for a label outside of `0..V`;
 /// [`Error::Dtype`] unless everything is f32.
-pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, labels: &[u32]) -> Result<Vec<f32>> {
-    let problem = Problem::new("linear_cross_entropy::forward", x, weight, bias, labels)?;
-    Ok(cpu::normalise(&problem).iter().map(softmax::Row::loss).collect())
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, labels: &[u32]) -> Result<Tensor> {
+    const OP: &str = "linear_cross_entropy::forward";
+    let operands = Operands { x, weight, bias, labels };
+    operands.check(OP)?;
+    if let Some(on) = Stream::of(OP, &operands.places())? {
+        return cuda::forward(&on, &operands);
+    }
+    losses(&cpu::normalise(&operands.on_host()?))
 }
 
 /// The losses, and the gradients of `Σ row_scale[i] · loss[i]`.
@@ -75,51 +83,51 @@ pub fn forward_backward(
     grads: Grads<'_>,
 ) -> Result<Output> {
     const OP: &str = "linear_cross_entropy::forward_backward";
-    let problem = Problem::new(OP, x, weight, bias, labels)?;
-    if row_scale.len() != problem.n {
-        return Err(Error::shape(OP, "row_scale", &[row_scale.len()], format!("[{}]", problem.n)));
+    let operands = Operands { x, weight, bias, labels };
+    let [n, classes, d] = operands.check(OP)?;
+    if row_scale.len() != n {
+        return Err(Error::shape(OP, "row_scale", &[row_scale.len()], format!("[{n}]")));
+    }
+    let mut places = operands.places();
+    if let Some(dw) = &grads.dw {
+        dw.expect_shape(OP, "dw", &[classes, d])?;
+        places.push(("dw", dw));
+    }
+    if let Some(db) = &grads.db {
+        db.expect_shape(OP, "db", &[classes])?;
+        places.push(("db", db));
+    }
+    if let Some(on) = Stream::of(OP, &places)? {
+        return cuda::forward_backward(&on, &operands, row_scale, grads);
     }
     let Grads { dw, db } = grads;
-    if let Some(dw) = &dw {
-        dw.expect_shape(OP, "dw", &[problem.classes, problem.d])?;
-    }
-    if let Some(db) = &db {
-        db.expect_shape(OP, "db", &[problem.classes])?;
-    }
     let gradients =
         cpu::Gradients { dw: dw.map(Tensor::f32_mut).transpose()?, db: db.map(Tensor::f32_mut).transpose()? };
-    let mut dx = Tensor::dirty(&[problem.n, problem.d]);
-    let rows = cpu::forward_backward(
-        &problem,
-        cpu::Plan::new(problem.classes, problem.d),
-        row_scale,
-        gradients,
-        dx.f32_mut()?,
-    );
-    Ok(Output { losses: rows.iter().map(softmax::Row::loss).collect(), dx })
+    let mut dx = Tensor::dirty(&[n, d]);
+    let plan = cpu::Plan::new(classes, d);
+    let rows = cpu::forward_backward(&operands.on_host()?, plan, row_scale, gradients, dx.f32_mut()?);
+    Ok(Output { losses: losses(&rows)?, dx })
 }
 
-/// Checked operands.
-struct Problem<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    bias: Option<&'a [f32]>,
+/// The losses of rows whose softmax is known.
+fn losses(rows: &[softmax::Row]) -> Result<Tensor> {
+    Tensor::from_f32(&[rows.len()], rows.iter().map(softmax::Row::loss).collect())
+}
+
+/// What the losses are made of.
+struct Operands<'a> {
+    x: &'a Tensor,
+    weight: &'a Tensor,
+    bias: Option<&'a Tensor>,
     labels: &'a [u32],
-    n: usize,
-    classes: usize,
-    d: usize,
 }
 
-impl<'a> Problem<'a> {
-    fn new(
-        op: &'static str,
-        x: &'a Tensor,
-        weight: &'a Tensor,
-        bias: Option<&'a Tensor>,
-        labels: &'a [u32],
-    ) -> Result<Self> {
+impl<'a> Operands<'a> {
+    /// Checks them; returns `n`, `V` and `D`.
+    fn check(&self, op: &'static str) -> Result<[usize; 3]> {
+        let Self { x, weight, bias, labels } = *self;
         let (n, classes, d) = (x.rows(), weight.rows(), x.cols());
-        x.expect_f32(op, "x")?;
+        x.expect_dtype(op, "x", Dtype::F32)?;
         if d == 0 {
             return Err(Error::shape(op, "x", x.shape(), "at least one column"));
         }
@@ -133,7 +141,36 @@ impl<'a> Problem<'a> {
         if let Some(&label) = labels.iter().find(|&&l| l as usize >= classes) {
             return Err(Error::Index { op, what: "label", index: label as usize, len: classes });
         }
-        let bias = bias.map(Tensor::f32).transpose()?;
-        Ok(Self { x: x.f32()?, weight: weight.f32()?, bias, labels, n, classes, d })
+        Ok([n, classes, d])
     }
+
+    /// The tensors by their names.
+    fn places(&self) -> Vec<(&'static str, &'a Tensor)> {
+        let bias = self.bias.map(|bias| ("bias", bias));
+        [("x", self.x), ("weight", self.weight)].into_iter().chain(bias).collect()
+    }
+
+    /// Their values, on the host.
+    fn on_host(&self) -> Result<Problem<'a>> {
+        Ok(Problem {
+            x: self.x.f32()?,
+            weight: self.weight.f32()?,
+            bias: self.bias.map(Tensor::f32).transpose()?,
+            labels: self.labels,
+            n: self.x.rows(),
+            classes: self.weight.rows(),
+            d: self.x.cols(),
+        })
+    }
+}
+
+/// Checked operands.
+struct Problem<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    labels: &'a [u32],
+    n: usize,
+    classes: usize,
+    d: usize,
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::gemm::reference::{matmul, transpose};
-use crate::testing::{check_gradient, largest_error, noise, noise_tensor, same_on_threads};
+use crate::testing::{accelerator, check_gradient, largest_error, near, noise, noise_tensor, same_on_threads};
 
 fn labels(n: usize, classes: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * 7919 + 3) % classes) as u32).collect()
@@ -13,7 +13,7 @@ fn two_classes_by_hand() {
     let w = Tensor::from_f32(&[2, 1], vec![0.0, 3.0f32.ln()]).unwrap();
     // The softmax is (1/4, 3/4).
     let loss = forward(&x, &w, None, &[0]).unwrap();
-    assert!((loss[0] - 4.0f32.ln()).abs() < 1e-6);
+    assert!((loss.f32().unwrap()[0] - 4.0f32.ln()).abs() < 1e-6);
     let (mut dw, mut db) = (Tensor::zeros(&[2, 1]), Tensor::zeros(&[2]));
     let grads = Grads { dw: Some(&mut dw), db: Some(&mut db) };
     let out = forward_backward(&x, &w, None, &[0], &[2.0], grads).unwrap();
@@ -39,7 +39,7 @@ fn agrees_with_the_whole_softmax_on_awkward_shapes() {
         let grads = Grads { dw: Some(&mut dw), db: Some(&mut db) };
         let out = forward_backward(&x, &w, Some(&bias), &labels, &scale, grads).unwrap();
 
-        assert!(largest_error(&out.losses, &losses) < 2e-6, "losses of {n} x {classes} x {d}");
+        assert!(largest_error(out.losses.f32().unwrap(), &losses) < 2e-6, "losses of {n} x {classes} x {d}");
         assert_eq!(forward(&x, &w, Some(&bias), &labels).unwrap(), out.losses);
         let wanted = matmul(&p, w.f32().unwrap(), n, classes, d);
         assert!(largest_error(out.dx.f32().unwrap(), &wanted) < 1e-5, "dx");
@@ -56,7 +56,7 @@ fn gradients_agree_with_finite_differences() {
     let (labels, scale) = (labels(5, 11), noise(4, 5));
     let loss = |x: &Tensor, w: &Tensor, b: &Tensor| -> f64 {
         let losses = forward(x, w, Some(b), &labels).unwrap();
-        losses.iter().zip(&scale).map(|(l, s)| f64::from(*l) * f64::from(*s)).sum()
+        losses.to_f32().iter().zip(&scale).map(|(l, s)| f64::from(*l) * f64::from(*s)).sum()
     };
     let (mut dw, mut db) = (Tensor::zeros(&[11, 4]), Tensor::zeros(&[11]));
     let grads = Grads { dw: Some(&mut dw), db: Some(&mut db) };
@@ -70,8 +70,8 @@ fn gradients_agree_with_finite_differences() {
 fn large_logits_do_not_overflow() {
     let x = Tensor::from_f32(&[1, 1], vec![1000.0]).unwrap();
     let w = Tensor::from_f32(&[3, 1], vec![1.0, -1.0, 0.5]).unwrap();
-    assert!(forward(&x, &w, None, &[0]).unwrap()[0].abs() < 1e-6);
-    assert!((forward(&x, &w, None, &[1]).unwrap()[0] - 2000.0).abs() < 1e-3);
+    assert!(forward(&x, &w, None, &[0]).unwrap().to_f32()[0].abs() < 1e-6);
+    assert!((forward(&x, &w, None, &[1]).unwrap().to_f32()[0] - 2000.0).abs() < 1e-3);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn logits_that_are_kept_and_logits_that_are_computed_again_give_the_same_bits() 
     for (n, classes) in [(1, 3), (300, 1700), (700, 9000)] {
         let (x, w, bias) = (noise_tensor(1, &[n, 8]), noise_tensor(2, &[classes, 8]), noise_tensor(3, &[classes]));
         let (labels, scale) = (labels(n, classes), noise(4, n));
-        let problem = Problem::new("test", &x, &w, Some(&bias), &labels).unwrap();
+        let problem = Operands { x: &x, weight: &w, bias: Some(&bias), labels: &labels }.on_host().unwrap();
         let run = |plan| {
             let (mut dw, mut db) = (vec![0.0; classes * 8], vec![0.0; classes]);
             let gradients = cpu::Gradients { dw: Some(&mut dw), db: Some(&mut db) };
@@ -117,4 +117,148 @@ fn a_label_outside_of_the_classes_is_refused() {
     let (x, w) = (noise_tensor(1, &[1, 2]), noise_tensor(2, &[3, 2]));
     let error = forward(&x, &w, None, &[3]).unwrap_err().to_string();
     assert_eq!(error, "linear_cross_entropy::forward: label 3 is out of range 0..3");
+}
+
+/// Operands of a problem, and gradients that hold something already.
+struct Given {
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor,
+    dw: Tensor,
+    db: Tensor,
+    labels: Vec<u32>,
+    scale: Vec<f32>,
+}
+
+impl Given {
+    fn new(n: usize, classes: usize, d: usize) -> Self {
+        let [x, w, bias] = [noise_tensor(1, &[n, d]), noise_tensor(2, &[classes, d]), noise_tensor(3, &[classes])];
+        let [dw, db] = [noise_tensor(4, &[classes, d]), noise_tensor(5, &[classes])];
+        Self { x, w, bias, dw, db, labels: labels(n, classes), scale: noise(6, n) }
+    }
+
+    fn put(&self, device: &crate::Device) -> Self {
+        let [x, w, bias] = [&self.x, &self.w, &self.bias].map(|t| device.put(t).unwrap());
+        let [dw, db] = [&self.dw, &self.db].map(|t| device.put(t).unwrap());
+        Self { x, w, bias, dw, db, labels: self.labels.clone(), scale: self.scale.clone() }
+    }
+
+    fn operands(&self) -> Operands<'_> {
+        Operands { x: &self.x, weight: &self.w, bias: Some(&self.bias), labels: &self.labels }
+    }
+
+    /// Losses, `dx`, `dW` and `db`, by the operation itself.
+    fn run(&self) -> [Tensor; 4] {
+        self.gradients(|given, grads| {
+            forward_backward(&given.x, &given.w, Some(&given.bias), &given.labels, &given.scale, grads)
+        })
+    }
+
+    fn gradients(&self, run: impl Fn(&Self, Grads<'_>) -> Result<Output>) -> [Tensor; 4] {
+        let (mut dw, mut db) = (self.dw.clone(), self.db.clone());
+        let out = run(self, Grads { dw: Some(&mut dw), db: Some(&mut db) }).unwrap();
+        [out.losses, out.dx, dw, db]
+    }
+}
+
+#[test]
+fn a_device_agrees_with_the_host() {
+    let device = accelerator();
+    for (n, classes, d) in [(0, 5, 3), (1, 1, 1), (7, 17, 130), (67, 131, 13)] {
+        let given = Given::new(n, classes, d);
+        let there = given.put(&device);
+        let found = there.run();
+        for (found, wanted) in found.iter().zip(given.run()) {
+            near(found, &wanted, 1e-5);
+        }
+        assert!(there.run() == found, "{n} x {classes} x {d} twice");
+        let losses = forward(&there.x, &there.w, Some(&there.bias), &there.labels).unwrap();
+        assert!(losses == found[0], "losses alone");
+    }
+}
+
+#[test]
+fn tiles_of_products_agree_with_the_host() {
+    let device = accelerator();
+    let given = Given::new(70, 45, 9);
+    let (wanted, there) = (given.run(), given.put(&device));
+    let on = there.x.stream().unwrap();
+    for (rows, classes) in [(100, 100), (70, 45), (33, 45), (70, 12), (64, 44), (1, 4)] {
+        let tiles = cuda::Tiles { rows, classes };
+        let run =
+            |given: &Given, grads: Grads<'_>| cuda::by_products(&on, &given.operands(), &given.scale, grads, tiles);
+        let found = there.gradients(run);
+        for (found, wanted) in found.iter().zip(&wanted) {
+            near(found, wanted, 1e-5);
+        }
+        assert!(there.gradients(run) == found, "{tiles:?} twice");
+    }
+}
+
+#[test]
+fn tiles_are_bounded_and_those_of_few_classes_have_them_all() {
+    for (classes, d, rows, width) in [
+        (1, 200, 1 << 14, 1),
+        (12_102, 4096, 2752, 12_102),
+        (128_256, 4096, 256, 128_256),
+        (12_102, 64, 640, 12_102),
+        (57_290, 64, 128, 57_290),
+        (1_000_000, 64, 4096, 2048),
+        (1_000_000, 4096, 4096, 8192),
+    ] {
+        assert_eq!(cuda::Tiles::new(classes, d), cuda::Tiles { rows, classes: width }, "{classes} x {d}");
+    }
+}
+
+/// Losses and gradients of operands, one value of which is spoiled.
+fn spoiled(device: &crate::Device, d: usize, spoil: impl FnOnce(&mut Given)) -> [Vec<f32>; 4] {
+    let mut given = Given::new(3, 70, d);
+    spoil(&mut given);
+    given.put(device).run().map(|t| t.to_f32())
+}
+
+#[test]
+fn what_is_not_finite_shows_on_a_device_where_it_shows_on_the_host() {
+    let device = accelerator();
+    for d in [5, 130] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let [losses, dx, dw, db] = spoiled(&device, d, |given| {
+                given.x.f32_mut().unwrap()[d + 1] = bad;
+                given.scale[1] = 0.0;
+            });
+            assert!(losses[1].is_nan() && losses[0].is_finite() && losses[2].is_finite(), "{bad} in x: {losses:?}");
+            assert!(
+                dx[d..2 * d].iter().all(|v| v.is_nan()) && dx[..d].iter().chain(&dx[2 * d..]).all(|v| v.is_finite())
+            );
+            assert!(dw.iter().chain(&db).all(|v| v.is_nan()), "{bad} in x");
+        }
+        for found in spoiled(&device, d, |given| given.w.f32_mut().unwrap()[4 * d] = f32::NAN) {
+            assert!(found.iter().all(|v| v.is_nan()), "in the weight");
+        }
+        let found = spoiled(&device, d, |given| {
+            given.bias.f32_mut().unwrap()[5] = f32::NEG_INFINITY;
+            given.labels = vec![5, 6, 7];
+        });
+        assert!(found[0][0] == f32::INFINITY && found[0][1].is_finite(), "a class that cannot be: {:?}", found[0]);
+        assert!(found[1..].iter().flatten().all(|v| v.is_finite()));
+    }
+}
+
+#[test]
+fn an_operand_on_the_host_beside_others_on_a_device_is_refused() {
+    let given = Given::new(2, 3, 4);
+    let there = given.put(&accelerator());
+    let refused = |result: Result<Output>, what: &str| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("forward_backward"), "{error}");
+    };
+    let run = |w: &Tensor, bias: &Tensor, grads: Grads<'_>| {
+        forward_backward(&there.x, w, Some(bias), &there.labels, &there.scale, grads)
+    };
+    refused(run(&given.w, &there.bias, Grads::default()), "weight");
+    refused(run(&there.w, &given.bias, Grads::default()), "bias");
+    let mut dw = given.dw.clone();
+    refused(run(&there.w, &there.bias, Grads { dw: Some(&mut dw), db: None }), "dw");
+    let mut db = given.db.clone();
+    refused(run(&there.w, &there.bias, Grads { dw: None, db: Some(&mut db) }), "db");
 }

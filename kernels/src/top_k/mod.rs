@@ -3,12 +3,14 @@
 //! A score that is not a number counts as −∞: it never displaces a number, and ties with other such scores by id.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Error, Result, Tensor};
+use crate::cuda::Stream;
+use crate::{Dtype, Error, Result, Tensor};
 
 /// A class and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,8 +46,12 @@ pub fn top_k(
     exclude: &[&[u32]],
     k: usize,
 ) -> Result<Vec<Vec<Scored>>> {
-    let problem = Problem::new("top_k::top_k", x, weight, bias, first_class, exclude)?;
-    Ok(cpu::top_k(&problem, k))
+    const OP: &str = "top_k::top_k";
+    let operands = Operands { x, weight, bias, exclude, first_class };
+    match operands.check(OP)? {
+        Some(on) => cuda::top_k(&on, &operands, k),
+        None => Ok(cpu::top_k(&operands.on_host()?, k)),
+    }
 }
 
 /// The rank of one class of every row among all classes that could be chosen: 1 + those that score higher + those that
@@ -67,47 +73,43 @@ pub fn ranks(
     targets: &[u32],
 ) -> Result<Vec<u32>> {
     const OP: &str = "top_k::ranks";
-    let problem = Problem::new(OP, x, weight, bias, first_class, exclude)?;
-    if targets.len() != problem.n {
-        return Err(Error::shape(OP, "targets", &[targets.len()], format!("[{}]", problem.n)));
+    let operands = Operands { x, weight, bias, exclude, first_class };
+    let on = operands.check(OP)?;
+    if targets.len() != x.rows() {
+        return Err(Error::shape(OP, "targets", &[targets.len()], format!("[{}]", x.rows())));
     }
-    if let Some(&target) = targets.iter().find(|&&t| t as usize >= problem.classes) {
-        return Err(Error::Index { op: OP, what: "target", index: target as usize, len: problem.classes });
+    if let Some(&target) = targets.iter().find(|&&t| t as usize >= weight.rows()) {
+        return Err(Error::Index { op: OP, what: "target", index: target as usize, len: weight.rows() });
     }
     if let Some(target) = targets.iter().find(|&&t| t < first_class) {
         let what = format!("the target {target} is before {first_class}, the first class that can be chosen");
         return Err(Error::Setting { op: OP, what });
     }
-    Ok(cpu::ranks(&problem, targets))
+    match on {
+        Some(on) => cuda::ranks(&on, &operands, targets),
+        None => Ok(cpu::ranks(&operands.on_host()?, targets)),
+    }
 }
 
 fn worst_if_nan(score: f32) -> f32 {
     if score.is_nan() { f32::NEG_INFINITY } else { score }
 }
 
-/// Checked operands.
-struct Problem<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    bias: Option<&'a [f32]>,
+/// What the scores are made of, and who is out of the question.
+struct Operands<'a> {
+    x: &'a Tensor,
+    weight: &'a Tensor,
+    bias: Option<&'a Tensor>,
     exclude: &'a [&'a [u32]],
-    first_class: usize,
-    n: usize,
-    classes: usize,
-    d: usize,
+    first_class: u32,
 }
 
-impl<'a> Problem<'a> {
-    fn new(
-        op: &'static str,
-        x: &'a Tensor,
-        weight: &'a Tensor,
-        bias: Option<&'a Tensor>,
-        first_class: u32,
-        exclude: &'a [&'a [u32]],
-    ) -> Result<Self> {
+impl<'a> Operands<'a> {
+    /// Checks them, and says on which device they are.
+    fn check(&self, op: &'static str) -> Result<Option<Stream>> {
+        let Self { x, weight, bias, exclude, .. } = *self;
         let (n, classes, d) = (x.rows(), weight.rows(), x.cols());
-        x.expect_f32(op, "x")?;
+        x.expect_dtype(op, "x", Dtype::F32)?;
         if d == 0 {
             return Err(Error::shape(op, "x", x.shape(), "at least one column"));
         }
@@ -121,8 +123,38 @@ impl<'a> Problem<'a> {
         if let Some(row) = exclude.iter().position(|ids| !ids.is_sorted()) {
             return Err(Error::Setting { op, what: format!("the excluded classes of row {row} are not sorted") });
         }
-        let bias = bias.map(Tensor::f32).transpose()?;
-        let first_class = first_class as usize;
-        Ok(Self { x: x.f32()?, weight: weight.f32()?, bias, exclude, first_class, n, classes, d })
+        let places: Vec<_> = [("x", x), ("weight", weight)].into_iter().chain(bias.map(|b| ("bias", b))).collect();
+        Stream::of(op, &places)
     }
+
+    /// The number of classes from the first on that can be chosen.
+    fn choosable(&self) -> usize {
+        self.weight.rows().saturating_sub(self.first_class as usize)
+    }
+
+    /// Their values, on the host.
+    fn on_host(&self) -> Result<Problem<'a>> {
+        Ok(Problem {
+            x: self.x.f32()?,
+            weight: self.weight.f32()?,
+            bias: self.bias.map(Tensor::f32).transpose()?,
+            exclude: self.exclude,
+            first_class: self.first_class as usize,
+            n: self.x.rows(),
+            classes: self.weight.rows(),
+            d: self.x.cols(),
+        })
+    }
+}
+
+/// Checked operands.
+struct Problem<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    exclude: &'a [&'a [u32]],
+    first_class: usize,
+    n: usize,
+    classes: usize,
+    d: usize,
 }

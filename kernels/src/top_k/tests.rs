@@ -2,13 +2,20 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{noise_tensor, same_on_threads};
+use crate::testing::{accelerator, noise_tensor, same_on_threads};
 
 /// Small integers, so that scores are exact and ties are many.
 fn integers(seed: u64, shape: &[usize]) -> Tensor {
     let mut t = noise_tensor(seed, shape);
     t.f32_mut().unwrap().iter_mut().for_each(|v| *v = (*v * 3.0).round());
     t
+}
+
+/// The operands with padding left out.
+fn problem<'a>(x: &'a Tensor, weight: &'a Tensor, bias: Option<&'a Tensor>, exclude: &'a [&'a [u32]]) -> Problem<'a> {
+    let operands = Operands { x, weight, bias, exclude, first_class: 1 };
+    operands.check("test").unwrap();
+    operands.on_host().unwrap()
 }
 
 fn excluded(n: usize, classes: usize) -> Vec<Vec<u32>> {
@@ -39,7 +46,7 @@ fn agrees_with_sorting_everything_where_ties_are_many() {
         let (x, w, bias) = (integers(1, &[n, d]), integers(2, &[classes, d]), integers(3, &[classes]));
         let exclude = excluded(n, classes);
         let exclude: Vec<&[u32]> = exclude.iter().map(Vec::as_slice).collect();
-        let problem = Problem::new("test", &x, &w, Some(&bias), 1, &exclude).unwrap();
+        let problem = problem(&x, &w, Some(&bias), &exclude);
         let best = top_k(&x, &w, Some(&bias), 1, &exclude, k).unwrap();
         for (row, best) in best.iter().enumerate() {
             let mut wanted = reference::order(&problem, row);
@@ -61,7 +68,7 @@ fn ranks_agree_with_sorting_everything() {
         // The target counts even where it is excluded.
         let kept: Vec<u32> = exclude[row].iter().copied().filter(|&id| id != targets[row]).collect();
         let lists: Vec<&[u32]> = vec![&kept; n];
-        let problem = Problem::new("test", &x, &w, None, 1, &lists).unwrap();
+        let problem = problem(&x, &w, None, &lists);
         let place = reference::order(&problem, row).iter().position(|s| s.id == targets[row]).unwrap();
         assert_eq!(found[row], place as u32 + 1, "row {row}");
     }
@@ -118,7 +125,7 @@ proptest! {
         let hidden = |row: usize| (0..classes as u32).filter(move |id| (u64::from(*id) * 7 + row as u64) % 4 < share);
         let exclude: Vec<Vec<u32>> = (0..n).map(|row| hidden(row).collect()).collect();
         let exclude: Vec<&[u32]> = exclude.iter().map(Vec::as_slice).collect();
-        let problem = Problem::new("test", &x, &w, None, 1, &exclude).unwrap();
+        let problem = problem(&x, &w, None, &exclude);
         let targets: Vec<u32> = (0..n).map(|row| 1 + (row * 31 % (classes - 1)) as u32).collect();
         let best = top_k(&x, &w, None, 1, &exclude, k).unwrap();
         let places = ranks(&x, &w, None, 1, &exclude, &targets).unwrap();
@@ -129,5 +136,89 @@ proptest! {
                 prop_assert_eq!(places[row] as usize, place + 1);
             }
         }
+    }
+}
+
+/// Lists and ranks on a device and on the host: the same bits.
+fn same_on_a_device(given: [&Tensor; 3], first_class: u32, exclude: &[Vec<u32>], k: usize) {
+    let device = accelerator();
+    let exclude: Vec<&[u32]> = exclude.iter().map(Vec::as_slice).collect();
+    let there = given.map(|t| device.put(t).unwrap());
+    let classes = given[1].rows() as u32;
+    let targets: Vec<u32> = (0..exclude.len() as u32).map(|i| classes - 1 - i * 31 % (classes - first_class)).collect();
+    let run = |[x, w, bias]: [&Tensor; 3]| {
+        let best = top_k(x, w, Some(bias), first_class, &exclude, k).unwrap();
+        (best, ranks(x, w, Some(bias), first_class, &exclude, &targets).unwrap())
+    };
+    let (found, wanted) = (run(there.each_ref()), run(given));
+    assert!(found == wanted, "{:?} x {:?} by {k}\n{found:?}\n{wanted:?}", given[0].shape(), given[1].shape());
+    assert!(run(there.each_ref()) == found, "twice");
+    let lists = |x, w| top_k(x, w, None, first_class, &exclude, 3).unwrap();
+    assert_eq!(lists(&there[0], &there[1]), lists(given[0], given[1]), "without a bias");
+}
+
+#[test]
+fn a_device_finds_what_the_host_finds() {
+    for (n, classes, d, first, k) in [
+        (0, 7, 3, 1, 5),
+        (1, 1, 1, 0, 1),
+        (3, 2, 4, 1, 20),
+        (65, 129, 16, 0, 10),
+        (7, 4200, 33, 5, 64),
+        (3, 300, 600, 1, 7),
+    ] {
+        let (x, w, bias) = (noise_tensor(1, &[n, d]), noise_tensor(2, &[classes, d]), noise_tensor(3, &[classes]));
+        same_on_a_device([&x, &w, &bias], first, &excluded(n, classes), k);
+    }
+}
+
+#[test]
+fn a_device_orders_ties_as_the_host_does_and_finds_more_than_a_pass() {
+    for (n, classes, d, k) in [(65, 700, 5, 20), (66, 290, 3, 300), (2, 2500, 2, 130)] {
+        let (x, w, bias) = (integers(1, &[n, d]), integers(2, &[classes, d]), integers(3, &[classes]));
+        same_on_a_device([&x, &w, &bias], 1, &excluded(n, classes), k);
+    }
+    // All scores are the same.
+    let [x, w, bias] = [Tensor::zeros(&[2, 4]), noise_tensor(1, &[400, 4]), Tensor::zeros(&[400])];
+    same_on_a_device([&x, &w, &bias], 0, &[vec![0, 1, 2, 70], (0..300).collect()], 70);
+}
+
+#[test]
+fn scores_that_are_no_numbers_and_classes_that_do_not_exist_are_the_same_on_a_device() {
+    let (mut x, mut w, mut bias) = (noise_tensor(1, &[5, 8]), noise_tensor(2, &[200, 8]), noise_tensor(3, &[200]));
+    x.f32_mut().unwrap()[0] = f32::NAN;
+    x.f32_mut().unwrap()[8..16].fill(f32::INFINITY);
+    x.f32_mut().unwrap()[16..24].fill(0.0);
+    w.f32_mut().unwrap()[7 * 8] = f32::NAN;
+    w.f32_mut().unwrap()[9 * 8] = f32::NEG_INFINITY;
+    bias.f32_mut().unwrap()[11] = f32::NEG_INFINITY;
+    bias.f32_mut().unwrap()[13..15].copy_from_slice(&[-0.0, 0.0]);
+    bias.f32_mut().unwrap()[14] = f32::INFINITY;
+    // Excluded are repeated ids, those that no list has, and all.
+    let exclude = [vec![3, 3, 4, 900], vec![], (0..200).collect(), (0..195).collect(), vec![0, 0, u32::MAX]];
+    same_on_a_device([&x, &w, &bias], 2, &exclude, 198);
+}
+
+#[test]
+fn operands_of_a_search_in_different_places_are_refused() {
+    let device = accelerator();
+    let (x, w, bias) = (noise_tensor(1, &[1, 2]), noise_tensor(2, &[5, 2]), noise_tensor(3, &[5]));
+    let [there_x, there_w] = [&x, &w].map(|t| device.put(t).unwrap());
+    let error = top_k(&there_x, &w, Some(&bias), 0, &[&[]], 1).unwrap_err().to_string();
+    assert!(error.starts_with("top_k::top_k: weight is on the host"), "{error}");
+    let error = ranks(&there_x, &there_w, Some(&bias), 0, &[&[]], &[1]).unwrap_err().to_string();
+    assert!(error.starts_with("top_k::ranks: bias is on the host"), "{error}");
+}
+
+#[test]
+fn ranges_cover_every_class_and_can_be_merged() {
+    for (classes, narrowest, width, count) in [
+        (0, 2048, 2048, 0),
+        (1, 2048, 2048, 1),
+        (12_101, 2048, 2048, 6),
+        (1_000_000, 2048, 32_768, 31),
+        (10, 64, 64, 1),
+    ] {
+        assert_eq!(cuda::Ranges::new(classes, narrowest), cuda::Ranges { width, count }, "{classes}");
     }
 }

@@ -18,12 +18,12 @@ fn cross_entropy() -> Outcome {
         let oracle = Oracle::with_dy((n, classes, d), losses(&logits, &labels)?, dy, n.max(classes))?;
 
         let alone = linear_cross_entropy::forward(&x.ours, &w.ours, Some(&b.ours), &labels)?;
-        oracle.result(&mllm4rec_kernels::Tensor::from_f32(&[n], alone)?)?;
+        oracle.result(&alone)?;
         let (mut dw, mut db) = (w.ones()?, b.ones()?);
         let grads = Grads { dw: Some(&mut dw), db: Some(&mut db) };
         let output =
             linear_cross_entropy::forward_backward(&x.ours, &w.ours, Some(&b.ours), &labels, &row_scale, grads)?;
-        oracle.result(&mllm4rec_kernels::Tensor::from_f32(&[n], output.losses)?)?;
+        oracle.result(&output.losses)?;
         oracle.gradient("dx", &output.dx, &x)?;
         oracle.added("dw", &dw, &w)?;
         oracle.added("db", &db, &b)?;

@@ -227,7 +227,7 @@ pub(crate) fn all() -> Vec<Operation> {
             Ok(sums.to_vec())
         }),
         operation!("linear_cross_entropy::forward", |s| x: [s.n, s.d], weight: [s.m, s.d], bias: [s.m] => {
-            Ok(vec![Tensor::from_f32(&[s.n, 1], cross_entropy::forward(x, weight, Some(bias), &s.ids())?)?])
+            Ok(vec![cross_entropy::forward(x, weight, Some(bias), &s.ids())?.reshaped(&[s.n, 1])?])
         }),
         operation!("linear_cross_entropy::forward_backward", |s|
             x: [s.n, s.d], weight: [s.m, s.d], bias: [s.m], dw: [s.m, s.d], db: [s.m] =>
@@ -235,7 +235,7 @@ pub(crate) fn all() -> Vec<Operation> {
             let grads = cross_entropy::Grads { dw: Some(dw), db: Some(db) };
             let found =
                 cross_entropy::forward_backward(x, weight, Some(bias), &s.ids(), &vec![0.5; s.n], grads)?;
-            Ok(vec![Tensor::from_f32(&[s.n, 1], found.losses)?, found.dx, dw.clone(), db.clone()])
+            Ok(vec![found.losses.reshaped(&[s.n, 1])?, found.dx, dw.clone(), db.clone()])
         }),
         operation!("top_k::top_k", |s| x: [s.n, s.d], weight: [s.m, s.d], bias: [s.m] => {
             let found = top_k::top_k(x, weight, Some(bias), 0, &vec![&[][..]; s.n], s.m)?;

@@ -79,7 +79,8 @@ impl Network {
     pub(crate) fn losses(&self, weights: &Weights, pass: &Pass, targets: &Targets) -> Result<Vec<f32>> {
         let hidden = self.forward(weights, pass, Some(&targets.rows), false)?.hidden;
         let head = weights.dense(Weights::head_name(&self.config))?;
-        Ok(linear_cross_entropy::forward(&hidden, head, None, &targets.labels)?)
+        let losses = linear_cross_entropy::forward(&hidden, head, None, &targets.labels)?;
+        Ok(losses.to_host()?.f32()?.to_vec())
     }
 
     /// The loss of every target; adds the gradients of their weighted sum.
@@ -101,7 +102,7 @@ impl Network {
             linear_cross_entropy::Grads { dw: grads.get_mut(head).ok(), db: None },
         )?;
         self.backward(weights, pass, &targets.rows, forward, output.dx, grads)?;
-        Ok(output.losses)
+        Ok(output.losses.to_host()?.f32()?.to_vec())
     }
 
     fn run<'a>(&'a self, weights: &'a Weights, pass: &'a Pass) -> Run<'a> {

@@ -169,7 +169,7 @@ impl LruRec {
         let output =
             linear_cross_entropy::forward_backward(&hidden, token, Some(bias), &batch.labels, &scale, output_grads)?;
         network::backward(&self.params, batch, dropout, &activations, output.dx, &mut grads)?;
-        Ok((output.losses.iter().map(|&l| f64::from(l)).sum(), grads))
+        Ok((output.losses.to_host()?.f32()?.iter().map(|&l| f64::from(l)).sum(), grads))
     }
 
     /// The mean loss of a batch without dropout.
@@ -179,8 +179,8 @@ impl LruRec {
     pub fn loss(&self, batch: &PackedBatch) -> Result<f64> {
         let hidden = self.encode_all_positions(batch)?;
         let (token, bias) = self.output()?;
-        let losses = linear_cross_entropy::forward(&hidden, token, Some(bias), &batch.labels)?;
-        Ok(losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len().max(1) as f64)
+        let losses = linear_cross_entropy::forward(&hidden, token, Some(bias), &batch.labels)?.to_host()?;
+        Ok(losses.f32()?.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len().max(1) as f64)
     }
 
     /// The hidden state after every sequence: `[sequences, hidden]`.

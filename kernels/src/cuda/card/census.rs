@@ -14,19 +14,22 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 /// A file that says `// spills allowed: NAME` excuses the kernel NAME.
 const EXCUSE: &str = "// spills allowed: ";
 
-/// Every file of kernels: the operation, and the text behind that of the headers beside it. The files lie in the
-/// operation's folder or in `cuda` there.
+/// Every file of kernels, by the name of its operation and, unless that is `kernel.cu`, its own; and its text behind that of
+/// the headers beside it. Files lie in the operation's folder or in `cuda` there.
 fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
     for op in children(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        let name = op.file_name().unwrap().to_str().unwrap().to_owned();
         for folder in [op.clone(), op.join("cuda")] {
             let files = children(&folder);
             let with =
                 |extension: &'static str| files.iter().filter(move |f| f.extension().is_some_and(|e| e == extension));
             let read = |file: &PathBuf| std::fs::read_to_string(file).unwrap();
             let headers: String = with("cuh").map(read).collect();
-            sources.extend(with("cu").map(|file| (name.clone(), format!("{headers}{}", read(file)))));
+            for file in with("cu") {
+                let [op, stem] = [op.file_name(), file.file_stem()].map(|name| name.unwrap().to_str().unwrap());
+                let name = if stem == "kernel" { op.to_owned() } else { format!("{op}/{stem}") };
+                sources.push((name, format!("{headers}{}", read(file))));
+            }
         }
     }
     sources
