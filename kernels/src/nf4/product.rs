@@ -32,6 +32,12 @@ const FEW: usize = 16;
 /// - `rounding`: of the decoded values; those beside a bf16 `x` are bf16 in any case
 /// - returns `[n, d_out]` of the dtype of `x`, summed in f32
 ///
+/// # Order of sums
+/// On the host that of the product with the decoded weight. On a device it depends on the shape of the weight and on which way
+/// the product takes: in bfloat16 up to 16 rows are summed alike, and more; in f32 up to four, and more.
+/// Beyond their number, the other rows do not matter. Two calls give the same bits, unless one finds so little memory that the
+/// weight cannot be decoded at once.
+///
 /// # Gradient
 /// [`linear_backward_input`]; the weight is frozen and receives none.
 ///

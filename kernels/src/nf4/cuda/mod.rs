@@ -1,16 +1,20 @@
 //! The device side: weights in the memory of a device, and the kernels that decode them.
 //!
-//! Products decode the weight into memory, and the device's library multiplies with it.
+//! [`Regime`] says which kernel serves which shape. Within a regime what a row of the result comes to does not depend on the
+//! other rows of the batch, and two calls give the same bits.
 
 mod decoded;
 mod dequantize;
+mod few;
 mod parts;
+mod regime;
 #[cfg(test)]
 mod tests;
 
 pub(super) use dequantize::{Form, dequantize};
 pub(super) use parts::Parts;
 
+use self::regime::Regime;
 use super::{Nf4Weight, Rounding};
 use crate::cuda::Stream;
 use crate::{Dtype, Result, Tensor};
@@ -57,9 +61,20 @@ fn product(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, rounding: Ro
         return nothing(on, &[x.rows(), pass.extents(extents)[0]], x.dtype());
     }
     if x.dtype() == Dtype::F32 {
-        return decoded::f32(on, pass, x, weight, rounding, decoded::BAND_BYTES);
+        return match Regime::of_f32(pass, x.rows(), extents) {
+            Regime::Few => few::f32(on, x, weight, rounding),
+            _ => decoded::f32(on, pass, x, weight, rounding, decoded::BAND_BYTES),
+        };
     }
-    decoded::bf16(on, pass, x, weight)
+    by(on, pass, x, weight, Regime::of_bf16(pass, x.rows(), extents))
+}
+
+/// A product of bfloat16 in a regime that serves its shape.
+fn by(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, regime: Regime) -> Result<Tensor> {
+    match regime {
+        Regime::Few => few::bf16(on, x, weight),
+        Regime::Decoded => decoded::bf16(on, pass, x, weight),
+    }
 }
 
 /// A product without terms, or without elements.

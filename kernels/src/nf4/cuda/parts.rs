@@ -59,3 +59,10 @@ pub(super) fn args(weight: &Nf4Weight) -> Result<[Arg; 5]> {
     let codes = parts.codes.as_ref().map_or(Ok(Arg::NULL), Tensor::arg)?;
     Ok([weight.place().arg()?, parts.values.arg()?, codes, parts.books.arg()?, Arg::F32(parts.offset)])
 }
+
+/// The same and the two extents.
+pub(super) fn args_of_matrix(weight: &Nf4Weight) -> Result<[Arg; 7]> {
+    let [d_out, d_in] = weight.dimensions()?;
+    let [codes, values, magnitude_codes, books, offset] = args(weight)?;
+    Ok([codes, values, magnitude_codes, books, offset, Arg::count(OP, d_out)?, Arg::count(OP, d_in)?])
+}

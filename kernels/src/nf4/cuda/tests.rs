@@ -114,6 +114,53 @@ fn bands_of_decoded_rows_make_the_whole_product() {
 }
 
 #[test]
+fn a_few_rows_in_f32_keep_every_bit_of_the_weight() {
+    let device = accelerator();
+    for (n, d_out, d_in, double) in [(1, 1, 8, true), (2, 17, 264, false), (3, 5, 520, true), (4, 33, 72, true)] {
+        let [host, there] = weights(device.stream().unwrap(), &[d_out, d_in], double);
+        let x = noise_tensor(4, &[n, d_in]);
+        let put = device.put(&x).unwrap();
+        for rounding in [Rounding::F32, Rounding::Bf16, Rounding::F16] {
+            let found = few::f32(device.stream().unwrap(), &put, &there, rounding).unwrap();
+            near(&found, &linear(&x, &host, rounding).unwrap(), 1e-5);
+            assert_eq!(found, linear(&put, &there, rounding).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_few_rows_are_multiplied_with_codes() {
+    let device = accelerator();
+    let on = device.stream().unwrap();
+    for (n, d_out, d_in, double) in
+        [(1, 1, 64, true), (3, 33, 192, false), (8, 40, 1024, true), (9, 31, 1216, true), (16, 70, 2112, false)]
+    {
+        let [host, there] = weights(on, &[d_out, d_in], double);
+        let x = noise_tensor(4, &[n, d_in]).to_bf16();
+        let put = device.put(&x).unwrap();
+        let found = by(on, Pass::Forward, &put, &there, Regime::Few).unwrap();
+        rounded(&found, &wanted(Pass::Forward, &x, &host, Rounding::Bf16), &format!("{n} x {d_out} x {d_in}"));
+        assert_eq!(found, linear(&put, &there, Rounding::F32).unwrap());
+    }
+}
+
+#[test]
+fn rows_do_not_depend_on_each_other_and_calls_give_the_same_bits() {
+    let device = accelerator();
+    let [_, there] = weights(device.stream().unwrap(), &[40, 192], true);
+    let x = noise_tensor(4, &[70, 192]).to_bf16();
+    let product = |n: usize| {
+        let rows = Tensor::from_bf16(&[n, 192], x.bf16().unwrap()[..n * 192].to_vec()).unwrap();
+        let y = linear(&device.put(&rows).unwrap(), &there, Rounding::Bf16).unwrap();
+        assert_eq!(y, linear(&device.put(&rows).unwrap(), &there, Rounding::Bf16).unwrap());
+        y.to_f32()
+    };
+    let [one, nine, some, more] = [1, 9, 20, 70].map(product);
+    assert_eq!(nine[..40], one);
+    assert_eq!(more[..20 * 40], some);
+}
+
+#[test]
 fn products_without_terms_are_zeros() {
     let device = accelerator();
     for (n, d_out, d_in) in [(2, 3, 0), (2, 0, 3), (0, 3, 64)] {
