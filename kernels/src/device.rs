@@ -66,6 +66,11 @@ impl Device {
         }
     }
 
+    /// Where its kernels run; none if it is the CPU.
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        self.stream.as_ref()
+    }
+
     /// Waits for all that was asked for: an error of a kernel shows here at the latest.
     ///
     /// # Errors

@@ -92,21 +92,21 @@ pub(super) fn range<T: Value>(weight: &Nf4Weight, rounding: Rounding, start: usi
 
 /// Values of blocks that are cut.
 fn one_by_one<T: Value>(weight: &Nf4Weight, rounding: Rounding, start: usize, values: &mut [T]) {
-    let mut block = usize::MAX;
+    let (codes, mut block) = (weight.codes(), usize::MAX);
     let mut table = [T::default(); 16];
     for (i, value) in (start..).zip(values) {
         if i / BLOCK != block {
             block = i / BLOCK;
-            table = T::table(weight.magnitudes.get(block), rounding);
+            table = T::table(weight.magnitudes().get(block), rounding);
         }
-        let byte = weight.codes[i / 2];
+        let byte = codes[i / 2];
         *value = table[usize::from(if i % 2 == 0 { byte >> 4 } else { byte & 15 })];
     }
 }
 
 fn whole_blocks<T: Value>(weight: &Nf4Weight, rounding: Rounding, first: usize, values: &mut [[T; BLOCK]]) {
-    let (codes, _) = weight.codes[first * BLOCK / 2..].as_chunks::<{ BLOCK / 2 }>();
-    let magnitudes = &weight.magnitudes;
+    let (codes, _) = weight.codes()[first * BLOCK / 2..].as_chunks::<{ BLOCK / 2 }>();
+    let magnitudes = weight.magnitudes();
     #[cfg(target_arch = "x86_64")]
     {
         use super::lookup::{Avx2, Avx512};

@@ -97,9 +97,9 @@ fn products<const M: usize, const N: usize>(
 ) -> [[__m512; N]; M] {
     let mut magnitudes = [[0.0; CHUNK / BLOCK]; N];
     for (magnitudes, first) in magnitudes.iter_mut().zip(blocks) {
-        weight.magnitudes.read(first, &mut magnitudes[..x.len()]);
+        weight.magnitudes().read(first, &mut magnitudes[..x.len()]);
     }
-    let (codes, _) = weight.codes.as_chunks::<{ BLOCK / 2 }>();
+    let (codes, _) = weight.codes().as_chunks::<{ BLOCK / 2 }>();
     sum::<M, N>(x, &magnitudes, blocks.map(|first| &codes[first..first + x.len()]), ahead)
 }
 

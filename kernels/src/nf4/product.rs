@@ -9,11 +9,12 @@ use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::few;
-use super::{Nf4Weight, Rounding, decode};
+use super::{Nf4Weight, Rounding, cuda, decode};
+use crate::cuda::Stream;
 use crate::gemm::bf16::{Rows, TILE, multiply_block};
 use crate::gemm::cpu::{DEPTH, MatMut, MatRef, Onto, PANEL, Packed, sgemm_packed};
 use crate::memory::Memory;
-use crate::{Dtype, Error, Result, Tensor};
+use crate::{Dtype, Result, Tensor};
 
 /// Rows of a weight that are decoded at a time: with 4,096 columns, half of a second-level cache.
 const ROWS: usize = PANEL;
@@ -31,15 +32,24 @@ const FEW: usize = 16;
 /// - `rounding`: of the decoded values; those beside a bf16 `x` are bf16 in any case
 /// - returns `[n, d_out]` of the dtype of `x`, summed in f32
 ///
+/// # Order of sums
+/// On the host that of the product with the decoded weight. On a device it depends on the shape of the weight and on which way
+/// the product takes: in bfloat16 up to 16 rows are summed alike, and more; in f32 up to four, and more.
+/// Beyond their number, the other rows do not matter. Two calls give the same bits, unless one finds so little memory that the
+/// weight cannot be decoded at once.
+///
 /// # Gradient
 /// [`linear_backward_input`]; the weight is frozen and receives none.
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `x` is f32 or bf16.
+/// [`crate::Error::Shape`] if the inner dimensions differ; [`crate::Error::Dtype`] unless `x` is f32 or bf16;
+/// [`crate::Error::Place`] unless `x` is where the weight is.
 pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
-    let (d_out, d_in) = dimensions(weight)?;
+    let [d_out, d_in] = weight.dimensions()?;
     let n = x.rows();
-    x.expect_dims("nf4", "x", &[n, d_in])?;
+    if let Some(on) = place("x", x, [d_in, d_out], weight)? {
+        return cuda::linear(&on, x, weight, rounding);
+    }
     let mut y = Tensor::result("nf4", &[n, d_out])?;
     let d_out = if n == 0 { 0 } else { d_out }; // of no rows nothing is decoded
     let c = MatMut::new(y.f32_mut()?, n, d_out);
@@ -47,7 +57,6 @@ pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tens
         narrow(x.bf16()?, weight, d_in, c);
         return Ok(y.to_bf16());
     }
-    x.expect_f32("nf4", "x")?;
     let x = MatRef::new(x.f32()?, n, d_in);
     c.tiles(std::iter::once(0..n), ROWS).into_par_iter().enumerate().for_each_init(
         Scratch::default,
@@ -90,16 +99,17 @@ fn narrow(x: &[bf16], weight: &Nf4Weight, d_in: usize, c: MatMut) {
 /// - returns `[n, d_in]` of the dtype of `dy`, computed in f32
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless `dy` is f32 or bf16.
+/// As [`linear`].
 pub fn linear_backward_input(dy: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
-    let (d_out, d_in) = dimensions(weight)?;
+    let [d_out, d_in] = weight.dimensions()?;
     let n = dy.rows();
-    dy.expect_dims("nf4", "dy", &[n, d_out])?;
+    if let Some(on) = place("dy", dy, [d_out, d_in], weight)? {
+        return cuda::linear_backward_input(&on, dy, weight, rounding);
+    }
     if dy.dtype() == Dtype::Bf16 {
         let wide = Tensor::from_f32(dy.shape(), dy.to_f32())?;
         return Ok(linear_backward_input(&wide, weight, Rounding::Bf16)?.to_bf16());
     }
-    dy.expect_f32("nf4", "dy")?;
     let mut dx = Tensor::result("nf4", &[n, d_in])?;
     if d_out == 0 {
         dx.f32_mut()?.fill(0.0);
@@ -147,9 +157,12 @@ impl Values {
     }
 }
 
-fn dimensions(weight: &Nf4Weight) -> Result<(usize, usize)> {
-    match weight.shape() {
-        &[d_out, d_in] => Ok((d_out, d_in)),
-        other => Err(Error::shape("nf4", "weight", other, "[d_out, d_in]")),
+/// Checks what a weight is multiplied with, and says on which device both are.
+fn place(what: &'static str, x: &Tensor, [inner, outer]: [usize; 2], weight: &Nf4Weight) -> Result<Option<Stream>> {
+    x.expect_dims("nf4", what, &[x.rows(), inner])?;
+    if x.dtype() != Dtype::Bf16 {
+        x.expect_dtype("nf4", what, Dtype::F32)?;
     }
+    Tensor::addressable("nf4", &[x.rows(), outer])?;
+    Stream::of("nf4", &[("weight", weight.place()), (what, x)])
 }

@@ -218,6 +218,38 @@ MLLM4REC_EXTREMES(unsigned long long)
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
 
+namespace emulator {
+
+// To the nearest, of two equally near ones to the even one; NaN as a card writes it.
+inline unsigned bf16_bits(float v) {
+    unsigned bits = bits_as<unsigned>(v);
+    return std::isnan(v) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+inline unsigned f16_bits(float v) {
+    unsigned bits = bits_as<unsigned>(fabsf(v)), sign = std::signbit(v) ? 0x8000 : 0;
+    if (std::isnan(v)) return 0x7fff;
+    if (fabsf(v) >= 65520.0f) return sign | 0x7c00;
+    if (fabsf(v) < 0x1p-14f) return sign | unsigned(rintf(fabsf(v) * 0x1p24f));
+    return sign | ((bits + 0xfff + (bits >> 13 & 1)) >> 13) - (112 << 10);
+}
+
+}  // namespace emulator
+
+inline unsigned bf16_pair(float low, float high) {
+    return emulator::bf16_bits(low) | emulator::bf16_bits(high) << 16;
+}
+inline unsigned f16_pair(float low, float high) {
+    return emulator::f16_bits(low) | emulator::f16_bits(high) << 16;
+}
+inline float f16_value(unsigned short bits) {
+    unsigned exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
+    float size = exponent == 0    ? mantissa * 0x1p-24f
+                 : exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                  : emulator::bits_as<float>((exponent + 112) << 23 | mantissa << 13);
+    return bits & 0x8000 ? -size : size;
+}
+
 // ---- Tensor cores, after the PTX ISA's pictures of fragments ----
 
 namespace emulator {

@@ -586,3 +586,24 @@ extern "C" __global__ void busy(float* y)
     let wanted = (0..20).map(|i| (0..1024).map(|t| (t + i) as f32).sum::<f32>()).sum::<f32>();
     assert_eq!(read(&emulator, y, 3), [wanted; 3]);
 }
+
+#[test]
+fn pairs_are_rounded_as_the_host_rounds() {
+    let text = "extern \"C\" __global__ void pairs(const float* x, u32* bf16s, u32* f16s, float* wide, u32 n) {\n\
+                u32 i = threadIdx.x;\nif (i >= n) return;\nbf16s[i] = bf16_pair(x[i], -x[i]);\n\
+                f16s[i] = f16_pair(x[i], -x[i]);\nwide[i] = f16_value((u16)f16s[i]);\n}";
+    let emulator = Emulator::new();
+    let edges =
+        [0.0, 1.0, 65_504.0, 65_519.9, 65_520.0, f32::INFINITY, 6.0e-8, 2.9e-8, 6.1e-5, 6.1035e-5, 1e-40, 1.003_906_3];
+    let values =
+        [&edges[..], &noise(1, 500), &noise(2, 400).iter().map(|v| v * v * v * 1e-3).collect::<Vec<_>>()].concat();
+    let n = values.len();
+    let places: [Address; 3] = std::array::from_fn(|_| emulator.allocate(4 * n).unwrap());
+    let arguments = [floats(&emulator, &values), places[0], places[1], places[2]].map(Arg::Address);
+    launch(&emulator, "pairs", text, block(1024), &[&arguments[..], &[Arg::U32(n as u32)]].concat()).unwrap();
+    let pair = |bits: fn(f32) -> u16| values.iter().map(move |&v| u32::from(bits(v)) | u32::from(bits(-v)) << 16);
+    assert!(words(&emulator, places[0], n).into_iter().eq(pair(|v| bf16::from_f32(v).to_bits())));
+    assert!(words(&emulator, places[1], n).into_iter().eq(pair(|v| half::f16::from_f32(v).to_bits())));
+    let wide: Vec<f32> = values.iter().map(|&v| half::f16::from_f32(v).to_f32()).collect();
+    assert_eq!(read(&emulator, places[2], n), wide);
+}
