@@ -101,12 +101,9 @@ impl Layer {
         let mixed = selected.map(|s| embedding::forward(&attended, s.rows)).transpose()?;
         let keys = selected.map_or(pass.keys(), |s| s.keys);
         let (mut h1, saved_o) = self.o.forward(w, mixed.as_ref().unwrap_or(&attended), keys)?;
-        match selected {
-            Some(s) => h1.add(&embedding::forward(&h, s.rows)?)?,
-            None => h1.add(&h)?,
-        }
-
-        let (b, post_scale) = rms_norm::forward(&h1, w.dense(&self.post_norm)?, c.rms_norm_eps)?;
+        let kept = selected.map(|s| embedding::forward(&h, s.rows)).transpose()?;
+        let residual = kept.as_ref().unwrap_or(&h);
+        let (b, post_scale) = rms_norm::add_then_forward(&mut h1, residual, w.dense(&self.post_norm)?, c.rms_norm_eps)?;
         let (gate, saved_gate) = self.gate.forward(w, &b, keys)?;
         let (up, saved_up) = self.up.forward(w, &b, keys)?;
         let gated = swiglu::forward(&gate, &up)?;

@@ -15,6 +15,8 @@ pub struct PackedBatch {
     pub labels: Vec<u32>,
     /// What dropout is keyed with, see [`example_key`]; empty for scoring.
     pub row_keys: Vec<u64>,
+    /// Rows at the end that teach nothing, see [`PackedBatch::padded`].
+    padding: usize,
 }
 
 /// Some neighbouring sequences of a batch.
@@ -59,7 +61,29 @@ impl PackedBatch {
             row_keys.extend((1..=inputs.len() as u64).map(|position| key.wrapping_add(position)));
             lengths.push(inputs.len());
         }
-        Self { ids, segments: Segments::from_lengths(lengths), labels, row_keys }
+        Self { ids, segments: Segments::from_lengths(lengths), labels, row_keys, padding: 0 }
+    }
+
+    /// The same batch with more rows and sequences behind it, which teach nothing: so that batches of many lengths have one
+    /// shape. A batch that has as many already stays as it is.
+    #[must_use]
+    pub fn padded(mut self, rows: usize, sequences: usize) -> Self {
+        let more = rows.saturating_sub(self.rows());
+        let mut lengths: Vec<usize> = self.segments.ranges().map(|range| range.len()).collect();
+        if more > 0 {
+            lengths.push(more);
+        }
+        lengths.resize(lengths.len().max(sequences), 0);
+        self.ids.resize(self.ids.len() + more, 0);
+        self.labels.resize(self.ids.len(), 0);
+        self.row_keys.resize(self.ids.len(), 0);
+        Self { segments: Segments::from_lengths(lengths), padding: self.padding + more, ..self }
+    }
+
+    /// The rows that teach: all but the padding.
+    #[must_use]
+    pub fn taught(&self) -> usize {
+        self.rows() - self.padding
     }
 
     /// A batch that scores the next item after each history, one sequence per history: its last `max_length` items, or
@@ -75,7 +99,8 @@ impl PackedBatch {
             ids.extend_from_slice(recent);
             lengths.push(recent.len().max(1));
         }
-        Self { ids, segments: Segments::from_lengths(lengths), labels: Vec::new(), row_keys: Vec::new() }
+        let segments = Segments::from_lengths(lengths);
+        Self { ids, segments, labels: Vec::new(), row_keys: Vec::new(), padding: 0 }
     }
 
     /// Whole sequences, neighbours together, of about `rows` rows a part.

@@ -138,9 +138,11 @@ impl LruRec {
     /// # Errors
     /// [`Error::Input`] for a batch without labels; [`Error::Kernel`] for an item beyond the catalogue.
     pub fn train_step(&mut self, batch: &PackedBatch, optimizer: &mut AdamW, dropout: Dropout) -> Result<StepReport> {
-        let rows = batch.labels.len();
-        let (loss_sum, grads) = self.loss_and_gradients(batch, rows, dropout)?;
-        let grad_norm = optimizer.step(&mut self.params, &grads)?;
+        let rows = batch.taught();
+        let (losses, grads) = self.gradients(batch, rows, dropout)?;
+        let clipping = optimizer.update(&mut self.params, &grads)?;
+        // A device is waited for when all of the step is asked for.
+        let (loss_sum, grad_norm) = (sum(&losses, rows)?, clipping.norm()?);
         Ok(StepReport { loss: loss_sum / rows as f64, grad_norm, rows })
     }
 
@@ -157,19 +159,26 @@ impl LruRec {
         rows_of_step: usize,
         dropout: Dropout,
     ) -> Result<(f64, Params)> {
+        let (losses, grads) = self.gradients(batch, rows_of_step, dropout)?;
+        Ok((sum(&losses, batch.taught())?, grads))
+    }
+
+    /// The loss of every row, and the gradients.
+    fn gradients(&self, batch: &PackedBatch, rows_of_step: usize, dropout: Dropout) -> Result<(Tensor, Params)> {
         if batch.rows() == 0 || batch.labels.len() != batch.rows() {
             return Err(Error::Input(format!("{} labels for {} rows of training", batch.labels.len(), batch.rows())));
         }
         let mut grads = self.params.zeros_like()?;
         let (hidden, activations) = network::forward(&self.params, self.config.layers, batch, dropout)?;
-        let scale = vec![1.0 / rows_of_step as f32; batch.rows()];
+        let mut scale = vec![1.0 / rows_of_step as f32; batch.rows()];
+        scale[batch.taught()..].fill(0.0);
         let (token, bias) = self.output()?;
         let [d_token, d_bias] = grads.get_many_mut([names::TOKEN, names::OUTPUT_BIAS])?;
         let output_grads = linear_cross_entropy::Grads { dw: Some(d_token), db: Some(d_bias) };
         let output =
             linear_cross_entropy::forward_backward(&hidden, token, Some(bias), &batch.labels, &scale, output_grads)?;
         network::backward(&self.params, batch, dropout, &activations, output.dx, &mut grads)?;
-        Ok((output.losses.to_host()?.f32()?.iter().map(|&l| f64::from(l)).sum(), grads))
+        Ok((output.losses, grads))
     }
 
     /// The mean loss of a batch without dropout.
@@ -179,8 +188,8 @@ impl LruRec {
     pub fn loss(&self, batch: &PackedBatch) -> Result<f64> {
         let hidden = self.encode_all_positions(batch)?;
         let (token, bias) = self.output()?;
-        let losses = linear_cross_entropy::forward(&hidden, token, Some(bias), &batch.labels)?.to_host()?;
-        Ok(losses.f32()?.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len().max(1) as f64)
+        let losses = linear_cross_entropy::forward(&hidden, token, Some(bias), &batch.labels)?;
+        Ok(sum(&losses, losses.len())? / losses.len().max(1) as f64)
     }
 
     /// The hidden state after every sequence: `[sequences, hidden]`.
@@ -276,4 +285,9 @@ impl LruRec {
     fn output(&self) -> Result<(&Tensor, &Tensor)> {
         Ok((self.params.get(names::TOKEN)?, self.params.get(names::OUTPUT_BIAS)?))
     }
+}
+
+/// The sum of the first losses.
+fn sum(losses: &Tensor, rows: usize) -> Result<f64> {
+    Ok(losses.to_host()?.f32()?[..rows].iter().map(|&loss| f64::from(loss)).sum())
 }

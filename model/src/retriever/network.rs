@@ -72,8 +72,7 @@ pub(super) fn infer(params: &Params, layers: usize, ids: &[u32], segments: &Segm
 fn infer_block(params: &Params, layer: usize, input: Tensor, segments: &Segments) -> Result<Tensor> {
     let names = BlockNames::new(layer);
     let (mut mixed, _) = lru_scan::forward(&input, &recurrence_weights(params, &names)?, segments)?;
-    mixed.add(&input)?;
-    let (normed, _) = norm(params, &names.lru_norm, &mixed)?;
+    let (normed, _) = add_then_norm(params, &names.lru_norm, &mut mixed, &input)?;
     let [w_1, w_2] = [&names.w_1, &names.w_2].map(|[weight, bias]| (params.get(weight), params.get(bias)));
     let activated = Epilogue { bias: Some(w_1.1?), activation: Activation::Gelu, residual: None };
     let inner = gemm::linear_then(&normed, w_1.0?, &activated)?; // [rows, 4 * hidden]
@@ -113,16 +112,14 @@ fn forward_block(
     let names = BlockNames::new(layer);
     let (mut mixed, recurrence) = lru_scan::forward(&input, &recurrence_weights(params, &names)?, segments)?;
     sites.apply(Site::Recurrence(layer), &mut mixed)?;
-    mixed.add(&input)?;
-    let (normed, mixed_norm) = norm(params, &names.lru_norm, &mixed)?;
+    let (normed, mixed_norm) = add_then_norm(params, &names.lru_norm, &mut mixed, &input)?;
 
     let before_gelu = linear(params, &names.w_1, &normed)?; // [rows, 4 * hidden]
     let mut inner = gelu::forward(&before_gelu)?;
     sites.apply(Site::Inner(layer), &mut inner)?;
     let mut fed = linear(params, &names.w_2, &inner)?; // [rows, hidden]
     sites.apply(Site::FeedForward(layer), &mut fed)?;
-    fed.add(&normed)?;
-    let (output, fed_norm) = norm(params, &names.feed_forward_norm, &fed)?;
+    let (output, fed_norm) = add_then_norm(params, &names.feed_forward_norm, &mut fed, &normed)?;
     let block = Block { input, recurrence, mixed, mixed_norm, normed, before_gelu, inner, fed, fed_norm };
     Ok((output, block))
 }
@@ -215,6 +212,17 @@ impl Sites<'_> {
 
 fn norm(params: &Params, [weight, bias]: &[impl AsRef<str>; 2], x: &Tensor) -> Result<(Tensor, layer_norm::Saved)> {
     Ok(layer_norm::forward(x, params.get(weight.as_ref())?, params.get(bias.as_ref())?, NORM_EPS)?)
+}
+
+/// `x += y`, and the norm of the sum.
+fn add_then_norm(
+    params: &Params,
+    [weight, bias]: &[impl AsRef<str>; 2],
+    x: &mut Tensor,
+    y: &Tensor,
+) -> Result<(Tensor, layer_norm::Saved)> {
+    let [weight, bias] = [params.get(weight.as_ref())?, params.get(bias.as_ref())?];
+    Ok(layer_norm::add_then_forward(x, y, weight, bias, NORM_EPS)?)
 }
 
 fn norm_backward(

@@ -270,3 +270,18 @@ fn sorted(items: &[u32]) -> Vec<u32> {
     items.dedup();
     items
 }
+
+#[test]
+fn padding_teaches_nothing() {
+    let (batch, dropout) = (batch(5), Dropout { seed: 5, rate: 0.2 });
+    let model = LruRec::new(config(), 3).unwrap();
+    let (wanted_loss, wanted) = model.loss_and_gradients(&batch, batch.rows(), dropout).unwrap();
+    for (rows, sequences) in [(batch.rows() + 9, 20), (batch.rows() + 1, 1), (1, 1), (1, 40)] {
+        let padded = batch.clone().padded(rows, sequences);
+        assert_eq!(padded.rows(), rows.max(batch.rows()));
+        assert!(padded.segments.len() >= sequences && padded.taught() == batch.rows());
+        let (loss, found) = model.loss_and_gradients(&padded, batch.rows(), dropout).unwrap();
+        assert_eq!(loss, wanted_loss);
+        about(&found, &wanted, 1e-7);
+    }
+}
