@@ -83,6 +83,13 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+// 2 to the power of v in one instruction, to about the last two bits; 0 below 2^-126.
+__device__ __forceinline__ float exp2_approx(float v) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v));
+    return power;
+}
+
 // Two values rounded to 16 bits, to the nearest and of two equally near ones to the even one; the earlier in the lower
 // half. Of NaN only that it is one is kept.
 __device__ __forceinline__ u32 bf16_pair(float low, float high) {
@@ -187,28 +194,6 @@ __device__ __forceinline__ const Part& part_of(const Part* parts, u32 count, u32
         else high = middle;
     }
     return parts[low];
-}
-
-// Two values rounded to bfloat16, the first in the lower half, as tensor cores read them; NaN stays NaN.
-__device__ __forceinline__ u32 bf16_pair(float low, float high) {
-#ifdef MLLM4REC_EMULATED
-    return to_bf16(low).bits | (u32)to_bf16(high).bits << 16;
-#else
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-#endif
-}
-
-// 2 to the power of v in one instruction, to about the last two bits; 0 below 2^-126.
-__device__ __forceinline__ float exp2_approx(float v) {
-#ifdef MLLM4REC_EMULATED
-    return exp2f(v);
-#else
-    float power;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v));
-    return power;
-#endif
 }
 
 // The same number, of which the compiler knows nothing: what follows from it is computed where it is asked for, and takes

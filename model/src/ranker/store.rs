@@ -68,9 +68,9 @@ impl Weights {
             match options.quantize {
                 Quantize::None => weights.add(&linear.weight, device.put(&weight)?, full),
                 Quantize::Nf4 => {
-                    let packed = nf4::quantize(&weight, true)?;
+                    let packed = nf4::quantize(&weight, true)?.on(device)?;
                     let frozen = if decode {
-                        Frozen::Dense(device.put(&nf4::dequantize(&packed, Rounding::Bf16)?)?)
+                        Frozen::Dense(nf4::dequantize(&packed, Rounding::Bf16)?)
                     } else {
                         Frozen::Nf4(packed)
                     };

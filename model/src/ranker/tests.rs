@@ -60,7 +60,8 @@ fn ranker(tied: bool, quantize: Quantize, trainable: Trainable) -> Ranker {
 }
 
 fn ranker_on(device: &Device, tied: bool, quantize: Quantize, trainable: Trainable) -> Ranker {
-    let options = RankerOptions { quantize, trainable, micro_batch_tokens: 12, ..RankerOptions::default() };
+    let dequantize = Dequantize::PerUse;
+    let options = RankerOptions { quantize, dequantize, trainable, micro_batch_tokens: 12, ..RankerOptions::default() };
     let mut ranker = Ranker::from_source(&config_json(tied), &base(tied), options, device).unwrap();
     // Updates begin at zero, which would hide half of their gradients.
     for (i, (name, tensor)) in ranker.params_mut().iter_mut().enumerate() {
@@ -222,4 +223,26 @@ fn what_does_not_fit_is_named() {
     let error = ranker.score(&[vec![1; 65]], &[3]).unwrap_err().to_string();
     assert!(error.contains("65 tokens") && error.contains("1 to 64"), "{error}");
     assert!(ranker.score(&[vec![1, 23]], &[3]).is_err());
+}
+
+#[test]
+fn a_device_trains_and_scores_like_the_host() {
+    let device = Device::emulated().unwrap();
+    let cases = [(true, Quantize::None, Trainable::Full), (false, Quantize::Nf4, lora(0.2))];
+    for (tied, quantize, trainable) in cases {
+        let mut host = ranker(tied, quantize, trainable.clone());
+        let mut other = ranker_on(&device, tied, quantize, trainable);
+        let prompts = [vec![1, 5, 9, 20], vec![1, 6, 11]];
+        let [wanted, found] = [&host, &other].map(|r| r.score(&prompts, &[3, 9, 14]).unwrap().concat());
+        assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w).abs() < 1e-4), "{found:?} and {wanted:?}");
+        for _ in 0..2 {
+            let wanted = host.train_step(&examples(), 1e-3).unwrap();
+            let found = other.train_step(&examples(), 1e-3).unwrap();
+            assert!((found.loss - wanted.loss).abs() < 1e-4, "{found:?} and {wanted:?}");
+            assert!((found.grad_norm - wanted.grad_norm).abs() < 1e-3 * wanted.grad_norm, "{found:?} and {wanted:?}");
+        }
+        other.load_state(&other.save_state().unwrap()).unwrap();
+        let ([wanted, found], tolerance) = ([&host, &other].map(|r| r.loss(&examples()).unwrap()), 1e-3);
+        assert!((found - wanted).abs() < tolerance, "{found} and {wanted}");
+    }
 }

@@ -236,6 +236,9 @@ inline unsigned f16_bits(float v) {
 
 }  // namespace emulator
 
+inline float exp2_approx(float v) {
+    return exp2f(v);
+}
 inline unsigned bf16_pair(float low, float high) {
     return emulator::bf16_bits(low) | emulator::bf16_bits(high) << 16;
 }
