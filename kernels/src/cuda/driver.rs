@@ -105,6 +105,9 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// What people call the device.
     fn name(&self) -> String;
 
+    /// The most shared memory that a block can ask for, in bytes.
+    fn most_shared(&self) -> usize;
+
     /// Memory whose content is whatever it was; aligned to 256 bytes.
     ///
     /// # Errors

@@ -47,6 +47,11 @@ impl Stream {
         self.driver.name()
     }
 
+    /// The most shared memory that a block can ask for, in bytes: what geometry may depend on, and results may not.
+    pub(crate) fn most_shared(&self) -> usize {
+        self.driver.most_shared()
+    }
+
     /// A tensor that holds anything: for results that are written before they are read.
     pub(crate) fn result(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         Tensor::on(self, shape, dtype)

@@ -218,7 +218,7 @@ __device__ __forceinline__ void find_best(
     Place place = place_of_thread();
     for (u32 i = threadIdx.x; i < ROWS; i += THREADS) {
         rows.count[i] = rows.kept[i] = 0;
-        // Nothing is above infinity.
+        // Everything is above NaN, as it is not at most NaN; nothing is above infinity.
         rows.bar[i] = first_row + i < o.n ? __uint_as_float(0x7fc00000u) : INFINITY;
     }
     if (threadIdx.x == 0) rows.full = 0;

@@ -99,7 +99,7 @@ __device__ __forceinline__ void sort_keys(Key (&keys)[N]) {
 }
 
 // Keys that a row has collected, the best `kept` of them first and known to be allowed, and the score that others must
-// beat: NaN while there are fewer than are wanted, as nothing is at most NaN.
+// beat, which is as it was at first while there are fewer than are wanted.
 struct Collected {
     Key* keys;
     u32* count;
@@ -130,7 +130,7 @@ __device__ __forceinline__ void keep_best(
     for (u32 i = 0; i < N; i++) {
         u32 at = 32 * i + lane;
         if (at < left) row.keys[at] = keys[i];
-        if (at + 1 == wanted) *row.bar = left == wanted ? score_of(keys[i]) : __uint_as_float(0x7fc00000u);
+        if (at + 1 == wanted && left == wanted) *row.bar = score_of(keys[i]);
     }
     if (lane == 0) {
         *row.count = left;

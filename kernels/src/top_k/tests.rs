@@ -199,6 +199,93 @@ fn scores_that_are_no_numbers_and_classes_that_do_not_exist_are_the_same_on_a_de
     same_on_a_device([&x, &w, &bias], 2, &exclude, 198);
 }
 
+/// Rows that were searched anew, after what was found by rough scores was compared with the host.
+fn searched_anew(plan: cuda::Plan, given: [&Tensor; 3], exclude: &[Vec<u32>], k: usize) -> usize {
+    let exclude: Vec<&[u32]> = exclude.iter().map(Vec::as_slice).collect();
+    let [x, weight, bias] = given;
+    let wanted = top_k(x, weight, Some(bias), 1, &exclude, k).unwrap();
+    let device = accelerator();
+    let [x, weight, bias] = given.map(|t| device.put(t).unwrap());
+    let operands = Operands { x: &x, weight: &weight, bias: Some(&bias), exclude: &exclude, first_class: 1 };
+    let on = operands.check("test").unwrap().unwrap();
+    let (found, anew) = cuda::by_rough_scores(&on, &operands, k, plan).unwrap();
+    assert!(found == wanted, "{plan:?}\n{found:?}\n{wanted:?}");
+    anew
+}
+
+/// A sample of two ranges of three tiles, and ranges of four tiles.
+fn small_plan(width: usize, warps: usize, classes: usize) -> cuda::Plan {
+    let sample = cuda::Ranges { width: 3, count: 2 };
+    let others = cuda::Ranges { width: 4, count: (classes.div_ceil(64) - 6).div_ceil(4) };
+    cuda::Plan { width, warps, sample, others }
+}
+
+#[test]
+fn candidates_by_rough_scores_are_proven_to_suffice() {
+    for (n, classes, d, width, warps, k) in
+        [(70, 1100, 24, 64, 2, 20), (3, 449, 7, 64, 4, 1), (65, 700, 100, 128, 2, 24)]
+    {
+        let (x, w, bias) = (noise_tensor(1, &[n, d]), noise_tensor(2, &[classes, d]), noise_tensor(3, &[classes]));
+        let plan = small_plan(width, warps, classes);
+        let anew = searched_anew(plan, [&x, &w, &bias], &excluded(n, classes), k);
+        assert!(anew <= n / 10, "{anew} of {n} rows were not proven");
+    }
+}
+
+#[test]
+fn rows_whose_candidates_are_not_proven_are_searched_anew() {
+    // Classes that differ by less than rounding does.
+    let (n, classes, d) = (5, 500, 8);
+    let (x, one, mut w) = (noise_tensor(1, &[n, d]), noise_tensor(2, &[d]), noise_tensor(3, &[classes, d]));
+    let values = w.f32_mut().unwrap();
+    values
+        .chunks_exact_mut(d)
+        .for_each(|row| row.iter_mut().zip(one.to_f32()).for_each(|(v, one)| *v = one + *v * 1e-5));
+    let bias = Tensor::zeros(&[classes]);
+    let plan = small_plan(64, 2, classes);
+    assert_eq!(searched_anew(plan, [&x, &w, &bias], &excluded(n, classes), 20), n);
+    // All the same: who goes first is decided by the ids, which rough scores do not get wrong but cannot prove.
+    assert_eq!(searched_anew(plan, [&Tensor::zeros(&[n, d]), &w, &bias], &excluded(n, classes), 20), n);
+}
+
+#[test]
+fn only_rows_that_are_not_finite_are_searched_anew() {
+    let (n, classes, d) = (6, 600, 9);
+    let (mut x, mut w, mut bias) =
+        (noise_tensor(1, &[n, d]), noise_tensor(2, &[classes, d]), noise_tensor(3, &[classes]));
+    x.f32_mut().unwrap()[d] = f32::NAN;
+    x.f32_mut().unwrap()[3 * d + 2] = f32::INFINITY;
+    x.f32_mut().unwrap()[5 * d..].fill(1e20);
+    bias.f32_mut().unwrap()[77] = f32::NEG_INFINITY;
+    bias.f32_mut().unwrap()[78] = f32::INFINITY;
+    let plan = small_plan(64, 2, classes);
+    let exclude = vec![vec![]; n];
+    assert_eq!(searched_anew(plan, [&x, &w, &bias], &exclude, 10), 3);
+    // Nothing is left to choose from but a few: exact scores say so.
+    let few: Vec<Vec<u32>> = vec![(9..600).collect(); n];
+    assert_eq!(searched_anew(plan, [&x, &w, &bias], &few, 10), n);
+    for bad in [f32::NAN, f32::INFINITY, 1e30] {
+        w.f32_mut().unwrap()[100 * d] = bad;
+        assert_eq!(searched_anew(plan, [&x, &w, &bias], &exclude, 10), n, "{bad} in the weight");
+    }
+}
+
+#[test]
+fn rough_scores_are_for_many_rows_and_classes_and_few_wanted() {
+    let plan = |n, classes, d, k, shared| cuda::Plan::new([n, classes, d], k, shared);
+    let (hopper, ampere, ada) = (227 << 10, 163 << 10, 99 << 10);
+    let found = plan(4096, 10_000_000, 64, 20, hopper).unwrap();
+    let ranges = [cuda::Ranges { width: 306, count: 8 }, cuda::Ranges { width: 6409, count: 24 }];
+    assert_eq!((found.width, found.warps, [found.sample, found.others]), (64, 12, ranges));
+    let warps = |d, shared| plan(4096, 10_000_000, d, 20, shared).map(|plan| (plan.width, plan.warps));
+    assert_eq!([hopper, ampere, ada].map(|shared| warps(33, shared)), [Some((64, 12)), Some((64, 8)), Some((64, 4))]);
+    assert_eq!([hopper, ampere, ada].map(|shared| warps(128, shared)), [Some((128, 8)), Some((128, 4)), None]);
+    assert!(warps(129, hopper).is_none());
+    for (n, classes, k) in [(100, 10_000_000, 20), (4096, 57_290, 20), (4096, 10_000_000, 25)] {
+        assert_eq!(plan(n, classes, 64, k, hopper), None);
+    }
+}
+
 #[test]
 fn operands_of_a_search_in_different_places_are_refused() {
     let device = accelerator();

@@ -31,6 +31,8 @@ pub(crate) struct Card {
     arch: String,
     /// Bytes that may be taken.
     budget: usize,
+    /// Shared memory that a block may ask for.
+    most_shared: usize,
     taken: Mutex<Taken>,
     kernels: Mutex<HashMap<(&'static str, String), Kernel>>,
     /// Opened with the first product.
@@ -97,6 +99,7 @@ impl Card {
                 |attribute| result::device::get_attribute(number, attribute).map_err(|e| failed("asking the card", e));
             let major = ask(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
             let minor = ask(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+            let most_shared = ask(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
             let context = result::primary_ctx::retain(number).map_err(|e| failed("opening the card", e))?;
             result::ctx::set_current(context).map_err(|e| failed("opening the card", e))?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
@@ -111,6 +114,7 @@ impl Card {
                 // Instructions of one architecture alone are worth it from Hopper on.
                 arch: if major >= 9 { format!("sm_{major}{minor}a") } else { format!("sm_{major}{minor}") },
                 budget: (free as f64 * SHARE) as usize,
+                most_shared: usize::try_from(most_shared).unwrap_or(PLAIN_SHARED as usize),
                 taken: Mutex::default(),
                 kernels: Mutex::default(),
                 products: OnceLock::new(),
@@ -205,6 +209,10 @@ unsafe fn keep_freed_memory(number: sys::CUdevice) -> Result<()> {
 impl Driver for Card {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn most_shared(&self) -> usize {
+        self.most_shared
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address> {

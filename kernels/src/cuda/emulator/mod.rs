@@ -96,6 +96,10 @@ impl Driver for Emulator {
         "the emulated device".to_owned()
     }
 
+    fn most_shared(&self) -> usize {
+        MOST_SHARED_BYTES as usize
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address> {
         self.memory().allocate(bytes)
     }

@@ -266,6 +266,25 @@ inline double bf16_value(uint16_t bits) {
     return bits_as<float>(uint32_t(bits) << 16);
 }
 
+inline double f16_value(uint16_t bits) {
+    int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    double size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                                 : ldexp(exponent ? 1024 + fraction : fraction, (exponent ? exponent : 1) - 25);
+    return bits >> 15 ? -size : size;
+}
+
+// To the nearest, of two equally near ones to the even one.
+inline uint16_t f16_bits(float v) {
+    uint16_t sign = bits_as<uint32_t>(v) >> 31 << 15;
+    float size = fabsf(v);
+    if (std::isnan(v)) return sign | 0x7e00;
+    if (size >= 65520.0f) return sign | 0x7c00;
+    int exponent = size < 0x1p-14f ? -14 : ilogbf(size);
+    // What rounding carries into the exponent belongs there.
+    return sign | ((exponent + 14) * 1024 + (int)nearbyintf(ldexpf(size, 10 - exponent)));
+}
+
+template <double (*Value)(uint16_t)>
 struct Product {
     float (&d)[4];
     const unsigned (&a)[4];
@@ -274,13 +293,13 @@ struct Product {
     // Element (row, column) of the 16x16 matrix a.
     static double a_at(Product* const (&lanes)[32], unsigned row, unsigned column) {
         unsigned lane = row % 8 * 4 + column % 8 / 2;
-        return bf16_value(half_of(lanes[lane]->a[row / 8 + column / 8 * 2], column % 2));
+        return Value(half_of(lanes[lane]->a[row / 8 + column / 8 * 2], column % 2));
     }
 
     // Element (row, column) of the 16x8 matrix b.
     static double b_at(Product* const (&lanes)[32], unsigned row, unsigned column) {
         unsigned lane = column * 4 + row % 8 / 2;
-        return bf16_value(half_of(lanes[lane]->b[row / 8], row % 2));
+        return Value(half_of(lanes[lane]->b[row / 8], row % 2));
     }
 
     // Element (row, column) of the 16x8 matrix d.
@@ -304,6 +323,12 @@ struct Product {
         }
     }
 };
+
+template <double (*Value)(uint16_t)>
+void multiply(const char* operation, float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    Product<Value> mine = {d, a, b};
+    collective<Product<Value>>(0xffffffffu, operation, mine, Product<Value>::run);
+}
 
 template <unsigned Count, bool Transposed>
 struct Load {
@@ -343,8 +368,16 @@ void ldmatrix(const char* operation, unsigned (&r)[Count], const void* shared) {
 }  // namespace emulator
 
 inline void mma_bf16_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    emulator::Product mine = {d, a, b};
-    emulator::collective<emulator::Product>(0xffffffffu, "mma_bf16_16x8x16", mine, emulator::Product::run);
+    emulator::multiply<emulator::bf16_value>("mma_bf16_16x8x16", d, a, b);
+}
+inline void mma_f16_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    emulator::multiply<emulator::f16_value>("mma_f16_16x8x16", d, a, b);
+}
+inline unsigned f16_pair(float low, float high) {
+    return emulator::f16_bits(low) | (unsigned)emulator::f16_bits(high) << 16;
+}
+inline float2 f16_values(unsigned pair) {
+    return {(float)emulator::f16_value(pair & 0xffff), (float)emulator::f16_value(pair >> 16)};
 }
 
 inline void ldmatrix_x4(unsigned (&r)[4], const void* shared) {

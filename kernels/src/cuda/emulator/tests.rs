@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use half::bf16;
+use half::{bf16, f16};
 
 use super::signature::signatures;
 use super::*;
@@ -291,6 +291,54 @@ extern "C" __global__ void mma(
         let d = floats(&emulator, &c);
         launch(&emulator, "mma", text, block(32), &[a, b, d].map(Arg::Address)).unwrap();
         is_product(&read(&emulator, d, 128), &wide_a, &wide_b, &c);
+    }
+}
+
+#[test]
+fn half_precision_is_rounded_to_and_multiplied() {
+    let text = r#"
+extern "C" __global__ void halves(
+    const float* a,
+    const float* b,
+    float* d,
+    float* rounded)
+{
+    u32 g = threadIdx.x / 4, t = threadIdx.x % 4;
+    auto pair = [](const float* x, u32 row, u32 column) { return f16_pair(x[16 * row + column], x[16 * row + column + 1]); };
+    u32 fa[4] = {pair(a, g, 2 * t), pair(a, g + 8, 2 * t), pair(a, g, 2 * t + 8), pair(a, g + 8, 2 * t + 8)};
+    u32 fb[2] = {pair(b, g, 2 * t), pair(b, g, 2 * t + 8)};
+    float fd[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    mma_f16_16x8x16(fd, fa, fb);
+    for (int i = 0; i < 4; i++) d[8 * (g + i / 2 * 8) + 2 * t + i % 2] = fd[i];
+    for (u32 i = threadIdx.x; i < 128; i += 32) {
+        float2 both = f16_values(f16_pair(a[2 * i], a[2 * i + 1]));
+        rounded[2 * i] = both.x;
+        rounded[2 * i + 1] = both.y;
+    }
+}"#;
+    let emulator = Emulator::new();
+    let run = |a: &[f32], b: &[f32]| {
+        let [a, b] = [a, b].map(|x| floats(&emulator, x));
+        let [d, rounded] = [128, 256].map(|n| floats(&emulator, &vec![0.0; n]));
+        launch(&emulator, "halves", text, block(32), &[a, b, d, rounded].map(Arg::Address)).unwrap();
+        (read(&emulator, d, 128), read(&emulator, rounded, 256))
+    };
+    let halves = |x: &[f32]| x.iter().map(|&v| f16::from_f32(v).to_f64()).collect::<Vec<_>>();
+    let (a, b) = (noise(1, 256), noise(2, 128));
+    let (d, rounded) = run(&a, &b);
+    is_product(&d, &halves(&a), &halves(&b), &[0.0; 128]);
+    assert!(rounded.iter().zip(halves(&a)).all(|(&found, wanted)| f64::from(found) == wanted));
+    // Every exponent, ties between neighbours, and what has no neighbours.
+    let scaled = (0..256).map(|i| a[i] * 2.0f32.powi(i as i32 / 4 - 34));
+    let ties = (0..256).map(|i| (2049 + 2 * i) as f32 * 2.0f32.powi(i / 10 - 26));
+    let special = [0.0, -0.0, 65_504.0, 65_519.99, 65_520.0, -1e9, f32::INFINITY, f32::NAN, 3e-8, 2.0f32.powi(-25)];
+    for values in [scaled.collect(), ties.collect(), special.repeat(26)] {
+        let values: Vec<f32> = values;
+        let (_, rounded) = run(&values[..256], &b);
+        for (&found, &given) in rounded.iter().zip(&values) {
+            let wanted = f16::from_f32(given).to_f32();
+            assert!(found.to_bits() == wanted.to_bits() || (found.is_nan() && wanted.is_nan()), "{given}: {found}");
+        }
     }
 }
 

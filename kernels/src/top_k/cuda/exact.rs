@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::super::{Operands, Scored};
-use super::{Excluded, OP, Ranges, at, lists};
+use super::{Excluded, OP, Ranges, at, lists, merge, warps};
 use crate::cuda::{Arg, Array, Geometry, Source, Stream};
 use crate::{Result, Tensor};
 
-const KERNELS: Source = Source { name: OP, text: concat!(include_str!("../keys.cuh"), include_str!("../kernel.cu")) };
+pub(super) const KERNELS: Source =
+    Source { name: OP, text: concat!(include_str!("../keys.cuh"), include_str!("../kernel.cu")) };
 
 /// Rows of a block, as in the kernels.
 const ROWS: usize = 64;
@@ -23,8 +24,6 @@ const SHARED_BYTES: usize = ROWS * (CAPACITY * size_of::<u64>() + 12) + 8;
 const NARROWEST: usize = 2048;
 /// Rows that are searched for at a time, so that their lists take no more than 128 MiB.
 const GROUP: usize = 8192;
-/// Rows of a block of a warp each.
-const WARPS: usize = 4;
 
 /// Checked operands on a device.
 pub(super) struct Search<'a> {
@@ -54,13 +53,9 @@ impl<'a> Search<'a> {
         })
     }
 
+    /// The `k` best of every row, of at least as many classes.
     pub(super) fn top_k(&self, k: usize) -> Result<Vec<Vec<Scored>>> {
-        let k = k.min(self.operands.choosable());
         let mut found = Vec::with_capacity(self.n);
-        if k == 0 {
-            found.resize(self.n, Vec::new());
-            return Ok(found);
-        }
         for start in (0..self.n).step_by(GROUP) {
             let rows = start..(start + GROUP).min(self.n);
             let keys = self.best(&rows, k)?.read::<u64>(rows.len() * k)?;
@@ -78,11 +73,10 @@ impl<'a> Search<'a> {
             let wanted = (k - first).min(MOST_WANTED);
             let below = if first == 0 { Arg::NULL } else { bounds.arg() };
             self.find(rows, below, &lists, wanted)?;
-            let counts = [rows.len(), self.ranges.count, wanted, k, first].map(|count| Arg::count(OP, count));
-            let args =
-                [vec![lists.arg(), best.arg(), bounds.arg()], counts.into_iter().collect::<Result<_>>()?].concat();
             // SAFETY: the lists are [ranges, rows, wanted], the best [rows, k], and there is a bound for every row.
-            unsafe { self.on.launch(&KERNELS, "merge", warps(rows.len()), &args)? };
+            unsafe {
+                merge(self.on, &lists, [&best, &bounds], rows.len(), [self.ranges.count, wanted, k, first])?;
+            }
         }
         Ok(best)
     }
@@ -98,6 +92,7 @@ impl<'a> Search<'a> {
         unsafe { self.on.launch(&KERNELS, "best", self.tiles(rows.len()).with_shared(SHARED_BYTES), &args) }
     }
 
+    /// The ranks of the targets of all rows.
     pub(super) fn ranks(&self, targets: &[u32]) -> Result<Vec<u32>> {
         let rows = 0..self.n;
         let targets = self.on.upload(targets)?;
@@ -142,9 +137,4 @@ impl<'a> Search<'a> {
     fn width(&self) -> Result<Arg> {
         Arg::count(OP, self.ranges.width)
     }
-}
-
-/// A warp for every row.
-fn warps(n: usize) -> Geometry {
-    Geometry::blocks(n.div_ceil(WARPS), 32 * WARPS as u32)
 }
