@@ -44,22 +44,6 @@ __device__ __forceinline__ void mma_f16_16x8x16(float (&d)[4], const u32 (&a)[4]
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Two values rounded to half precision, the first in the lower half; from 65,520 on they are infinite.
-__device__ __forceinline__ u32 f16_pair(float low, float high) {
-    u32 pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
-
-// The values of such a pair.
-__device__ __forceinline__ float2 f16_values(u32 pair) {
-    float2 values;
-    asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
-        : "=f"(values.x), "=f"(values.y)
-        : "r"(pair));
-    return values;
-}
-
 // Loads four 8x8 matrices of 16-bit elements from shared memory, by a whole warp: lane 8 i + j points at row j of
 // matrix i, aligned to 16 bytes. With g = lane / 4 and t = lane % 4, register i gets row g at columns 2t and 2t + 1.
 __device__ __forceinline__ void ldmatrix_x4(u32 (&r)[4], const void* shared) {
@@ -127,6 +111,15 @@ __device__ __forceinline__ u32 f16_pair(float low, float high) {
     u32 pair;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
+}
+
+// The values of a pair of half precision.
+__device__ __forceinline__ float2 f16_values(u32 pair) {
+    float2 values;
+    asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
+        : "=f"(values.x), "=f"(values.y)
+        : "r"(pair));
+    return values;
 }
 
 // The value of half precision that has these bits.

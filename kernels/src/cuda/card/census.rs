@@ -14,33 +14,52 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 /// A file that says `// spills allowed: NAME` excuses the kernel NAME.
 const EXCUSE: &str = "// spills allowed: ";
 
-/// Every file of kernels, by the name of its operation and, unless that is `kernel.cu`, its own; and its text behind that of
-/// the headers beside it. Files lie in the operation's folder or in `cuda` there.
+/// Every file of kernels by its path, with the text that it is compiled from: the headers that the code puts before it.
 fn sources() -> Vec<(String, String)> {
-    let mut sources = Vec::new();
-    for op in children(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        for folder in [op.clone(), op.join("cuda")] {
-            let files = children(&folder);
-            let with =
-                |extension: &'static str| files.iter().filter(move |f| f.extension().is_some_and(|e| e == extension));
-            let read = |file: &PathBuf| std::fs::read_to_string(file).unwrap();
-            let headers: String = with("cuh").map(read).collect();
-            for file in with("cu") {
-                let [op, stem] = [op.file_name(), file.file_stem()].map(|name| name.unwrap().to_str().unwrap());
-                let name = if stem == "kernel" { op.to_owned() } else { format!("{op}/{stem}") };
-                sources.push((name, format!("{headers}{}", read(file))));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut sources, mut files) = (Vec::new(), Vec::new());
+    for path in below(&root) {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("rs") if path.file_name().is_some_and(|name| name != "census.rs") => {
+                for parts in included(&path) {
+                    let text: String = parts.iter().map(|part| std::fs::read_to_string(part).unwrap()).collect();
+                    sources.push((named(&root, parts.last().unwrap()), text));
+                }
             }
+            Some("cu") => files.push(named(&root, &path)),
+            _ => {}
         }
     }
+    sources.sort();
+    files.sort();
+    let names: Vec<&String> = sources.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, files.iter().collect::<Vec<_>>(), "every file of kernels is compiled somewhere, once");
     sources
 }
 
-/// What lies in a folder, in order; nothing if it is none.
-fn children(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
+/// `rope` for `rope/kernel.cu`, `nf4/few` for `nf4/few.cu`, `attention/cache` for `attention/cuda/cache.cu`.
+fn named(root: &Path, file: &Path) -> String {
+    let inside = file.canonicalize().unwrap().strip_prefix(root.canonicalize().unwrap()).unwrap().with_extension("");
+    let words = inside.iter().map(|word| word.to_str().unwrap());
+    words.filter(|word| !["kernel", "cuda", "card"].contains(word)).collect::<Vec<_>>().join("/")
+}
+
+/// What a file of Rust includes, in groups of headers and the file of kernels behind them.
+fn included(path: &Path) -> Vec<Vec<PathBuf>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let (mut groups, mut group) = (Vec::new(), Vec::new());
+    for name in text.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        group.push(path.parent().unwrap().join(name));
+        if name.ends_with(".cu") {
+            groups.push(std::mem::take(&mut group));
+        }
+    }
+    groups
+}
+
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] }).collect()
 }
 
 /// Registers and spilled bytes by operation and kernel, in the order of [`ARCHITECTURES`].

@@ -245,13 +245,6 @@ inline unsigned bf16_pair(float low, float high) {
 inline unsigned f16_pair(float low, float high) {
     return emulator::f16_bits(low) | emulator::f16_bits(high) << 16;
 }
-inline float f16_value(unsigned short bits) {
-    unsigned exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
-    float size = exponent == 0    ? mantissa * 0x1p-24f
-                 : exponent == 31 ? (mantissa ? NAN : INFINITY)
-                                  : emulator::bits_as<float>((exponent + 112) << 23 | mantissa << 13);
-    return bits & 0x8000 ? -size : size;
-}
 
 // ---- Tensor cores, after the PTX ISA's pictures of fragments ----
 
@@ -271,17 +264,6 @@ inline double f16_value(uint16_t bits) {
     double size = exponent == 31 ? (fraction ? NAN : INFINITY)
                                  : ldexp(exponent ? 1024 + fraction : fraction, (exponent ? exponent : 1) - 25);
     return bits >> 15 ? -size : size;
-}
-
-// To the nearest, of two equally near ones to the even one.
-inline uint16_t f16_bits(float v) {
-    uint16_t sign = bits_as<uint32_t>(v) >> 31 << 15;
-    float size = fabsf(v);
-    if (std::isnan(v)) return sign | 0x7e00;
-    if (size >= 65520.0f) return sign | 0x7c00;
-    int exponent = size < 0x1p-14f ? -14 : ilogbf(size);
-    // What rounding carries into the exponent belongs there.
-    return sign | ((exponent + 14) * 1024 + (int)nearbyintf(ldexpf(size, 10 - exponent)));
 }
 
 template <double (*Value)(uint16_t)>
@@ -373,8 +355,8 @@ inline void mma_bf16_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsign
 inline void mma_f16_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     emulator::multiply<emulator::f16_value>("mma_f16_16x8x16", d, a, b);
 }
-inline unsigned f16_pair(float low, float high) {
-    return emulator::f16_bits(low) | (unsigned)emulator::f16_bits(high) << 16;
+inline float f16_value(unsigned short bits) {
+    return (float)emulator::f16_value(bits);
 }
 inline float2 f16_values(unsigned pair) {
     return {(float)emulator::f16_value(pair & 0xffff), (float)emulator::f16_value(pair >> 16)};
