@@ -26,5 +26,11 @@ pub(crate) fn emulator() -> Stream {
     Stream::new(std::sync::Arc::new(emulator::Emulator::new()))
 }
 
+/// An emulator that has so much memory.
+#[cfg(test)]
+pub(crate) fn emulator_of(bytes: usize) -> Stream {
+    Stream::new(std::sync::Arc::new(emulator::Emulator::with_memory(bytes)))
+}
+
 /// What every kernel begins with: types, conversions and primitives that need no header of CUDA.
 pub(crate) const PRELUDE: &str = include_str!("prelude.cuh");

@@ -34,7 +34,7 @@ const FEW: usize = 16;
 ///
 /// # Order of sums
 /// On the host that of the product with the decoded weight. On a device it depends on the shape of the weight and on which way
-/// the product takes: in bfloat16 up to 16 rows are summed alike, and more; in f32 up to four, and more.
+/// the product takes: in bfloat16 up to 16 rows are summed alike, up to 128, up to 256, and more; in f32 up to four, and more.
 /// Beyond their number, the other rows do not matter. Two calls give the same bits, unless one finds so little memory that the
 /// weight cannot be decoded at once.
 ///
@@ -97,6 +97,9 @@ fn narrow(x: &[bf16], weight: &Nf4Weight, d_in: usize, c: MatMut) {
 /// # Shapes
 /// - `dy`: `[n, d_out]` f32 or bf16
 /// - returns `[n, d_in]` of the dtype of `dy`, computed in f32
+///
+/// # Order of sums
+/// As that of [`linear`]; on a device up to 128 rows in bfloat16 are summed alike, up to 256, and more.
 ///
 /// # Errors
 /// As [`linear`].

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::super::{BLOCK, Nf4Weight, Rounding};
-use super::Pass;
 use super::dequantize::{Form, range};
+use super::{Pass, fused};
 use crate::cuda::{Matrix, Product, Stream};
 use crate::gemm::cuda::{matrix, matrix_mut};
 use crate::{Dtype, Result, Tensor};
@@ -33,6 +33,21 @@ pub(super) fn bf16(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight) -> R
     let outputs = pass.extents(weight.dimensions()?)[0];
     let mut y = on.result(&[x.rows(), outputs], Dtype::Bf16)?;
     in_bands(on, pass, x, weight, Form::Bf16, usize::MAX, &mut y)?;
+    Ok(y)
+}
+
+/// The same in bands; what bands add to each other is summed in f32.
+pub(super) fn bf16_in_bands(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, most: usize) -> Result<Tensor> {
+    let shape = [x.rows(), pass.extents(weight.dimensions()?)[0]];
+    let mut y = on.result(&shape, Dtype::Bf16)?;
+    if pass == Pass::Forward {
+        in_bands(on, pass, x, weight, Form::Bf16, most, &mut y)?;
+        return Ok(y);
+    }
+    let mut sums = on.result(&shape, Dtype::F32)?;
+    in_bands(on, pass, x, weight, Form::Bf16, most, &mut sums)?;
+    // SAFETY: the sums are one part of the shape of y.
+    unsafe { fused::add_parts(on, sums.arg()?, 1, &mut y)? };
     Ok(y)
 }
 

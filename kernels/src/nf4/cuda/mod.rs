@@ -6,6 +6,7 @@
 mod decoded;
 mod dequantize;
 mod few;
+mod fused;
 mod parts;
 mod regime;
 #[cfg(test)]
@@ -17,7 +18,7 @@ pub(super) use parts::Parts;
 use self::regime::Regime;
 use super::{Nf4Weight, Rounding};
 use crate::cuda::Stream;
-use crate::{Dtype, Result, Tensor};
+use crate::{Dtype, Error, Result, Tensor};
 
 const OP: &str = "nf4";
 
@@ -69,11 +70,19 @@ fn product(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, rounding: Ro
     by(on, pass, x, weight, Regime::of_bf16(pass, x.rows(), extents))
 }
 
-/// A product of bfloat16 in a regime that serves its shape.
+/// A product of bfloat16 in a regime that serves its shape, or in one that is slower and takes less memory.
 fn by(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, regime: Regime) -> Result<Tensor> {
-    match regime {
+    let product = match regime {
         Regime::Few => few::bf16(on, x, weight),
+        Regime::Fused { splits } => fused::product(on, pass, x, weight, splits),
         Regime::Decoded => decoded::bf16(on, pass, x, weight),
+    };
+    match product {
+        Err(Error::Memory { .. }) if regime::can_be_fused(pass, weight.dimensions()?) => {
+            fused::product(on, pass, x, weight, 1)
+        }
+        Err(Error::Memory { .. }) => decoded::bf16_in_bands(on, pass, x, weight, decoded::BAND_BYTES),
+        product => product,
     }
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::Error;
+use crate::cuda::emulator_of;
 use crate::nf4::{dequantize, dequantize_to, linear, linear_backward_input, quantize};
 use crate::testing::{accelerator, near, noise_tensor};
 
@@ -29,7 +29,7 @@ fn rounded(found: &Tensor, wanted: &[f64], what: &str) {
     assert_eq!((found.dtype(), found.len()), (Dtype::Bf16, wanted.len()), "{what}");
     for (i, (&found, wanted)) in found.to_f32().iter().zip(wanted).enumerate() {
         let error = (f64::from(found) - wanted).abs();
-        assert!(error <= wanted.abs() / 256.0 + 1e-4, "{what}: {found} for {wanted} at {i}");
+        assert!(error <= wanted.abs() / 256.0 + 1e-3, "{what}: {found} for {wanted} at {i}");
     }
 }
 
@@ -109,6 +109,7 @@ fn bands_of_decoded_rows_make_the_whole_product() {
             let narrow = x.to_bf16();
             let (put, wanted) = (device.put(&narrow).unwrap(), wanted(pass, &narrow, &host, Rounding::Bf16));
             rounded(&decoded::bf16(on, pass, &put, &there).unwrap(), &wanted, "at once");
+            rounded(&decoded::bf16_in_bands(on, pass, &put, &there, 0).unwrap(), &wanted, "in bands");
         }
     }
 }
@@ -145,6 +146,38 @@ fn a_few_rows_are_multiplied_with_codes() {
 }
 
 #[test]
+fn some_rows_are_multiplied_with_codes_on_the_way() {
+    let device = accelerator();
+    let on = device.stream().unwrap();
+    let shapes = [
+        (1, 8, 64, 1),      // less than any tile
+        (32, 136, 320, 1),  // a full tile of tokens, more than one of outputs, more steps than shared memory holds
+        (33, 72, 448, 3),   // splits of unequal length
+        (64, 8, 192, 2),    //
+        (70, 200, 320, 1),  //
+        (130, 40, 128, 16), // two tiles of tokens, and fewer steps than splits are asked for
+        (200, 264, 704, 4), // several of everything
+    ];
+    for (n, d_out, d_in, splits) in shapes {
+        let [host, there] = weights(on, &[d_out, d_in], n % 2 == 0);
+        for (pass, cols) in [(Pass::Forward, d_in), (Pass::Backward, d_out)] {
+            let x = noise_tensor(4, &[n, cols]).to_bf16();
+            let put = device.put(&x).unwrap();
+            let found = by(on, pass, &put, &there, Regime::Fused { splits }).unwrap();
+            let what = format!("{pass:?} {n} x {d_out} x {d_in} in {splits}");
+            rounded(&found, &wanted(pass, &x, &host, Rounding::Bf16), &what);
+        }
+    }
+    // Rows of the result that do not begin with 16 bytes.
+    let [host, there] = weights(on, &[131, 128], true);
+    let x = noise_tensor(4, &[18, 128]).to_bf16();
+    for splits in [1, 2] {
+        let found = by(on, Pass::Forward, &device.put(&x).unwrap(), &there, Regime::Fused { splits }).unwrap();
+        rounded(&found, &wanted(Pass::Forward, &x, &host, Rounding::Bf16), "an odd number of rows");
+    }
+}
+
+#[test]
 fn rows_do_not_depend_on_each_other_and_calls_give_the_same_bits() {
     let device = accelerator();
     let [_, there] = weights(device.stream().unwrap(), &[40, 192], true);
@@ -158,6 +191,19 @@ fn rows_do_not_depend_on_each_other_and_calls_give_the_same_bits() {
     let [one, nine, some, more] = [1, 9, 20, 70].map(product);
     assert_eq!(nine[..40], one);
     assert_eq!(more[..20 * 40], some);
+}
+
+#[test]
+fn a_device_without_room_for_the_decoded_weight_multiplies_with_codes() {
+    let on = emulator_of(24 << 10);
+    let [host, there] = weights(&on, &[128, 64], true);
+    for (pass, cols) in [(Pass::Forward, 64), (Pass::Backward, 128)] {
+        let x = noise_tensor(4, &[20, cols]).to_bf16();
+        let put = x.to_device(&on).unwrap();
+        assert!(matches!(decoded::bf16(&on, pass, &put, &there), Err(Error::Memory { .. })));
+        let found = by(&on, pass, &put, &there, Regime::Decoded).unwrap();
+        rounded(&found, &wanted(pass, &x, &host, Rounding::Bf16), "without room");
+    }
 }
 
 #[test]
