@@ -13,7 +13,7 @@
 // Shared memory lies in pieces of 16 bytes, moved about so that lanes served together find banks of their own.
 //
 // Bytes a step: 128 x 64 values of 0.516, and 128 for a token, from the second-level cache for all blocks but the first.
-// Shared memory moves 64 KiB for the tokens, 32 for look-ups and 20 for copies at 128 tokens: 930 cycles, against 830 of the
+// Shared memory moves 64 KiB for the tokens, 32 for look-ups and 20 for copies at 128 tokens: 930 cycles, against about 830 of the
 // tensor cores of an H200 by mma.sync, and 1024 of an A100.
 
 #define THREADS 256
