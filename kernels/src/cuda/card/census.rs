@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::compile::compile;
+use rayon::prelude::*;
+
+use super::compile::{Usage, compile};
 use super::libraries::Library;
 use crate::cuda::Source;
 
@@ -66,14 +68,15 @@ fn below(folder: &Path) -> Vec<PathBuf> {
 type Census = BTreeMap<(String, String), Vec<(u32, u32)>>;
 
 fn take(sources: &[(String, String)]) -> Census {
+    let jobs: Vec<_> = sources.iter().flat_map(|source| ARCHITECTURES.map(|arch| (source, arch))).collect();
+    let usage = jobs.into_par_iter().map(|((name, text), arch)| {
+        let source = Source { name: name.clone().leak(), text: text.clone().leak() };
+        (name, compile(&source, arch).unwrap().usage)
+    });
     let mut census = Census::new();
-    for (op, text) in sources {
-        let source = Source { name: op.clone().leak(), text: text.clone().leak() };
-        for arch in ARCHITECTURES {
-            for usage in compile(&source, arch).unwrap().usage {
-                let figures = census.entry((op.clone(), usage.kernel)).or_default();
-                figures.push((usage.registers, usage.spilled));
-            }
+    for (name, usage) in usage.collect::<Vec<_>>() {
+        for Usage { kernel, registers, spilled } in usage {
+            census.entry((name.clone(), kernel)).or_default().push((registers, spilled));
         }
     }
     census
