@@ -109,7 +109,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Gives memory back, behind what was asked for before.
     fn free(&self, address: Address);
 
-    /// Copies to the device.
+    /// Copies to the device; the host's memory may change once the call returns.
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails.
@@ -141,7 +141,8 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// [`Error::Kernel`] if the file does not compile, the geometry is more than the device allows or the kernel
     /// fails.
-    unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()>;
+    unsafe fn launch(&self, source: &Source, kernel: &'static str, geometry: Geometry, arguments: &[Arg])
+    -> Result<()>;
 
     /// Multiplies two matrices, of which none is empty but perhaps the depth.
     ///

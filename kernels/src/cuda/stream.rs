@@ -88,7 +88,13 @@ impl Stream {
     ///
     /// # Safety
     /// The arguments are those of the kernel, in their order, and what it reads and writes lies in memory of this device.
-    pub(crate) unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, args: &[Arg]) -> Result<()> {
+    pub(crate) unsafe fn launch(
+        &self,
+        source: &Source,
+        kernel: &'static str,
+        geometry: Geometry,
+        args: &[Arg],
+    ) -> Result<()> {
         if geometry.grid.contains(&0) {
             return Ok(());
         }

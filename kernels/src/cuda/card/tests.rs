@@ -48,8 +48,25 @@ fn a_card_computes_or_its_absence_is_told() {
     card.read(y, &mut found).unwrap();
     let wanted: Vec<u8> = (0..1000u16).flat_map(|i| (2.0 * f32::from(i)).to_le_bytes()).collect();
     assert_eq!(found, wanted);
+    uploads_much(&card);
     assert!(matches!(card.allocate(1 << 50), Err(crate::Error::Memory { .. })));
     card.free(x);
     card.free(y);
     card.wait().unwrap();
+}
+
+/// Uploads more than there is pinned memory for, in pieces of all sizes.
+fn uploads_much(card: &Card) {
+    let all: Vec<u8> = (0..20_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let to = card.allocate(all.len()).unwrap();
+    let (mut begin, mut bytes) = (0, 1);
+    while begin < all.len() {
+        let end = all.len().min(begin + bytes);
+        card.write(to.offset(begin), &all[begin..end]).unwrap();
+        (begin, bytes) = (end, bytes * 3 % 5_000_000);
+    }
+    let mut found = vec![0; all.len()];
+    card.read(to, &mut found).unwrap();
+    assert!(found == all);
+    card.free(to);
 }

@@ -129,7 +129,13 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()> {
+    unsafe fn launch(
+        &self,
+        source: &Source,
+        kernel: &'static str,
+        geometry: Geometry,
+        arguments: &[Arg],
+    ) -> Result<()> {
         let error = |what: String| Error::Kernel { op: source.name, kernel: kernel.to_owned(), what };
         let module = Module::of(source).map_err(error)?;
         let (signature, wrapper) = module.kernel(kernel).ok_or_else(|| error("is not in the file".to_owned()))?;
