@@ -3,18 +3,24 @@
 use std::sync::Arc;
 
 use super::buffer::Plain;
-use super::{Arg, Array, Driver, Geometry, Product, Source};
+use super::recorder::{Recorder, Recording};
+use super::{Arg, Array, Driver, Geometry, Operation, Product, Source};
 use crate::{Dtype, Error, Result, Tensor};
 
 /// A device as operations see it: memory, copies, kernels and products, all in the order in which they are asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
-    driver: Arc<dyn Driver>,
+    recorder: Arc<Recorder>,
 }
 
 impl Stream {
     pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver }
+        Self { recorder: Arc::new(Recorder::new(driver)) }
+    }
+
+    /// That of memory.
+    pub(super) fn through(recorder: &Arc<Recorder>) -> Self {
+        Self { recorder: Arc::clone(recorder) }
     }
 
     /// The device on which all operands are; none if they are the host's.
@@ -26,7 +32,7 @@ impl Stream {
         for (what, tensor) in operands {
             let place = tensor.stream();
             let same = match (&first, &place) {
-                (Some(a), Some(b)) => Arc::ptr_eq(&a.driver, &b.driver),
+                (Some(a), Some(b)) => Arc::ptr_eq(&a.recorder, &b.recorder),
                 (None, None) => true,
                 _ => false,
             };
@@ -39,7 +45,7 @@ impl Stream {
 
     /// What people call the device.
     pub(crate) fn name(&self) -> String {
-        self.driver.name()
+        self.recorder.name()
     }
 
     /// A tensor that holds anything: for results that are written before they are read.
@@ -58,7 +64,11 @@ impl Stream {
     pub(crate) fn fill_zero(&self, tensor: &mut Tensor) -> Result<()> {
         let bytes = tensor.len() * tensor.dtype().bytes();
         let Arg::Address(address) = tensor.arg_mut()? else { return Ok(()) };
-        if bytes > 0 { self.driver.fill(address, 0, bytes) } else { Ok(()) }
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the tensor has so many bytes.
+        unsafe { self.recorder.ask(Operation::Fill { to: address, byte: 0, bytes }) }
     }
 
     /// Copies all elements of a tensor to those of another of the same dtype, from `begin` on.
@@ -69,19 +79,19 @@ impl Stream {
             return Ok(());
         }
         let to = to.arg_mut()?.address().offset(begin * size);
-        self.driver.copy(from.arg()?.address(), to, from.len() * size)
+        let copy = Operation::Copy { from: from.arg()?.address(), to, bytes: from.len() * size };
+        // SAFETY: there are so many bytes in either tensor, and they are two.
+        unsafe { self.recorder.ask(copy) }
     }
 
     /// Memory that holds anything.
     pub(crate) fn scratch(&self, bytes: usize) -> Result<Array> {
-        Array::new(&self.driver, bytes)
+        Array::new(&self.recorder, bytes)
     }
 
     /// Numbers of the host: ids, offsets, labels.
     pub(crate) fn upload<T: Plain>(&self, values: &[T]) -> Result<Array> {
-        let array = self.scratch(size_of_val(values))?;
-        array.write(values)?;
-        Ok(array)
+        Array::of(&self.recorder, values)
     }
 
     /// Runs a kernel; one without blocks is nothing to run.
@@ -99,7 +109,7 @@ impl Stream {
             return Ok(());
         }
         // SAFETY: the caller's promise.
-        unsafe { self.driver.launch(source, kernel, geometry, args) }
+        unsafe { self.recorder.ask(Operation::Launch { source: *source, kernel, geometry, arguments: args.into() }) }
     }
 
     /// Multiplies two matrices: see [`Product`].
@@ -111,12 +121,21 @@ impl Stream {
             return Ok(());
         }
         // SAFETY: the caller's promise.
-        unsafe { self.driver.multiply(product) }
+        unsafe { self.recorder.ask(Operation::Multiply(*product)) }
     }
 
     /// Waits for all that was asked for.
     pub(crate) fn wait(&self) -> Result<()> {
-        self.driver.wait()
+        self.recorder.wait()
+    }
+
+    /// Does work as a pass of a recording: see [`Device::replayed`](crate::Device::replayed).
+    pub(crate) fn replayed<T, E: From<Error>>(
+        &self,
+        recording: &mut Recording,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.recorder.replayed(recording, work)
     }
 }
 

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use super::failure::failed;
+use super::graph::CardGraph;
 use super::kernels::{Kernels, with_pointers};
 use super::libraries::Library;
 use super::products::{Products, WORKSPACE_BYTES};
 use super::staging::Staging;
-use crate::cuda::{Address, Arg, Driver, Geometry, Matrix, Product, Source};
+use crate::cuda::{Address, Arg, Driver, Geometry, Graph, Matrix, Operation, Product, Source};
 use crate::{Error, Result};
 
 /// Of the memory that is free when the card is opened, what may be taken: the rest is for the context, for libraries and for
@@ -118,7 +119,7 @@ impl Card {
     }
 
     /// Makes the card's context that of this thread.
-    fn enter(&self) -> Result<()> {
+    pub(super) fn enter(&self) -> Result<()> {
         // SAFETY: the context lives as long as the card.
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("entering the card", e))
     }
@@ -154,9 +155,13 @@ impl Card {
         })
     }
 
+    pub(super) fn stream(&self) -> sys::CUstream {
+        self.stream
+    }
+
     /// Memory of the pool. If it says that there is none, it may yet hold some that the stream has not given back, or in
     /// pieces that are too small.
-    fn from_pool(&self, bytes: usize) -> Result<sys::CUdeviceptr, DriverError> {
+    fn take_from_pool(&self, bytes: usize) -> Result<sys::CUdeviceptr, DriverError> {
         // SAFETY: the stream and the pool are the card's.
         unsafe {
             result::malloc_async(self.stream, bytes).or_else(|e| match e.0 {
@@ -200,7 +205,7 @@ impl Driver for Card {
         // Of no bytes there is no memory.
         let granted =
             bytes.max(1).checked_next_multiple_of(GRANULE).filter(|&granted| granted <= free).ok_or_else(full)?;
-        match self.from_pool(granted) {
+        match self.take_from_pool(granted) {
             Ok(pointer) => {
                 taken.sizes.insert(Address(pointer), granted);
                 taken.bytes += granted;
@@ -278,6 +283,10 @@ impl Driver for Card {
         }
         // SAFETY: the caller's promise; the context is that of this thread.
         unsafe { self.products()?.multiply(product, self.stream) }
+    }
+
+    fn record(self: Arc<Self>, operations: &[Operation<'static>]) -> Result<Box<dyn Graph>> {
+        Ok(Box::new(CardGraph::new(self, operations)?))
     }
 
     fn wait(&self) -> Result<()> {

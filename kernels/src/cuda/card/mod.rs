@@ -8,6 +8,7 @@ mod census;
 mod compile;
 mod device;
 mod failure;
+mod graph;
 pub(super) mod inspect;
 mod kernels;
 mod libraries;
