@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cuda::{self, Stream};
-use crate::{Error, Result, Tensor};
+use crate::{Error, Recording, Result, Tensor};
 
 /// A place to compute: the CPU with a fixed number of threads, or a card with memory of its own beside them.
 ///
@@ -77,6 +77,32 @@ impl Device {
     /// [`Error::Device`] if the device fails.
     pub fn wait(&self) -> Result<()> {
         self.stream.as_ref().map_or(Ok(()), Stream::wait)
+    }
+
+    /// Does `work` as it is done again and again: a step of training, or of a decoder. What it asks of the device is recorded the
+    /// first time; later it is only compared with that, and the device is given all of it in one piece, which costs far less
+    /// than piece by piece. The code of `work` runs every time, so it may compute, upload and read what it likes; where it asks
+    /// for something else than was recorded, for tensors of other shapes say, it is recorded anew. The result is the same in
+    /// any case, and on the CPU there is nothing to record.
+    ///
+    /// # What makes it fast
+    /// - Shapes are those of last time: work with a few different shapes has a recording for each.
+    /// - Parameters are updated in place, and tensors made by `work` are dropped before it is done again.
+    /// - A read or a wait in the middle cuts the piece in two.
+    /// - Numbers that change every time are uploaded, or arguments of kernels; a factor of a product is part of the record.
+    ///
+    /// # Errors
+    /// Those of `work`; it may get one of the device later than without a recording: with the next read or at the end. The
+    /// recording then begins anew.
+    pub fn replayed<T, E: From<Error>>(
+        &self,
+        recording: &mut Recording,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        match &self.stream {
+            Some(stream) => stream.replayed(recording, work),
+            None => work(),
+        }
     }
 
     /// Runs `work` on this device's threads.

@@ -48,6 +48,7 @@ pub mod top_k;
 pub mod adamw;
 pub mod grad_norm;
 
+pub use cuda::Recording;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use inspection::{Card, CardReport, Inspection, Library, NoCard, Opened, Processor, cards, inspect};

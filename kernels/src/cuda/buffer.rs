@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Address, Arg, Driver, Stream};
+use super::recorder::Recorder;
+use super::{Address, Arg, Operation, Stream};
 use crate::{Dtype, Result};
 
 /// What a device can read as it lies in memory.
@@ -38,16 +39,22 @@ fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
 
 /// Some bytes of a device, given back when they are dropped.
 pub(crate) struct Array {
-    driver: Arc<dyn Driver>,
+    recorder: Arc<Recorder>,
     address: Address,
     bytes: usize,
 }
 
 impl Array {
     /// Memory that holds anything. There is always an address, also of no bytes.
-    pub(super) fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Self> {
-        let address = driver.allocate(bytes.max(1))?;
-        Ok(Self { driver: Arc::clone(driver), address, bytes })
+    pub(super) fn new(recorder: &Arc<Recorder>, bytes: usize) -> Result<Self> {
+        let address = recorder.allocate(bytes)?;
+        Ok(Self { recorder: Arc::clone(recorder), address, bytes })
+    }
+
+    /// Memory that holds numbers of the host.
+    pub(super) fn of<T: Plain>(recorder: &Arc<Recorder>, values: &[T]) -> Result<Self> {
+        let address = recorder.upload(bytes_of(values))?;
+        Ok(Self { recorder: Arc::clone(recorder), address, bytes: size_of_val(values) })
     }
 
     /// Where it is.
@@ -55,26 +62,22 @@ impl Array {
         Arg::Address(self.address)
     }
 
-    /// Copies from the host.
-    pub(crate) fn write<T: Plain>(&self, values: &[T]) -> Result<()> {
-        debug_assert!(size_of_val(values) <= self.bytes);
-        if values.is_empty() { Ok(()) } else { self.driver.write(self.address, bytes_of(values)) }
-    }
-
     /// Waits for what was asked for, and copies to the host.
     pub(crate) fn read<T: Plain>(&self, len: usize) -> Result<Vec<T>> {
         let mut values = vec![T::default(); len];
         debug_assert!(size_of_val(values.as_slice()) <= self.bytes);
         if len > 0 {
-            self.driver.read(self.address, bytes_of_mut(&mut values))?;
+            self.recorder.read(self.address, bytes_of_mut(&mut values))?;
         }
         Ok(values)
     }
 
     fn copied(&self) -> Result<Self> {
-        let copy = Self::new(&self.driver, self.bytes)?;
+        let copy = Self::new(&self.recorder, self.bytes)?;
+        let operation = Operation::Copy { from: self.address, to: copy.address, bytes: self.bytes };
         if self.bytes > 0 {
-            self.driver.copy(self.address, copy.address, self.bytes)?;
+            // SAFETY: there are so many bytes in either array, and they are two.
+            unsafe { self.recorder.ask(operation)? };
         }
         Ok(copy)
     }
@@ -82,7 +85,7 @@ impl Array {
 
 impl Drop for Array {
     fn drop(&mut self) {
-        self.driver.free(self.address);
+        self.recorder.free(self.address);
     }
 }
 
@@ -106,6 +109,12 @@ impl Buffer {
         Ok(Self { array: Arc::new(on.scratch(len * dtype.bytes())?), dtype, len })
     }
 
+    /// The elements of the host's memory.
+    pub(crate) fn of<T: Plain>(on: &Stream, dtype: Dtype, values: &[T]) -> Result<Self> {
+        debug_assert_eq!(size_of::<T>(), dtype.bytes());
+        Ok(Self { array: Arc::new(on.upload(values)?), dtype, len: values.len() })
+    }
+
     pub(crate) fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -116,7 +125,7 @@ impl Buffer {
 
     /// The device.
     pub(crate) fn stream(&self) -> Stream {
-        Stream::new(Arc::clone(&self.array.driver))
+        Stream::through(&self.array.recorder)
     }
 
     /// Where to read.
@@ -130,11 +139,6 @@ impl Buffer {
             self.array = Arc::new(self.array.copied()?);
         }
         Ok(self.array.arg())
-    }
-
-    /// Copies from the host.
-    pub(crate) fn write<T: Plain>(&self, values: &[T]) -> Result<()> {
-        self.array.write(values)
     }
 
     /// Copies to the host.

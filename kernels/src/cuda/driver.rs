@@ -1,12 +1,13 @@
 //! What device code asks of whoever runs it.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use super::Product;
+use super::{Operation, Product};
 use crate::{Error, Result};
 
 /// A place in the memory of a device, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Address(pub(crate) u64);
 
 impl Address {
@@ -54,6 +55,11 @@ impl Arg {
     pub(crate) fn count(op: &'static str, n: usize) -> Result<Self> {
         let refuse = |_| Error::Setting { op, what: format!("{n} is more than a kernel can count") };
         u32::try_from(n).map(Self::U32).map_err(refuse)
+    }
+
+    /// Whether it is the same to a kernel, bit by bit.
+    pub(crate) fn same(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other) && self.bits() == other.bits()
     }
 
     /// The bits, the first bytes of which are those of the parameter.
@@ -117,7 +123,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Gives memory back, behind what was asked for before.
     fn free(&self, address: Address);
 
-    /// Copies to the device.
+    /// Copies to the device; the host's memory may change once the call returns.
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails.
@@ -149,7 +155,8 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// [`Error::Kernel`] if the file does not compile, the geometry is more than the device allows or the kernel
     /// fails.
-    unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()>;
+    unsafe fn launch(&self, source: &Source, kernel: &'static str, geometry: Geometry, arguments: &[Arg])
+    -> Result<()>;
 
     /// Multiplies two matrices, of which none is empty but perhaps the depth.
     ///
@@ -160,9 +167,33 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// [`Error::Device`] if the device fails or its library is missing.
     unsafe fn multiply(&self, product: &Product) -> Result<()>;
 
+    /// Makes one piece of operations that were asked for one by one before, without running them.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    fn record(self: Arc<Self>, operations: &[Operation<'static>]) -> Result<Box<dyn Graph>>;
+
     /// Waits for all that was asked for.
     ///
     /// # Errors
     /// As [`Driver::write`].
     fn wait(&self) -> Result<()>;
+}
+
+/// Operations that a device runs in one piece and in their order.
+pub(crate) trait Graph: Debug + Send {
+    /// Gives other arguments to the kernel of an operation, from the next run on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    fn change(&mut self, operation: usize, arguments: &[Arg]) -> Result<()>;
+
+    /// Runs all of them, behind what was asked for before.
+    ///
+    /// # Safety
+    /// What they read and write still lies in memory of the device, as [`Driver::launch`] and [`Driver::multiply`] have it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] or [`Error::Kernel`] if the device or a kernel fails.
+    unsafe fn launch(&self) -> Result<()>;
 }

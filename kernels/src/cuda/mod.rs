@@ -1,18 +1,24 @@
 //! Devices with memory of their own: a card, or the emulator that tests put in its place
 //! ([decision 6](../../../docs/decisions/0006-one-device-code-for-card-and-emulator.md)).
+//!
+//! An operation asks a [`Stream`], which asks a [`recorder`], which asks a [`Driver`].
 
 mod buffer;
 mod card;
 mod driver;
 mod emulator;
+mod operation;
 mod product;
+mod recorder;
 pub(crate) mod rows;
 mod stream;
 
 pub(crate) use buffer::{Array, Buffer, Plain};
 pub(crate) use card::inspect::{cards, examine, libraries, seen};
-pub(crate) use driver::{Address, Arg, Driver, Geometry, Source};
+pub(crate) use driver::{Address, Arg, Driver, Geometry, Graph, Source};
+pub(crate) use operation::Operation;
 pub(crate) use product::{Matrix, Product};
+pub use recorder::Recording;
 pub(crate) use stream::Stream;
 
 use crate::Result;

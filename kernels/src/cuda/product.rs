@@ -7,7 +7,7 @@ use crate::gemm::cpu::{MatMut, MatRef, Onto, sgemm};
 use crate::{Dtype, Result};
 
 /// A row-major matrix in the memory of a device, or its transpose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Matrix {
     pub(crate) address: Address,
     /// f32 or bf16.
@@ -33,6 +33,12 @@ pub(crate) struct Product {
 }
 
 impl Product {
+    /// Whether it is the same to a device, factors bit by bit.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let settings = |p: &Self| ([p.rows, p.cols, p.depth], [p.alpha, p.beta].map(f32::to_bits), [p.a, p.b, p.c]);
+        settings(self) == settings(other)
+    }
+
     /// Computes the product on the host, for a device whose memory can be read and written.
     pub(crate) fn on_host(&self, device: &dyn Driver) -> Result<()> {
         let a = self.a.read(device, self.rows, self.depth)?;

@@ -1,20 +1,27 @@
 //! What the device side of an operation is written with.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::buffer::Plain;
-use super::{Arg, Array, Driver, Geometry, Product, Source};
+use super::recorder::{Recorder, Recording};
+use super::{Arg, Array, Driver, Geometry, Operation, Product, Source};
 use crate::{Dtype, Error, Result, Tensor};
 
 /// A device as operations see it: memory, copies, kernels and products, all in the order in which they are asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
-    driver: Arc<dyn Driver>,
+    recorder: Arc<Recorder>,
 }
 
 impl Stream {
     pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver }
+        Self { recorder: Arc::new(Recorder::new(driver)) }
+    }
+
+    /// That of memory.
+    pub(super) fn through(recorder: &Arc<Recorder>) -> Self {
+        Self { recorder: Arc::clone(recorder) }
     }
 
     /// The device on which all operands are; none if they are the host's.
@@ -39,17 +46,17 @@ impl Stream {
 
     /// Whether both are of one device.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.driver, &other.driver)
+        Arc::ptr_eq(&self.recorder, &other.recorder)
     }
 
     /// What people call the device.
     pub(crate) fn name(&self) -> String {
-        self.driver.name()
+        self.recorder.name()
     }
 
     /// The most shared memory that a block can ask for, in bytes: what geometry may depend on, and results may not.
     pub(crate) fn most_shared(&self) -> usize {
-        self.driver.most_shared()
+        self.recorder.most_shared()
     }
 
     /// A tensor that holds anything: for results that are written before they are read.
@@ -68,7 +75,11 @@ impl Stream {
     pub(crate) fn fill_zero(&self, tensor: &mut Tensor) -> Result<()> {
         let bytes = tensor.len() * tensor.dtype().bytes();
         let Arg::Address(address) = tensor.arg_mut()? else { return Ok(()) };
-        if bytes > 0 { self.driver.fill(address, 0, bytes) } else { Ok(()) }
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the tensor has so many bytes.
+        unsafe { self.recorder.ask(Operation::Fill { to: address, byte: 0, bytes }) }
     }
 
     /// Copies all elements of a tensor to those of another of the same dtype, from `begin` on.
@@ -79,19 +90,19 @@ impl Stream {
             return Ok(());
         }
         let to = to.arg_mut()?.address().offset(begin * size);
-        self.driver.copy(from.arg()?.address(), to, from.len() * size)
+        let copy = Operation::Copy { from: from.arg()?.address(), to, bytes: from.len() * size };
+        // SAFETY: there are so many bytes in either tensor, and they are two.
+        unsafe { self.recorder.ask(copy) }
     }
 
     /// Memory that holds anything.
     pub(crate) fn scratch(&self, bytes: usize) -> Result<Array> {
-        Array::new(&self.driver, bytes)
+        Array::new(&self.recorder, bytes)
     }
 
     /// Numbers of the host: ids, offsets, labels.
     pub(crate) fn upload<T: Plain>(&self, values: &[T]) -> Result<Array> {
-        let array = self.scratch(size_of_val(values))?;
-        array.write(values)?;
-        Ok(array)
+        Array::of(&self.recorder, values)
     }
 
     /// Runs a kernel; one without blocks is nothing to run.
@@ -102,8 +113,9 @@ impl Stream {
         if geometry.grid.contains(&0) {
             return Ok(());
         }
+        let kernel = interned(kernel);
         // SAFETY: the caller's promise.
-        unsafe { self.driver.launch(source, kernel, geometry, args) }
+        unsafe { self.recorder.ask(Operation::Launch { source: *source, kernel, geometry, arguments: args.into() }) }
     }
 
     /// Multiplies two matrices: see [`Product`].
@@ -115,15 +127,36 @@ impl Stream {
             return Ok(());
         }
         // SAFETY: the caller's promise.
-        unsafe { self.driver.multiply(product) }
+        unsafe { self.recorder.ask(Operation::Multiply(*product)) }
     }
 
     /// Waits for all that was asked for.
     pub(crate) fn wait(&self) -> Result<()> {
-        self.driver.wait()
+        self.recorder.wait()
+    }
+
+    /// Does work as a pass of a recording: see [`Device::replayed`](crate::Device::replayed).
+    pub(crate) fn replayed<T, E: From<Error>>(
+        &self,
+        recording: &mut Recording,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.recorder.replayed(recording, work)
     }
 }
 
 fn name(place: Option<&Stream>) -> String {
     place.map_or_else(|| "the host".to_owned(), Stream::name)
+}
+
+/// The name of a kernel, kept once: there are as many as kernels.
+fn interned(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.insert(kept);
+    kept
 }

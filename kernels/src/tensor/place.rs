@@ -27,14 +27,13 @@ impl Tensor {
             Stream::of("tensor", &[("tensor", &on.result(&[0], Dtype::U8)?), ("values", self)])?;
             return Ok(self.clone());
         }
-        let buffer = cuda::Buffer::new(on, self.dtype(), self.len())?;
-        match &self.buffer {
-            Buffer::F32(v) => buffer.write::<f32>(v)?,
-            Buffer::Bf16(v) => buffer.write::<bf16>(v)?,
-            Buffer::F16(v) => buffer.write::<f16>(v)?,
-            Buffer::U8(v) => buffer.write(v)?,
-            Buffer::Device(_) => {}
-        }
+        let buffer = match &self.buffer {
+            Buffer::F32(v) => cuda::Buffer::of::<f32>(on, Dtype::F32, v)?,
+            Buffer::Bf16(v) => cuda::Buffer::of::<bf16>(on, Dtype::Bf16, v)?,
+            Buffer::F16(v) => cuda::Buffer::of::<f16>(on, Dtype::F16, v)?,
+            Buffer::U8(v) => cuda::Buffer::of::<u8>(on, Dtype::U8, v)?,
+            Buffer::Device(buffer) => buffer.clone(),
+        };
         Self::new(&self.shape, Buffer::Device(buffer))
     }
 

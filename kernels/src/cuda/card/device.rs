@@ -1,24 +1,27 @@
 //! One card, one stream, and the memory that was taken from it.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::c_int;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
-use super::cache;
+use super::failure::failed;
+use super::graph::CardGraph;
+use super::kernels::{Kernels, PLAIN_SHARED, with_pointers};
 use super::libraries::Library;
 use super::products::{Products, WORKSPACE_BYTES};
-use crate::cuda::{Address, Arg, Driver, Geometry, Matrix, Product, Source};
+use super::staging::Staging;
+use crate::cuda::{Address, Arg, Driver, Geometry, Graph, Matrix, Operation, Product, Source};
 use crate::{Error, Result};
 
 /// Of the memory that is free when the card is opened, what may be taken: the rest is for the context, for libraries and for
 /// other programs.
 const SHARE: f64 = 0.92;
-/// Shared memory that a kernel may ask for without saying so beforehand.
-const PLAIN_SHARED: u32 = 48 * 1024;
+/// Memory comes in multiples of so many bytes.
+const GRANULE: usize = 512;
 
 /// A card.
 ///
@@ -28,13 +31,16 @@ pub(crate) struct Card {
     stream: sys::CUstream,
     number: sys::CUdevice,
     name: String,
-    arch: String,
     /// Bytes that may be taken.
     budget: usize,
     /// Shared memory that a block may ask for.
     most_shared: usize,
     taken: Mutex<Taken>,
-    kernels: Mutex<HashMap<(&'static str, String), Kernel>>,
+    /// Where its memory comes from and goes back to, in the order of the stream.
+    pool: sys::CUmemoryPool,
+    kernels: Kernels,
+    /// Made with the first upload.
+    staging: Mutex<Option<Staging>>,
     /// Opened with the first product.
     products: OnceLock<Products>,
 }
@@ -45,13 +51,6 @@ struct Taken {
     bytes: usize,
 }
 
-#[derive(Clone, Copy)]
-struct Kernel {
-    function: sys::CUfunction,
-    /// The most shared memory that was allowed so far.
-    shared: u32,
-}
-
 // SAFETY: contexts, streams and functions are handles that any thread may use once the context is current there, which every
 // call sees to.
 unsafe impl Send for Card {}
@@ -60,11 +59,7 @@ unsafe impl Sync for Card {}
 
 impl fmt::Debug for Card {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Card")
-            .field("name", &self.name)
-            .field("arch", &self.arch)
-            .field("budget", &self.budget)
-            .finish()
+        f.debug_struct("Card").field("name", &self.name).field("budget", &self.budget).finish()
     }
 }
 
@@ -105,25 +100,30 @@ impl Card {
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
                 .map_err(|e| failed("making a stream", e))?;
             let (free, _) = result::mem_get_info().map_err(|e| failed("asking for memory", e))?;
-            keep_freed_memory(number)?;
+            let pool = pool(number)?;
             Ok(Self {
                 context,
                 stream,
                 number,
                 name: result::device::get_name(number).unwrap_or_default(),
                 // Instructions of one architecture alone are worth it from Hopper on.
-                arch: if major >= 9 { format!("sm_{major}{minor}a") } else { format!("sm_{major}{minor}") },
+                kernels: Kernels::new(if major >= 9 {
+                    format!("sm_{major}{minor}a")
+                } else {
+                    format!("sm_{major}{minor}")
+                }),
                 budget: (free as f64 * SHARE) as usize,
                 most_shared: usize::try_from(most_shared).unwrap_or(PLAIN_SHARED as usize),
                 taken: Mutex::default(),
-                kernels: Mutex::default(),
+                pool,
+                staging: Mutex::default(),
                 products: OnceLock::new(),
             })
         }
     }
 
     /// Makes the card's context that of this thread.
-    fn enter(&self) -> Result<()> {
+    pub(super) fn enter(&self) -> Result<()> {
         // SAFETY: the context lives as long as the card.
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("entering the card", e))
     }
@@ -159,50 +159,40 @@ impl Card {
         })
     }
 
-    /// The kernel of a name, compiled and loaded when it is first asked for.
-    fn kernel(&self, source: &Source, name: &str, shared: u32) -> Result<sys::CUfunction> {
-        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (source.name, name.to_owned());
-        let mut kernel = match kernels.get(&key) {
-            Some(kernel) => *kernel,
-            None => Kernel { function: self.load(source, name)?, shared: PLAIN_SHARED },
-        };
-        if shared > kernel.shared {
-            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let bytes = c_int::try_from(shared).unwrap_or(c_int::MAX);
-            // SAFETY: the function is loaded.
-            unsafe { result::function::set_function_attribute(kernel.function, attribute, bytes) }
-                .map_err(|e| failed(&format!("{shared} bytes of shared memory for {name}"), e))?;
-            kernel.shared = shared;
-        }
-        kernels.insert(key, kernel);
-        Ok(kernel.function)
+    pub(super) fn stream(&self) -> sys::CUstream {
+        self.stream
     }
 
-    fn load(&self, source: &Source, name: &str) -> Result<sys::CUfunction> {
-        let code = cache::code(source, &self.arch)?;
-        let c_name = CString::new(name).map_err(|e| Error::Device(format!("kernel {name}: {e}")))?;
-        // SAFETY: the code is what NVRTC made for this architecture; the module stays loaded as long as the context.
+    /// Memory of the pool. If it says that there is none, it may yet hold some that the stream has not given back, or in
+    /// pieces that are too small.
+    fn take_from_pool(&self, bytes: usize) -> Result<sys::CUdeviceptr, DriverError> {
+        // SAFETY: the stream and the pool are the card's.
         unsafe {
-            let module = result::module::load_data(code.as_ptr().cast())
-                .map_err(|e| failed(&format!("loading {}/kernel.cu", source.name), e))?;
-            result::module::get_function(module, c_name).map_err(|e| failed(&format!("finding the kernel {name}"), e))
+            result::malloc_async(self.stream, bytes).or_else(|e| match e.0 {
+                sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                    result::stream::synchronize(self.stream)?;
+                    result::mem_pool::trim_to(self.pool, 0)?;
+                    result::malloc_async(self.stream, bytes)
+                }
+                _ => Err(e),
+            })
         }
     }
 }
 
-/// Freed memory stays with the program for the next tensor, up to the whole card.
+/// The card's pool of memory. What is freed stays in it for the next tensor, up to the whole card.
 ///
 /// # Safety
 /// The number is that of a card.
-unsafe fn keep_freed_memory(number: sys::CUdevice) -> Result<()> {
+unsafe fn pool(number: sys::CUdevice) -> Result<sys::CUmemoryPool> {
     let mut all = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // SAFETY: that of this function; the attribute is a number of 64 bits.
     unsafe {
         let pool = result::device::get_default_mem_pool(number).map_err(|e| failed("asking for the memory pool", e))?;
         result::mem_pool::set_attribute(pool, attribute, (&raw mut all).cast())
-            .map_err(|e| failed("setting up the memory pool", e))
+            .map_err(|e| failed("setting up the memory pool", e))?;
+        Ok(pool)
     }
 }
 
@@ -220,15 +210,13 @@ impl Driver for Card {
         let mut taken = self.taken();
         let free = self.budget.saturating_sub(taken.bytes);
         let full = || Error::Memory { asked: bytes, free, budget: self.budget };
-        if bytes > free {
-            return Err(full());
-        }
-        // SAFETY: the stream is the card's; of no bytes there is no memory, so at least one is asked for.
-        let found = unsafe { result::malloc_async(self.stream, bytes.max(1)) };
-        match found {
+        // Of no bytes there is no memory.
+        let granted =
+            bytes.max(1).checked_next_multiple_of(GRANULE).filter(|&granted| granted <= free).ok_or_else(full)?;
+        match self.take_from_pool(granted) {
             Ok(pointer) => {
-                taken.sizes.insert(Address(pointer), bytes);
-                taken.bytes += bytes;
+                taken.sizes.insert(Address(pointer), granted);
+                taken.bytes += granted;
                 Ok(Address(pointer))
             }
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(full()),
@@ -249,9 +237,13 @@ impl Driver for Card {
 
     fn write(&self, to: Address, from: &[u8]) -> Result<()> {
         self.enter()?;
-        // SAFETY: the caller's memory is read before the call returns, as it is not pinned.
-        unsafe { result::memcpy_htod_async(to.0, from, self.stream) }.map_err(|e| failed("copying to the card", e))?;
-        self.wait()
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if staging.is_none() {
+            *staging = Some(Staging::new().map_err(|e| failed("pinning memory of the host", e))?);
+        }
+        let Some(staging) = staging.as_mut() else { return Ok(()) };
+        // SAFETY: the stream is the card's, and its context that of this thread.
+        unsafe { staging.send(to, from, self.stream) }.map_err(|e| failed("copying to the card", e))
     }
 
     fn read(&self, from: Address, to: &mut [u8]) -> Result<()> {
@@ -275,16 +267,21 @@ impl Driver for Card {
         unsafe { result::memset_d8_async(to.0, byte, bytes, self.stream) }.map_err(|e| failed("filling memory", e))
     }
 
-    unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()> {
+    unsafe fn launch(
+        &self,
+        source: &Source,
+        kernel: &'static str,
+        geometry: Geometry,
+        arguments: &[Arg],
+    ) -> Result<()> {
         self.enter()?;
-        let function = self.kernel(source, kernel, geometry.shared)?;
-        let mut values: Vec<u64> = arguments.iter().map(|argument| argument.bits()).collect();
-        // The driver reads as many bytes of each as the kernel's parameter has: the lower ones, on the machines that there are.
-        let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|value| std::ptr::from_mut(value).cast()).collect();
+        let function = self.kernels.function(source, kernel, geometry.shared)?;
         let [grid, block] = [geometry.grid, geometry.block].map(|[x, y, z]| (x, y, z));
         // SAFETY: that of this function; the arguments are copied before the call returns.
-        unsafe { result::launch_kernel(function, grid, block, geometry.shared, self.stream, &mut pointers) }
-            .map_err(|e| failed(&format!("{kernel} of {}/kernel.cu, {geometry:?}", source.name), e))
+        with_pointers(arguments, |pointers| unsafe {
+            result::launch_kernel(function, grid, block, geometry.shared, self.stream, pointers)
+        })
+        .map_err(|e| failed(&format!("{kernel} of {}/kernel.cu, {geometry:?}", source.name), e))
     }
 
     unsafe fn multiply(&self, product: &Product) -> Result<()> {
@@ -296,6 +293,10 @@ impl Driver for Card {
         unsafe { self.products()?.multiply(product, self.stream) }
     }
 
+    fn record(self: Arc<Self>, operations: &[Operation<'static>]) -> Result<Box<dyn Graph>> {
+        Ok(Box::new(CardGraph::new(self, operations)?))
+    }
+
     fn wait(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream is the card's.
@@ -305,68 +306,20 @@ impl Driver for Card {
 
 impl Drop for Card {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the stream any more; a context that is lost cannot be given back any better.
+        let taken = std::mem::take(&mut self.taken.get_mut().unwrap_or_else(PoisonError::into_inner).sizes);
+        // SAFETY: nobody uses the stream and what was taken any more; a context that is lost cannot be given back any better.
         unsafe {
             let _ = result::ctx::set_current(self.context);
             let _ = result::stream::synchronize(self.stream);
+            // These need the context that goes with the card.
+            drop(self.products.take());
+            drop(self.staging.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            for address in taken.into_keys() {
+                let _ = result::free_async(address.0, self.stream);
+            }
+            let _ = result::stream::synchronize(self.stream);
             let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.number);
-        }
-    }
-}
-
-/// What the driver says of an error.
-pub(super) fn words(error: DriverError) -> String {
-    error.error_string().map_or_else(|_| format!("{error:?}"), |words| words.to_string_lossy().into_owned())
-}
-
-fn failed(what: &str, error: DriverError) -> Error {
-    let said = format!("{what}: {}", words(error));
-    if is_sticky(error.0) { Error::Lost(said) } else { Error::Device(said) }
-}
-
-/// Whether every later call in the context fails as well, as CUDA documents it of these.
-fn is_sticky(code: sys::CUresult) -> bool {
-    use sys::CUresult::*;
-    matches!(
-        code,
-        // A kernel went astray.
-        CUDA_ERROR_ILLEGAL_ADDRESS
-            | CUDA_ERROR_MISALIGNED_ADDRESS
-            | CUDA_ERROR_INVALID_ADDRESS_SPACE
-            | CUDA_ERROR_ILLEGAL_INSTRUCTION
-            | CUDA_ERROR_INVALID_PC
-            | CUDA_ERROR_HARDWARE_STACK_ERROR
-            | CUDA_ERROR_ASSERT
-            | CUDA_ERROR_LAUNCH_TIMEOUT
-            | CUDA_ERROR_LAUNCH_FAILED
-            | CUDA_ERROR_TENSOR_MEMORY_LEAK
-            // The card did, or what it is connected to.
-            | CUDA_ERROR_ECC_UNCORRECTABLE
-            | CUDA_ERROR_NVLINK_UNCORRECTABLE
-            | CUDA_ERROR_CONTAINED
-            | CUDA_ERROR_EXTERNAL_DEVICE
-            | CUDA_ERROR_UNKNOWN
-            // Somebody else took the context away.
-            | CUDA_ERROR_CONTEXT_IS_DESTROYED
-            | CUDA_ERROR_DEINITIALIZED
-            | CUDA_ERROR_MPS_RPC_FAILURE
-            | CUDA_ERROR_MPS_CLIENT_TERMINATED
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_card_is_told_from_a_call_that_failed() {
-        use sys::CUresult::*;
-        for code in [CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_ECC_UNCORRECTABLE] {
-            assert!(is_sticky(code), "{code:?}");
-        }
-        for code in [CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES] {
-            assert!(!is_sticky(code), "{code:?}");
         }
     }
 }

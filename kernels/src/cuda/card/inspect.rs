@@ -8,6 +8,7 @@ use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::sys::CUresult;
 
 use super::device;
+use super::failure::words;
 use super::libraries::{Found, Library};
 use crate::cuda::{Arg, Driver, Geometry, Source};
 use crate::inspection::{self, Card, CardReport, NoCard, Opened};
@@ -60,7 +61,7 @@ pub(crate) fn seen() -> Result<Vec<Card>, NoCard> {
     })?;
     let refuse = |e: DriverError| match e.0 {
         CUresult::CUDA_ERROR_NO_DEVICE => NoCard::NoneSeen,
-        _ => NoCard::BadDriver(device::words(e)),
+        _ => NoCard::BadDriver(words(e)),
     };
     result::init().map_err(refuse)?;
     let count = result::device::get_count().map_err(refuse)?;

@@ -7,8 +7,12 @@ mod cache;
 mod census;
 mod compile;
 mod device;
+mod failure;
+mod graph;
 pub(super) mod inspect;
+mod kernels;
 mod libraries;
 mod products;
+mod staging;
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,11 @@ impl Memory {
         Self { buffers: BTreeMap::new(), used: 0, budget }
     }
 
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
     pub(super) fn allocate(&mut self, bytes: usize) -> Result<Address> {
         let free = self.budget - self.used;
         let buffer = if bytes <= free { Buffer::new(bytes) } else { None };

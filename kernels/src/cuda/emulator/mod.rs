@@ -19,12 +19,12 @@ mod signature;
 mod tests;
 
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::compile::{Launch, Module};
 use self::memory::Memory;
 use self::signature::{Kind, Signature};
-use super::{Address, Arg, Driver, Geometry, Product, Source};
+use super::{Address, Arg, Driver, Geometry, Graph, Operation, Product, Source};
 use crate::{Error, Result};
 
 /// What a block of a card of compute capability 9 can ask for.
@@ -62,6 +62,12 @@ impl Emulator {
     /// Runs launches once: for what was proven in both orders and takes long.
     pub(crate) fn in_one_order(self) -> Self {
         Self { both_orders: false, ..self }
+    }
+
+    /// Bytes that are taken.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.memory().used()
     }
 
     /// After a panic under the lock the buffers are whole still.
@@ -133,7 +139,13 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, arguments: &[Arg]) -> Result<()> {
+    unsafe fn launch(
+        &self,
+        source: &Source,
+        kernel: &'static str,
+        geometry: Geometry,
+        arguments: &[Arg],
+    ) -> Result<()> {
         let error = |what: String| Error::Kernel { op: source.name, kernel: kernel.to_owned(), what };
         let module = Module::of(source).map_err(error)?;
         let (signature, wrapper) = module.kernel(kernel).ok_or_else(|| error("is not in the file".to_owned()))?;
@@ -162,8 +174,31 @@ impl Driver for Emulator {
         product.on_host(self)
     }
 
+    fn record(self: Arc<Self>, operations: &[Operation<'static>]) -> Result<Box<dyn Graph>> {
+        Ok(Box::new(List { device: self, operations: operations.to_vec() }))
+    }
+
     fn wait(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Operations that are run one after the other.
+#[derive(Debug)]
+struct List {
+    device: Arc<Emulator>,
+    operations: Vec<Operation<'static>>,
+}
+
+impl Graph for List {
+    fn change(&mut self, operation: usize, arguments: &[Arg]) -> Result<()> {
+        self.operations[operation].set_arguments(arguments);
+        Ok(())
+    }
+
+    unsafe fn launch(&self) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.operations.iter().try_for_each(|operation| unsafe { operation.issue(&*self.device) })
     }
 }
 
