@@ -14,15 +14,33 @@ const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 /// A file that says `// spills allowed: NAME` excuses the kernel NAME.
 const EXCUSE: &str = "// spills allowed: ";
 
-/// Every operation that has kernels, and their text.
+/// Every file with kernels and its text, named after the operation and, unless it is `kernel.cu`, after the file. Before
+/// each goes what the folder has of `.cuh`.
 fn sources() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> =
-        entries.map(|folder| folder.join("kernel.cu")).filter(|file| file.is_file()).collect();
+    let mut sources: Vec<(String, String)> =
+        files(&folder).iter().filter(|op| op.is_dir()).flat_map(|op| texts(op)).collect();
+    sources.sort();
+    sources
+}
+
+fn texts(op: &Path) -> Vec<(String, String)> {
+    let files = files(op);
+    let with = |extension: &'static str| files.iter().filter(move |f| f.extension().is_some_and(|e| e == extension));
+    let read = |file: &PathBuf| std::fs::read_to_string(file).unwrap();
+    let begin: String = with("cuh").map(read).collect();
+    let text = |file: &PathBuf| {
+        let [op, stem] = [op.file_name(), file.file_stem()].map(|name| name.unwrap().to_str().unwrap());
+        let name = if stem == "kernel" { op.to_owned() } else { format!("{op}_{stem}") };
+        (name, begin.clone() + &read(file))
+    };
+    with("cu").map(text).collect()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let name = |file: &Path| file.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
-    files.into_iter().map(|file| (name(&file), std::fs::read_to_string(&file).unwrap())).collect()
+    files
 }
 
 /// Registers and spilled bytes by operation and kernel, in the order of [`ARCHITECTURES`].
