@@ -2,10 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Saved,
-    coefficients::{Coefficients, Sums},
-};
+use super::States;
+use super::coefficients::{Coefficients, Sums};
 use crate::simd::{lanes, vectorised};
 use crate::{Result, Segments};
 
@@ -26,9 +24,10 @@ pub(super) fn scan(c: &Coefficients, segments: &Segments, v: [&[f32]; 2], h: [&m
 
 /// Turns the gradient that reaches every state from its output into the gradient of the projected input, in place, and
 /// returns the sums that the coefficients' gradients are made of.
-pub(super) fn scan_back(c: &Coefficients, segments: &Segments, saved: &Saved, g: [&mut [f32]; 2]) -> Result<Sums> {
+pub(super) fn scan_back(c: &Coefficients, segments: &Segments, states: &States, g: [&mut [f32]; 2]) -> Result<Sums> {
     let groups = groups(segments);
-    let [v_re, v_im, h_re, h_im] = [saved.v_re.f32()?, saved.v_im.f32()?, saved.h_re.f32()?, saved.h_im.f32()?];
+    let States { v, h, .. } = states;
+    let [v_re, v_im, h_re, h_im] = [v[0].f32()?, v[1].f32()?, h[0].f32()?, h[1].f32()?];
     let [g_re, g_im] = g.map(|part| split(part, &groups, c.state()));
     let tasks: Vec<_> = groups.iter().zip(g_re.into_iter().zip(g_im)).collect();
     let parts: Vec<Sums> = tasks

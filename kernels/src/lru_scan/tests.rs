@@ -2,6 +2,8 @@
 use super::*;
 use crate::testing::{check_gradient, largest_error, noise, noise_tensor, same_on_threads, weighted_sum};
 
+mod device;
+
 /// The parameters as owned tensors, in the order of the fields.
 struct Owned([Tensor; 8]);
 
