@@ -41,6 +41,9 @@ pub(super) struct Row {
     /// Of the ceiling that is the lower one, for every contestant.
     shares: Vec<Option<f64>>,
     bound: Option<Bound>,
+    /// Right behind the last turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<State>,
 }
 
 /// One contestant of a case.
@@ -87,6 +90,7 @@ impl Figures {
 }
 
 impl Row {
+    /// Of a case that was measured just now.
     pub(super) fn new(case: &Case, measured: Vec<Measured>) -> Self {
         let mut contestants: Vec<Figures> = measured.into_iter().map(Figures::new).collect();
         let ours = contestants.first().and_then(Figures::median);
@@ -94,7 +98,8 @@ impl Row {
             peer.ratio = peer.median().zip(ours).map(|(theirs, ours)| theirs / ours);
         }
         let shares = vec![None; contestants.len()];
-        Self { work: case.work(), case: case.clone(), contestants, shares, bound: None }
+        let card = ours.map(|_| State::now());
+        Self { work: case.work(), case: case.clone(), contestants, shares, bound: None, card }
     }
 
     /// Work of a second, in the unit of the case.

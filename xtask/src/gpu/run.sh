@@ -13,7 +13,7 @@
 #
 #   OUT=folder             where to write
 #   PYTHON=program         a Python with torch; else the first of python3 and python that has it
-#   TESTS_SECONDS=120      the most that the tests of one name may take
+#   TESTS_SECONDS=180      the most that the tests of one name may take
 #   BENCH_SECONDS=900      the most that the benches may take
 #   ROUNDS=7 TURN_MS=300   turns of every contestant, and how long one is
 #   MLLM4REC_TEST_DEVICE   cuda, or emulated: the CPU runs the device code, slowly, in small shapes and without times.
@@ -142,8 +142,11 @@ look() {
         date -u '+%Y-%m-%d %H:%M UTC'
         [ -f "$tree/made.txt" ] && cat "$tree/made.txt"
         uname -srm
-        nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.draw,power.limit --format=csv \
-            2>&1 || say "nvidia-smi does not answer"
+        if command -v nvidia-smi > /dev/null; then
+            nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.draw,power.limit --format=csv
+        else
+            say "there is no nvidia-smi"
+        fi
         say "device of the tests: $MLLM4REC_TEST_DEVICE"
         say "libraries: ${MLLM4REC_CUDA_LIBS:-none found}"
         say "Python with torch: ${python:-none found}"
@@ -167,7 +170,7 @@ tests() {
             failures=$((failures + 1))
             continue
         fi
-        step "tests $name" "$out/tests-$name.log" "${TESTS_SECONDS:-120}" "$tree/bin/$name-tests" "${args[@]}"
+        step "tests $name" "$out/tests-$name.log" "${TESTS_SECONDS:-180}" "$tree/bin/$name-tests" "${args[@]}"
         grep -E '^test result|^skipped|\.\.\. FAILED' "$out/tests-$name.log" | sort -u | head -n 40 | tee -a "$summary"
     done
 }
