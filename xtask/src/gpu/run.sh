@@ -7,6 +7,8 @@
 #   run.sh look                what is there: card, driver, libraries, Python packages
 #   run.sh help                this text
 #
+# Fewer and shorter turns take less time: `ROUNDS=5 TURN_MS=100 run.sh bench nf4 attention`.
+#
 # Everything that comes out goes to the folder $OUT (./out): tests-NAME.log, results.json, results.md (with groups
 # results-GROUP….json and .md), bench.log, look.txt, and summary.txt with a line for every step. A step that fails stops none of
 # the others, and the benches write their results after every case: a run that is cut short keeps what it had.

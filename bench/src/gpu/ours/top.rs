@@ -63,7 +63,12 @@ impl Ready for Top {
             let score = |id: usize| dot(x, &items[id * width..][..width]) + f64::from(biases[id]);
             let mut wanted: Vec<(f64, u32)> = (1..biases.len()).map(|id| (score(id), id as u32)).collect();
             wanted.retain(|(_, id)| self.seen[user].binary_search(id).is_err());
-            wanted.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            let better = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+            if wanted.len() > self.k {
+                wanted.select_nth_unstable_by(self.k, better);
+                wanted.truncate(self.k);
+            }
+            wanted.sort_by(better);
             places += self.k as f64;
             different += wanted.iter().zip(&best[user]).filter(|(wanted, found)| wanted.1 != found.id).count() as f64;
         }
