@@ -6,6 +6,7 @@
 mod captioner;
 mod contest;
 mod figures;
+mod gpu;
 mod machine;
 mod nf4;
 mod retriever;
@@ -30,6 +31,8 @@ enum Bench {
     Nf4(nf4::Options),
     /// The captioner against transformers: images a second.
     Captioner(captioner::Options),
+    /// The kernels of cards against PyTorch and bitsandbytes: times, ratios, shares of the card's ceilings.
+    Gpu(gpu::Options),
     /// A contestant of `retriever`; started by it.
     #[command(hide = true)]
     RetrieverContestant {
@@ -44,6 +47,13 @@ enum Bench {
     /// A contestant of `captioner`; started by it.
     #[command(hide = true)]
     CaptionerContestant,
+    /// A contestant of `gpu`; started by it.
+    #[command(hide = true)]
+    GpuContestant {
+        /// Where it runs.
+        #[arg(value_enum)]
+        device: gpu::Place,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,6 +64,8 @@ fn main() -> ExitCode {
         Bench::Nf4Contestant => nf4::contestant(),
         Bench::Captioner(options) => captioner::run(&options),
         Bench::CaptionerContestant => captioner::contestant(),
+        Bench::Gpu(options) => gpu::run(&options),
+        Bench::GpuContestant { device } => gpu::contestant(device),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -107,7 +107,7 @@ class LruRec:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.p.values(), self.max_norm)
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
 
 
 class Padded(LruRec):
@@ -133,7 +133,9 @@ class Padded(LruRec):
         return ids, labels
 
     def loss(self, windows):
-        ids, labels = self.batch(windows)
+        return self.loss_of(*self.batch(windows))
+
+    def loss_of(self, ids, labels):
         h = self.rows(ids)
         if self.everywhere:
             scores = self.scores(h)
@@ -162,12 +164,23 @@ class Packed(LruRec):
 
     def rows(self, sequences):
         lengths = [len(s) for s in sequences]
-        ids = torch.tensor([i for s in sequences for i in s])
-        place = torch.cat([torch.arange(n) for n in lengths])
-        h = self.encode(ids, lambda u, lam: scan_packed(u, lam, place, max(lengths)))
+        h = self.encode_packed(*self.pack(sequences, lengths))
         return h, torch.tensor(lengths).cumsum(0) - 1
 
+    def pack(self, sequences, lengths):
+        ids = torch.tensor([i for s in sequences for i in s])
+        return ids, torch.cat([torch.arange(n) for n in lengths]), max(lengths)
+
+    def encode_packed(self, ids, place, longest):
+        return self.encode(ids, lambda u, lam: scan_packed(u, lam, place, longest))
+
     def loss(self, windows):
+        return self.loss_of(*self.batch(windows))
+
+    def loss_of(self, ids, place, longest, labels):
+        return F.cross_entropy(self.scores(self.encode_packed(ids, place, longest)), labels)
+
+    def batch(self, windows):
         sequences, labels = [], []
         for window in windows:
             if len(window) - 1 < self.length:
@@ -176,8 +189,7 @@ class Packed(LruRec):
             if len(window) > 1:
                 sequences.append(window[:-1])
                 labels.extend(window[1:])
-        h, _ = self.rows(sequences)
-        return F.cross_entropy(self.scores(h), torch.tensor(labels))
+        return *self.pack(sequences, [len(s) for s in sequences]), torch.tensor(labels)
 
     def top(self, histories, k):
         recent = [history[-self.length:] for history in histories]
@@ -216,7 +228,7 @@ def golden(layout, folder, name):
             found = getattr(value.grad, part) if part else value.grad
             if wanted is not None:
                 worst = max(worst, ((found - wanted).abs() / wanted.abs().max().clamp(min=1e-3)).max().item())
-    losses = [model.update(model.loss(windows)) for _ in range(c["steps"])]
+    losses = [model.update(model.loss(windows)).item() for _ in range(c["steps"])]
     return {"loss": max(abs(a - b) for a, b in zip(losses, settings["losses"])), "gradient": worst}
 
 
@@ -255,11 +267,11 @@ def main():
             answer = golden(layout, command["folder"], command["name"])
         elif what == "curve":
             fresh = make(layout, problem, tensors, 0.0)
-            answer = {"losses": [fresh.update(fresh.loss(b)) for b in problem["batches"][: command["steps"]]]}
+            answer = {"losses": [fresh.update(fresh.loss(b)).item() for b in problem["batches"][: command["steps"]]]}
         elif what == "train":
             steps = problem["batches"][command["first"] : command["first"] + command["steps"]]
             forget_peak()
-            times = [timed(lambda: model.update(model.loss(windows)))[0] for windows in steps]
+            times = [timed(lambda: model.update(model.loss(windows)).item())[0] for windows in steps]
             answer = {"milliseconds": times, "bytes": peak_bytes()}
         elif what == "top":
             users = problem["histories"][command["first"] : command["first"] + command["users"]]

@@ -1,11 +1,13 @@
-//! Developer commands: `cargo xtask check [--full]`, `sanitize`, `bench` and `demo`.
+//! Developer commands: `cargo xtask check [--full]`, `sanitize`, `bench`, `gpu` and `demo`.
 //!
 //! They only start other programs. Everything is built with the release profile and the features of the whole workspace,
 //! so that the binary, the tests and these commands share one build.
 
 mod bench;
 mod check;
+mod gpu;
 mod kernels;
+mod programs;
 mod python;
 mod sanitize;
 mod step;
@@ -26,6 +28,11 @@ cargo xtask bench nf4 [--json] [--rounds N] [--threads 1,2]
                              four-bit weights beside bitsandbytes
 cargo xtask bench captioner [--json] [--rounds N] [--threads N]
                              BLIP-2 beside transformers
+cargo xtask bench gpu [--device emulated --tiny] [--json FILE] [--markdown FILE] [--rounds N] [--only nf4,attention,…]
+                             the kernels of cards beside PyTorch, bitsandbytes and transformers
+cargo xtask gpu [--out FOLDER]
+                             pack tests and benches for a machine with a card, CUDA 13 and PyTorch but no Rust:
+                             FOLDER (target/gpu) gets mllm4rec-gpu.tar.gz and run.sh, which says how it is used
 cargo xtask demo [ARGS]      build the program and run its demo";
 
 fn main() -> ExitCode {
@@ -35,7 +42,8 @@ fn main() -> ExitCode {
         ["check"] => check::run(false),
         ["check", "--full"] => check::run(true),
         ["sanitize"] => sanitize::run(),
-        ["bench", bench @ ("retriever" | "nf4" | "captioner"), rest @ ..] => bench::run(bench, rest),
+        ["bench", bench @ ("retriever" | "nf4" | "captioner" | "gpu"), rest @ ..] => bench::run(bench, rest),
+        ["gpu", rest @ ..] => gpu::run(rest),
         ["demo", rest @ ..] => demo(rest),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");

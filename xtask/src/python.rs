@@ -70,11 +70,34 @@ pub(crate) fn with_peers() -> Result<OsString> {
     }
 }
 
+/// The wheel of one of the peers' packages, fetched once and kept, and its name with the version.
+pub(crate) fn wheel(package: &str) -> Result<(&'static str, PathBuf)> {
+    let of_package = |requirement: &&&str| requirement.split("==").next() == Some(package);
+    let requirement = PEERS.packages.iter().find(of_package).with_context(|| format!("{package} is no peer"))?;
+    let folder = kept()?.join("wheels");
+    let is_it = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&requirement.replace("==", "-")))
+    };
+    let find = || std::fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).find(is_it);
+    if find().is_none() {
+        let pip =
+            ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"];
+        succeed(Command::new("python3").args(pip).arg("--dest").arg(&folder).arg(requirement))?;
+    }
+    let wheel = find().with_context(|| format!("there is no wheel of {requirement} in {}", folder.display()))?;
+    Ok((requirement, wheel))
+}
+
+/// Where environments and wheels are kept.
+fn kept() -> Result<PathBuf> {
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    Ok(Path::new(&home).join(".cache/mllm4rec"))
+}
+
 impl Environment {
     /// The Python of the environment, which is made if it is not there or holds other versions.
     fn python(&self) -> Result<PathBuf> {
-        let home = std::env::var_os("HOME").context("HOME is not set")?;
-        let folder = Path::new(&home).join(".cache/mllm4rec").join(self.name);
+        let folder = kept()?.join(self.name);
         let python = folder.join("bin/python");
         let installed = folder.join("installed.txt");
         let wanted = self.packages.join("\n");
@@ -90,7 +113,8 @@ impl Environment {
     }
 }
 
-fn succeed(command: &mut Command) -> Result<()> {
+/// Runs a program that must succeed.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
     if !status.success() {
         bail!("{:?} ended with {status}", command.get_program());

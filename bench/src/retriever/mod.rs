@@ -15,7 +15,7 @@ use crate::contest::Contestant;
 use crate::figures;
 use crate::machine::Machine;
 pub(crate) use ours::contestant;
-use problem::Problem;
+pub(crate) use problem::Problem;
 use report::{Golden, Measured, Report, Shape};
 
 /// Candidates of a user.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use kernels::Device;
 use model::params::AdamW;
-use model::retriever::{Dropout, LruRec, PackedBatch, example_key, optimizer_config};
+use model::retriever::{Dropout, LruRec, PackedBatch, optimizer_config};
 
 use super::problem::Problem;
 use super::{Answer, Order, Task};
@@ -53,10 +53,8 @@ impl Training {
     }
 
     fn step(&mut self, problem: &Problem, step: usize, rate: f32) -> Result<f64> {
-        let keyed = problem.batches[step].iter().zip(0..).map(|(w, i)| (w.as_slice(), example_key(step as u64, i)));
-        let batch = PackedBatch::train(keyed, problem.max_length);
         let dropout = Dropout { seed: problem.seed, rate };
-        Ok(self.model.train_step(&batch, &mut self.optimizer, dropout)?.loss)
+        Ok(self.model.train_step(&problem.batch(step), &mut self.optimizer, dropout)?.loss)
     }
 }
 

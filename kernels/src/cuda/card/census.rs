@@ -106,6 +106,10 @@ fn page(census: &Census, compiler: &str) -> String {
 
 #[test]
 fn every_kernel_compiles_for_every_architecture_and_spills_only_where_that_is_allowed() {
+    if !Path::new(env!("CARGO_MANIFEST_DIR")).is_dir() {
+        eprintln!("skipped: the sources are not where these tests were built");
+        return;
+    }
     let version = match Library::Nvrtc.open() {
         Ok(found) => found.version.unwrap(),
         Err(reason) => {

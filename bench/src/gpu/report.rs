@@ -1,0 +1,303 @@
+//! The figures, as tables for people and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use serde::Serialize;
+
+use super::card::State;
+use super::case::Case;
+use super::rounds::Measured;
+use super::side::Answer;
+use super::work::{Bound, Ceilings, Work};
+use super::{Options, Place};
+use crate::figures::Spread;
+
+/// Everything that was measured.
+#[derive(Serialize)]
+pub(super) struct Report {
+    emulated: bool,
+    tiny: bool,
+    rounds: usize,
+    turn_ms: f64,
+    /// What ours is made of, and the card.
+    ours: BTreeMap<String, String>,
+    /// What the peers are made of.
+    peers: BTreeMap<String, String>,
+    card_before: State,
+    card_after: Option<State>,
+    ceilings: Ceilings,
+    rows: Vec<Row>,
+}
+
+/// One case.
+#[derive(Serialize)]
+pub(super) struct Row {
+    #[serde(flatten)]
+    case: Case,
+    work: Work,
+    /// Ours first.
+    contestants: Vec<Figures>,
+    /// Of the ceiling that is the lower one, for every contestant.
+    shares: Vec<Option<f64>>,
+    bound: Option<Bound>,
+    /// Right behind the last turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<State>,
+}
+
+/// One contestant of a case.
+#[derive(Serialize)]
+struct Figures {
+    name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    milliseconds: Option<Spread>,
+    /// By round.
+    turns: Vec<f64>,
+    /// How many times longer than ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
+    /// Deviation from a reference, see the table's legend.
+    error: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    absent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
+}
+
+impl Figures {
+    fn new(measured: Measured) -> Self {
+        let Measured { peer, times, error, absent, failed } = measured;
+        let milliseconds = if times.is_empty() { None } else { Some(Spread::of(times.clone())) };
+        let name = peer.map_or("mllm4rec", |peer| peer.name());
+        Self { name, milliseconds, turns: times, ratio: None, error, absent, failed }
+    }
+
+    fn median(&self) -> Option<f64> {
+        self.milliseconds.map(|spread| spread.median)
+    }
+
+    /// The time, or why there is none.
+    fn time(&self, emulated: bool) -> String {
+        match (&self.failed, &self.absent, &self.milliseconds) {
+            (Some(why), ..) => format!("failed: {}", one_line(why)),
+            (_, Some(why), _) => one_line(why),
+            (.., Some(s)) => format!("{} ({} {})", duration(s.median), duration(s.low), duration(s.high)),
+            _ if emulated => "ran".to_owned(),
+            _ => "no times".to_owned(),
+        }
+    }
+}
+
+impl Row {
+    /// Of a case that was measured just now.
+    pub(super) fn new(case: &Case, measured: Vec<Measured>) -> Self {
+        let mut contestants: Vec<Figures> = measured.into_iter().map(Figures::new).collect();
+        let ours = contestants.first().and_then(Figures::median);
+        for peer in contestants.iter_mut().skip(1) {
+            peer.ratio = peer.median().zip(ours).map(|(theirs, ours)| theirs / ours);
+        }
+        let shares = vec![None; contestants.len()];
+        let card = ours.map(|_| State::now());
+        Self { work: case.work(), case: case.clone(), contestants, shares, bound: None, card }
+    }
+
+    /// Work of a second, in the unit of the case.
+    fn rate(&self, milliseconds: f64) -> f64 {
+        self.work.amount / milliseconds * 1e3
+    }
+
+    fn weigh(&mut self, ceilings: &Ceilings) {
+        for (share, figures) in self.shares.iter_mut().zip(&self.contestants) {
+            let found = figures.median().and_then(|milliseconds| ceilings.share(&self.work, milliseconds));
+            *share = found.map(|(share, _)| share);
+            self.bound = self.bound.or(found.map(|(_, bound)| bound));
+        }
+    }
+
+    /// Our part of the row.
+    fn ours(&self) -> &Figures {
+        &self.contestants[0]
+    }
+}
+
+/// In short, for whoever waits.
+impl Display for Row {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let words = self.contestants.iter().map(|figures| {
+            let error = figures.error.map_or_else(String::new, |error| format!(", error {error:.1e}"));
+            format!("{}: {}{error}", figures.name, figures.time(true))
+        });
+        f.write_str(&words.collect::<Vec<_>>().join("; "))
+    }
+}
+
+impl Report {
+    pub(super) fn new(options: &Options, ours: Answer, theirs: Option<Answer>) -> Self {
+        let facts = |answer: Answer| {
+            let failed = answer.failed.map(|why| ("not started".to_owned(), why));
+            answer.about.into_iter().chain(failed).collect()
+        };
+        let nobody = || BTreeMap::from([("none".to_owned(), "no Python was given".to_owned())]);
+        Self {
+            emulated: options.device == Place::Emulated,
+            tiny: options.tiny,
+            rounds: options.rounds,
+            turn_ms: options.turn_ms,
+            ours: facts(ours),
+            peers: theirs.map_or_else(nobody, facts),
+            card_before: State::now(),
+            card_after: None,
+            ceilings: Ceilings::default(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a case; the first ones are the ceilings for all that follow.
+    pub(super) fn add(&mut self, mut row: Row) {
+        let fastest = row.contestants.iter().filter_map(Figures::median).reduce(f64::min);
+        let rate = |work: f64| fastest.map_or(0.0, |milliseconds| work / milliseconds * 1e3);
+        match row.case {
+            Case::Copy { .. } => self.ceilings.bytes_per_s = rate(row.work.bytes),
+            Case::Product { .. } => self.ceilings.flops_per_s = rate(row.work.flops),
+            _ => {}
+        }
+        row.weigh(&self.ceilings);
+        self.rows.push(row);
+        if matches!(self.rows.last().map(|row| &row.case), Some(Case::Product { .. })) {
+            self.rows.iter_mut().for_each(|row| row.weigh(&self.ceilings));
+        }
+    }
+
+    /// Looks at the card once more.
+    pub(super) fn finish(&mut self) {
+        self.card_after = Some(State::now());
+    }
+
+    /// Cases in which something went wrong on our side.
+    pub(super) fn failures(&self) -> usize {
+        self.rows.iter().filter(|row| row.ours().failed.is_some()).count()
+    }
+
+    /// How many cases did what.
+    pub(super) fn outcome(&self) -> String {
+        let not_there = self.rows.iter().filter(|row| row.ours().absent.is_some()).count();
+        let ran = self.rows.len() - self.failures() - not_there;
+        let all = self.rows.iter().flat_map(|row| row.contestants.iter().skip(1));
+        let [absent, lost] = [
+            all.clone().filter(|peer| peer.absent.is_some()).count(),
+            all.filter(|peer| peer.failed.is_some()).count(),
+        ];
+        let cases = self.rows.len();
+        format!(
+            "{ran} of {cases} cases ran, {not_there} are not on a device yet, {} failed; of the peers' {absent} were absent and \
+             {lost} failed",
+            self.failures()
+        )
+    }
+}
+
+const LEGEND: &str = "\
+Times are medians with quartiles of the rounds, each a turn of many repetitions with one wait for the device at its end; the
+contestants take turns. A ratio says how many times longer the peer takes than mllm4rec. A share is that of the lower of the two
+ceilings, bytes or products of bfloat16, for the bytes and operations that nobody can do without; both sides' ceilings are
+measured, and the higher counts. Errors are deviations from float64, relative (the norm of the difference by that of the
+reference, on a sample); of decoded weights and of best items the share that differs; of a training step that of the loss from
+the one on the host. Peers compute with their own random inputs.
+";
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# Kernels beside their peers\n")?;
+        if self.emulated {
+            writeln!(f, "**Emulated, no times**: the device code ran on the CPU; peers, if any, ran there too.\n")?;
+        }
+        if self.tiny {
+            writeln!(f, "Shapes are small ones, for a try.\n")?;
+        }
+        for (who, facts) in [("mllm4rec", &self.ours), ("peers", &self.peers)] {
+            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name} {}", one_line(value))).collect();
+            writeln!(f, "- {who}: {}", facts.join(", "))?;
+        }
+        writeln!(f, "- nvidia-smi ({}):", State::fields())?;
+        writeln!(f, "  - before: {}", self.card_before)?;
+        if let Some(after) = &self.card_after {
+            writeln!(f, "  - after: {after}")?;
+        }
+        writeln!(f, "- {} rounds of about {} ms", self.rounds, self.turn_ms)?;
+        writeln!(f, "- {}\n\n{LEGEND}", self.outcome())?;
+        writeln!(f, "| bench | shape | who | time | rate | × ours | share of the ceiling | error |")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
+        self.rows.iter().try_for_each(|row| self.lines(row, f))?;
+        self.worst(f)
+    }
+}
+
+impl Report {
+    /// A line for every contestant of a case.
+    fn lines(&self, row: &Row, f: &mut Formatter<'_>) -> fmt::Result {
+        for (i, (figures, share)) in row.contestants.iter().zip(&row.shares).enumerate() {
+            let [what, shape] = if i == 0 { row.case.label() } else { [String::new(), String::new()] };
+            let rate = figures.median().map(|ms| format!("{} {}/s", short(row.rate(ms)), row.work.unit));
+            let ratio = figures.ratio.map(|ratio| format!("{ratio:.2}"));
+            let bound = row.bound.map_or("", |bound| if bound == Bound::Bytes { "bytes" } else { "products" });
+            let share = share.map(|share| format!("{:.0} % of {bound}", 100.0 * share));
+            let error = figures.error.map(|error| if error == 0.0 { "0".to_owned() } else { format!("{error:.1e}") });
+            let [rate, ratio, share, error] = [rate, ratio, share, error].map(Option::unwrap_or_default);
+            let (who, time) = (figures.name, figures.time(self.emulated));
+            writeln!(f, "| {what} | {shape} | {who} | {time} | {rate} | {ratio} | {share} | {error} |")?;
+        }
+        Ok(())
+    }
+
+    /// The least of every bench's ratios: no other may be quoted without it.
+    fn worst(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut worst: Vec<(String, &str, f64)> = Vec::new();
+        for row in &self.rows {
+            let [what, _] = row.case.label();
+            for (name, ratio) in row.contestants.iter().filter_map(|peer| Some((peer.name, peer.ratio?))) {
+                match worst.iter_mut().find(|(bench, peer, _)| *bench == what && *peer == name) {
+                    Some((.., least)) => *least = least.min(ratio),
+                    None => worst.push((what.clone(), name, ratio)),
+                }
+            }
+        }
+        if worst.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\n| bench | peer | least ratio of its shapes |\n|---|---|---|")?;
+        worst.iter().try_for_each(|(bench, peer, ratio)| writeln!(f, "| {bench} | {peer} | {ratio:.2} |"))
+    }
+}
+
+/// A time in the unit that suits it.
+fn duration(milliseconds: f64) -> String {
+    if milliseconds < 1.0 {
+        format!("{} µs", short(1e3 * milliseconds))
+    } else {
+        format!("{} ms", short(milliseconds))
+    }
+}
+
+/// Three digits or more.
+fn short(value: f64) -> String {
+    let digits = [(100.0, 0), (10.0, 1), (1.0, 2)].into_iter().find(|(least, _)| value >= *least).map_or(3, |(_, d)| d);
+    format!("{value:.digits$}")
+}
+
+/// A cell of a table has one line and no bars.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_and_cells_one_line() {
+        assert_eq!([short(1234.5), short(12.345), short(1.2345), short(0.01234)], ["1234", "12.3", "1.23", "0.012"]);
+        assert_eq!([duration(0.0123), duration(12.3)], ["12.3 µs", "12.3 ms"]);
+        assert_eq!(one_line("a |\n b"), "a / b");
+    }
+}

@@ -1,0 +1,166 @@
+//! What a case moves and multiplies at the least, and what that takes at the ceilings of the card.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::case::Case;
+
+/// What no contestant can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Work {
+    /// Bytes that are read or written once.
+    pub(super) bytes: f64,
+    /// Multiplications and additions of the products.
+    pub(super) flops: f64,
+    /// How many of the unit one repetition does.
+    pub(super) amount: f64,
+    /// What a rate counts, a second.
+    pub(super) unit: &'static str,
+}
+
+/// What the card does at most, as measured.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Ceilings {
+    /// Bytes read and written a second, by the faster of the contestants.
+    pub(super) bytes_per_s: f64,
+    /// Of products in bfloat16, likewise.
+    pub(super) flops_per_s: f64,
+}
+
+/// Which ceiling is the lower one for some work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Bound {
+    /// That of bytes.
+    Bytes,
+    /// That of products.
+    Products,
+}
+
+impl Ceilings {
+    /// The share of the ceiling that work of so many milliseconds reaches, and which ceiling that is; none before both are
+    /// known.
+    pub(super) fn share(&self, work: &Work, milliseconds: f64) -> Option<(f64, Bound)> {
+        if self.bytes_per_s <= 0.0 || self.flops_per_s <= 0.0 {
+            return None;
+        }
+        let (bytes, products) = (work.bytes / self.bytes_per_s, work.flops / self.flops_per_s);
+        let (seconds, bound) = if bytes > products { (bytes, Bound::Bytes) } else { (products, Bound::Products) };
+        Some((seconds * 1e3 / milliseconds, bound))
+    }
+}
+
+/// A four-bit weight with double quantisation: half a byte a value, a byte for every 64 and a float for every 16,384.
+const NF4_BYTES: f64 = 0.5 + 1.0 / 64.0 + 4.0 / 16384.0;
+
+impl Case {
+    /// What a repetition does at least.
+    pub(super) fn work(&self) -> Work {
+        match self {
+            Self::Copy { bytes } => moved(2.0 * *bytes as f64),
+            Self::Product { size } => multiplied(2.0 * (*size as f64).powi(3), 6.0 * (*size as f64).powi(2)),
+            Self::Nf4Dequantize { d_out, d_in } => moved((NF4_BYTES + 2.0) * (d_out * d_in) as f64),
+            Self::Nf4Product { d_out, d_in, rows } | Self::Nf4InputGradient { d_out, d_in, rows } => {
+                let weight = (d_out * d_in) as f64;
+                let bytes = NF4_BYTES * weight + 2.0 * (rows * (d_in + d_out)) as f64;
+                multiplied(2.0 * *rows as f64 * weight, bytes)
+            }
+            Self::Attention { lengths, heads, head_dim } => {
+                let width = (heads * head_dim) as f64;
+                let pairs: f64 = lengths.iter().map(|&n| (n * (n + 1) / 2) as f64).sum();
+                multiplied(4.0 * width * pairs, 4.0 * 2.0 * width * lengths.iter().sum::<usize>() as f64)
+            }
+            Self::RmsNorm { rows, cols } => moved(4.0 * 4.0 * (rows * cols) as f64),
+            Self::Rope { rows, heads, head_dim } => moved(2.0 * 4.0 * (rows * heads * head_dim) as f64),
+            Self::Swiglu { rows, cols } => moved(3.0 * 4.0 * (rows * cols) as f64),
+            Self::RetrieverStep { items, .. } => {
+                // AdamW reads a value, its gradient and two moments, and writes three of these.
+                Work { bytes: 7.0 * 4.0 * 65.0 * *items as f64, flops: 0.0, amount: 1.0, unit: "steps" }
+            }
+            Self::Top { items, users, width, .. } => Work {
+                bytes: 4.0 * (items * width) as f64,
+                flops: 2.0 * (items * width) as f64 * *users as f64,
+                amount: *users as f64,
+                unit: "users",
+            },
+            Self::Captions { config, images, tokens, .. } => captions(config, *images as f64, *tokens as f64),
+        }
+    }
+}
+
+/// Work that is bound by bytes.
+fn moved(bytes: f64) -> Work {
+    Work { bytes, flops: 0.0, amount: bytes / 1e12, unit: "TB" }
+}
+
+/// Work with products.
+fn multiplied(flops: f64, bytes: f64) -> Work {
+    Work { bytes, flops, amount: flops / 1e12, unit: "TFLOP" }
+}
+
+/// The sizes of one of the networks of a captioner.
+struct Network {
+    hidden: f64,
+    inner: f64,
+    layers: f64,
+}
+
+impl Network {
+    fn of(config: &Value, inner: &str) -> Self {
+        let size = |name: &str| config[name].as_f64().unwrap_or(0.0);
+        Self { hidden: size("hidden_size"), inner: size(inner), layers: size("num_hidden_layers") }
+    }
+
+    /// Weights of all layers.
+    fn weights(&self) -> f64 {
+        self.layers * (4.0 * self.hidden * self.hidden + 2.0 * self.hidden * self.inner)
+    }
+
+    /// Products of `rows` rows that see `keys` each.
+    fn flops(&self, rows: f64, keys: f64) -> f64 {
+        2.0 * rows * self.weights() + 4.0 * self.layers * rows * keys * self.hidden
+    }
+}
+
+/// The vision tower, the queries (whose looks at the picture are half of the layers), the decoder on the prefix and then
+/// token by token; a batch reads the decoder's weights once for every token.
+fn captions(config: &Value, images: f64, tokens: f64) -> Work {
+    let vision = Network::of(&config["vision_config"], "intermediate_size");
+    let qformer = Network::of(&config["qformer_config"], "intermediate_size");
+    let decoder = Network::of(&config["text_config"], "ffn_dim");
+    let size = |part: &str, name: &str| config[part][name].as_f64().unwrap_or(0.0);
+    let patches = (size("vision_config", "image_size") / size("vision_config", "patch_size")).powi(2) + 1.0;
+    let queries = config["num_query_tokens"].as_f64().unwrap_or(0.0);
+    let looks = qformer.layers / 2.0 * 4.0 * patches * vision.hidden * qformer.hidden;
+    let head = size("text_config", "vocab_size") * decoder.hidden;
+    let flops = vision.flops(patches, patches)
+        + qformer.flops(queries, queries)
+        + looks
+        + decoder.flops(queries + tokens, queries)
+        + 2.0 * tokens * head;
+    Work { bytes: 2.0 * tokens * (decoder.weights() + head), flops: images * flops, amount: images, unit: "images" }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::case::real;
+    use super::*;
+
+    #[test]
+    fn the_share_of_a_ceiling_is_that_of_the_lower_one() {
+        let ceilings = Ceilings { bytes_per_s: 4e12, flops_per_s: 800e12 };
+        let share = |work: Work, milliseconds| ceilings.share(&work, milliseconds).unwrap();
+        assert_eq!(share(moved(4e9), 2.0), (0.5, Bound::Bytes));
+        assert_eq!(share(multiplied(800e9, 1.0), 1.0), (1.0, Bound::Products));
+        assert!(Ceilings::default().share(&moved(1.0), 1.0).is_none());
+    }
+
+    #[test]
+    fn a_caption_of_blip2_takes_about_800_billion_operations() {
+        let case = real().pop().unwrap();
+        let work = case.work();
+        let giga = work.flops / work.amount / 1e9;
+        assert!((780.0..830.0).contains(&giga), "{giga}");
+    }
+}
