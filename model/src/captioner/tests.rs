@@ -123,3 +123,20 @@ fn what_does_not_fit_is_named() {
     assert!(error.contains("16 x 12") && error.contains("12 x 12"), "{error}");
     assert!(captioner.caption(&Tensor::zeros(&[3, 12, 12]), 5).is_err());
 }
+
+#[test]
+fn a_device_describes_like_the_host() {
+    let device = Device::emulated().unwrap();
+    for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::Bf16, 5e-2)] {
+        let (host, other) = (captioner(precision), captioner_on(&device, precision));
+        let pictures = pictures(3);
+        let [wanted, found] = [&host, &other].map(|c| c.first_logits(&pictures).unwrap().to_f32());
+        let error = found.iter().zip(&wanted).map(|(f, w)| (f - w).abs() / w.abs().max(1.0)).fold(0.0, f32::max);
+        assert!(error < tolerance, "{precision:?}: {error}");
+        let generation = Generation { max_tokens: 3, ends: vec![5] };
+        let [wanted, found] = [&host, &other].map(|c| c.generate(&pictures, &generation).unwrap());
+        if precision == Precision::F32 {
+            assert_eq!(found, wanted);
+        }
+    }
+}

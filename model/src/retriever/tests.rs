@@ -285,3 +285,44 @@ fn padding_teaches_nothing() {
         about(&found, &wanted, 1e-7);
     }
 }
+
+#[test]
+fn a_device_trains_and_retrieves_like_the_host() {
+    let device = Device::emulated().unwrap();
+    let (batch, dropout) = (batch(9), Dropout { seed: 5, rate: 0.2 });
+    let mut host = LruRec::new(config(), 3).unwrap();
+    let mut other = host.on(&device).unwrap();
+
+    let (wanted_loss, wanted) = host.loss_and_gradients(&batch, batch.rows(), dropout).unwrap();
+    let (loss, found) = other.loss_and_gradients(&batch, batch.rows(), dropout).unwrap();
+    assert!((loss - wanted_loss).abs() < 1e-4 * wanted_loss, "{loss} and {wanted_loss}");
+    about(&found, &wanted, 1e-5);
+
+    let [mut optimizer, mut other_optimizer] = [(); 2].map(|()| AdamW::new(optimizer_config(1e-3, 0.01)));
+    for _ in 0..2 {
+        let wanted = host.train_step(&batch, &mut optimizer, dropout).unwrap();
+        let found = other.train_step(&batch, &mut other_optimizer, dropout).unwrap();
+        assert!((found.loss - wanted.loss).abs() < 1e-4, "{found:?} and {wanted:?}");
+        assert!((found.grad_norm - wanted.grad_norm).abs() < 1e-3 * wanted.grad_norm, "{found:?} and {wanted:?}");
+    }
+    about(other.params(), host.params(), 2e-4);
+
+    // From here on the same parameters: those of the device, through the files of both.
+    let saved = other.save().unwrap();
+    let host = LruRec::load(&saved.weights, &saved.config, 23).unwrap();
+    let reloaded =
+        AdamW::load(other_optimizer.config().clone(), &other_optimizer.save().unwrap(), other.params()).unwrap();
+    assert_eq!(reloaded, other_optimizer);
+    let sequences = sequences(7, 23);
+    let histories: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    let excluded: Vec<Vec<u32>> = histories.iter().map(|h| sorted(h)).collect();
+    let excluded: Vec<&[u32]> = excluded.iter().map(Vec::as_slice).collect();
+    let scored = PackedBatch::score(histories, 8);
+    let [wanted, found] = [&host, &other].map(|model| {
+        let hidden = model.encode(&scored).unwrap();
+        let best = model.top_k(&hidden, &excluded, 5).unwrap();
+        let best: Vec<Vec<u32>> = best.into_iter().map(|row| row.into_iter().map(|s| s.id).collect()).collect();
+        (best, model.validation_ranks(&hidden, &[1, 2, 3, 4, 5, 6, 7]).unwrap())
+    });
+    assert_eq!(found, wanted);
+}
