@@ -49,6 +49,12 @@ impl Device {
         self.pool.current_num_threads()
     }
 
+    /// Whether operations run on the CPU and tensors lie in the memory of the host.
+    #[must_use]
+    pub fn is_cpu(&self) -> bool {
+        self.stream.is_none()
+    }
+
     /// What people call it.
     #[must_use]
     pub fn name(&self) -> String {

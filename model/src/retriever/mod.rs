@@ -10,6 +10,7 @@ mod config;
 mod init;
 mod names;
 mod network;
+mod replay;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -28,6 +29,7 @@ use batch::BatchPart;
 pub use batch::{PackedBatch, example_key};
 pub use config::LruRecConfig;
 pub use network::Dropout;
+pub use replay::Recordings;
 pub use windows::windows;
 
 /// The class that stands for padding; items begin behind it.

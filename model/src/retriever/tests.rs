@@ -326,3 +326,33 @@ fn a_device_trains_and_retrieves_like_the_host() {
     });
     assert_eq!(found, wanted);
 }
+
+#[test]
+fn steps_that_a_device_replays_teach_what_the_host_is_taught() {
+    let device = Device::emulated().unwrap();
+    let (dropout, mut recordings) = (Dropout { seed: 5, rate: 0.2 }, Recordings::default());
+    let mut host = LruRec::new(config(), 3).unwrap();
+    let mut other = host.on(&device).unwrap();
+    let mut kept = other.clone();
+    let [mut optimizer, mut other_optimizer] = [(); 2].map(|()| AdamW::new(optimizer_config(1e-3, 0.01)));
+    // Batches of other lengths and contents, but of two shapes.
+    let sequences = sequences(40, 23);
+    for step in 0..8 {
+        let some = sequences.iter().zip(0..).skip(4 * step).take(if step == 6 { 40 } else { 5 });
+        let batch = PackedBatch::train(some.map(|(s, i)| (s.as_slice(), example_key(0, i))), 8);
+        let wanted = host.train_step(&batch, &mut optimizer, dropout).unwrap();
+        let found = other.train_step_on(&device, &mut recordings, batch, &mut other_optimizer, dropout).unwrap();
+        assert!((found.loss - wanted.loss).abs() < 1e-4, "{step}: {found:?} and {wanted:?}");
+        assert!(
+            (found.grad_norm - wanted.grad_norm).abs() < 1e-3 * wanted.grad_norm,
+            "{step}: {found:?} and {wanted:?}"
+        );
+        if step == 4 {
+            kept = other.clone(); // shares memory with what goes on to change
+        }
+    }
+    about(other.params(), host.params(), 5e-4);
+    let (recorded, replayed) = recordings.counts();
+    assert!(recorded + replayed == 8 && replayed >= 2, "{recorded} recorded, {replayed} replayed");
+    assert!(kept.params() != other.params(), "what was kept stays as it was");
+}

@@ -6,7 +6,9 @@ use data::job::{self, Split, Stage};
 use data::metrics::Metric;
 use kernels::Device;
 use model::params::AdamW;
-use model::retriever::{Dropout, LruRec, LruRecConfig, PackedBatch, example_key, optimizer_config, windows};
+use model::retriever::{
+    Dropout, LruRec, LruRecConfig, PackedBatch, Recordings, example_key, optimizer_config, windows,
+};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::context::{Context, Output};
@@ -57,6 +59,7 @@ struct Retriever<'a> {
     /// Training windows: the slices that batches are made of, numbered by their place here.
     windows: Vec<&'a [u32]>,
     device: &'a Device,
+    recordings: Recordings,
     model: LruRec,
     optimizer: AdamW,
     best: LruRec,
@@ -84,7 +87,7 @@ impl<'a> Retriever<'a> {
         let model = LruRec::new(config, seed)?.on(device)?;
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
         let best = model.clone();
-        Ok(Self { settings, seed, users, windows, device, model, optimizer, best })
+        Ok(Self { settings, seed, users, windows, device, recordings: Recordings::default(), model, optimizer, best })
     }
 
     fn steps_per_epoch(&self) -> u64 {
@@ -109,7 +112,8 @@ impl Trainee for Retriever<'_> {
         let windows = examples.map(|e| (self.windows[e as usize], example_key(epoch, e)));
         let batch = PackedBatch::train(windows, self.settings.max_length as usize);
         let dropout = Dropout { seed: self.seed, rate: self.settings.dropout as f32 };
-        Ok(self.model.train_step(&batch, &mut self.optimizer, dropout)?.loss)
+        let step = self.model.train_step_on(self.device, &mut self.recordings, batch, &mut self.optimizer, dropout)?;
+        Ok(step.loss)
     }
 
     /// Recall@10 of the validation items over all users.
