@@ -111,3 +111,30 @@ impl fmt::Display for Operation<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(kernel: &'static str, blocks: usize, arguments: &[Arg]) -> Operation<'_> {
+        let source = Source { name: "op", text: "" };
+        Operation::Launch { source, kernel, geometry: Geometry::blocks(blocks, 32), arguments: arguments.into() }
+    }
+
+    #[test]
+    fn operations_are_compared_bit_by_bit() {
+        let recorded = launch("f", 1, &[Arg::F32(f32::NAN), Arg::F32(0.0)]);
+        assert_eq!(recorded.fit(&launch("f", 1, &[Arg::F32(f32::NAN), Arg::F32(0.0)])), Fit::Same);
+        assert_eq!(recorded.fit(&launch("f", 1, &[Arg::F32(f32::NAN), Arg::F32(-0.0)])), Fit::Arguments);
+        assert_eq!(recorded.fit(&launch("f", 1, &[Arg::F32(f32::NAN), Arg::U32(0)])), Fit::Arguments);
+        for other in [launch("f", 1, &[Arg::F32(0.0)]), launch("g", 1, &[Arg::F32(f32::NAN), Arg::F32(0.0)])] {
+            assert_eq!(recorded.fit(&other), Fit::Other);
+        }
+        assert_eq!(recorded.fit(&launch("f", 2, &[Arg::F32(f32::NAN), Arg::F32(0.0)])), Fit::Other);
+        let fill = |byte| Operation::Fill { to: Address(256), byte, bytes: 4 };
+        assert_eq!(
+            [fill(0).fit(&fill(0)), fill(0).fit(&fill(1)), fill(0).fit(&recorded)],
+            [Fit::Same, Fit::Other, Fit::Other]
+        );
+    }
+}

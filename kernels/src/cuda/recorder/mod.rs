@@ -17,6 +17,7 @@
 
 mod blocks;
 mod log;
+mod outbox;
 mod pass;
 mod recording;
 mod state;

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::blocks::{Blocks, Purpose, Returned};
+use super::blocks::{Blocks, PAGE_BYTES, Purpose, SMALL_BYTES};
 use super::log::{Allocation, Log};
+use super::outbox::Outbox;
 use super::pass::{Mode, Pass};
 use crate::cuda::{Address, Driver, Operation};
 use crate::{Error, Result};
@@ -18,12 +19,14 @@ pub(super) struct State {
     pass: Option<Pass>,
     logs: HashMap<u64, Log>,
     blocks: Blocks,
+    /// Uploads that wait with the operations.
+    outbox: Outbox,
     driver: Arc<dyn Driver>,
 }
 
 impl State {
     pub(super) fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { pass: None, logs: HashMap::new(), blocks: Blocks::default(), driver }
+        Self { pass: None, logs: HashMap::new(), blocks: Blocks::default(), outbox: Outbox::default(), driver }
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
@@ -90,12 +93,34 @@ impl State {
                 Err(difference) => self.depart(difference)?,
             }
         }
-        let address = match self.recording().then(|| self.blocks.find(purpose, bytes)).flatten() {
+        let address = match self.find_block(purpose, bytes)? {
             Some(address) => address,
             None => self.allocate_from_driver(bytes)?,
         };
         self.log_allocation(Allocation { address, bytes, purpose });
         Ok(address)
+    }
+
+    /// A block that is there, or part of a page, while there is a recording.
+    fn find_block(&mut self, purpose: Purpose, bytes: usize) -> Result<Option<Address>> {
+        if !self.recording() {
+            return Ok(None);
+        }
+        if let Some(address) = self.blocks.find(purpose, bytes) {
+            return Ok(Some(address));
+        }
+        if purpose == Purpose::Work || bytes > SMALL_BYTES {
+            return Ok(None);
+        }
+        if let Some(address) = self.blocks.carve(bytes) {
+            return Ok(Some(address));
+        }
+        match self.driver.allocate(PAGE_BYTES) {
+            Ok(page) => self.blocks.open(page),
+            Err(Error::Memory { .. }) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        Ok(self.blocks.carve(bytes))
     }
 
     /// Takes down memory that is handed out, if there is a recording: one that had to give way to it is no more.
@@ -112,13 +137,21 @@ impl State {
     pub(super) fn upload(&mut self, values: &[u8]) -> Result<Address> {
         let address = self.allocate(Purpose::Upload, values.len().max(1))?;
         // Nothing that waits uses a block for uploads that was not live: the copy may go ahead.
-        self.driver.write(address, values).inspect_err(|_| self.free(address))?;
+        let sent = if self.replaying() && values.len() <= SMALL_BYTES {
+            self.outbox.post(address, values, &self.blocks, &*self.driver)
+        } else {
+            self.driver.write(address, values)
+        };
+        if sent.is_err() {
+            self.free(address);
+            self.after_waiting(sent)?;
+        }
         Ok(address)
     }
 
     /// Takes memory back.
     pub(super) fn free(&mut self, address: Address) {
-        if self.blocks.give_back(address, self.pass.is_some()) == Returned::ToDriver {
+        if let Some(address) = self.blocks.give_back(address, self.pass.is_some()) {
             self.release(address);
         }
     }
@@ -150,6 +183,10 @@ impl State {
         self.execute_waiting()
     }
 
+    fn replaying(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| pass.mode == Mode::Replaying)
+    }
+
     fn recording(&self) -> bool {
         self.pass.as_ref().is_some_and(|pass| pass.mode == Mode::Recording)
     }
@@ -171,15 +208,20 @@ impl State {
             Err(e) => return self.depart(format!("no graph can be made: {e}")),
         };
         pass.stretch += 1;
+        let sent = self.outbox.send(&*self.driver);
         // SAFETY: `ask` was promised so of every operation of the stretch, with these arguments. Of the memory that they use,
         // blocks stay with the log, and what else was given back since is in `freed`.
-        let launched = unsafe { graph.launch() };
+        let launched = sent.and_then(|()| unsafe { graph.launch() });
         self.after_waiting(launched)
     }
 
     /// Executes the operations that wait one by one, as their stretch ends before it was recorded to end. It is two from
     /// now on.
     fn execute_waiting(&mut self) -> Result<()> {
+        let sent = self.outbox.send(&*self.driver);
+        if sent.is_err() {
+            return self.after_waiting(sent);
+        }
         let Some(pass) = self.pass.as_mut().filter(|pass| !pass.waiting().is_empty()) else { return Ok(()) };
         let waiting = pass.waiting();
         pass.log.split(pass.stretch, pass.met);
@@ -241,7 +283,7 @@ impl State {
     }
 
     fn let_go(&mut self, address: Address) {
-        if self.blocks.let_go(address) == Returned::ToDriver {
+        if let Some(address) = self.blocks.let_go(address) {
             self.release(address);
         }
     }
