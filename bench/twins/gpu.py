@@ -228,12 +228,33 @@ def swiglu(case, peer):
     return lambda turn: timed(gate, up), error
 
 
-def retriever_step(case, peer):
-    """The forms of lrurec.py, with batches that are on the device beforehand."""
+def twin_of_lrurec():
     try:
         import lrurec
     except ImportError as e:
         raise Absent(str(e)) from e
+    return lrurec
+
+
+def scan(case, peer):
+    """The doubling form of the public implementation; what it adds is multiplied by gamma already."""
+    scan_padded = twin_of_lrurec().scan_padded
+    sequences, length, state = case["sequences"], case["length"], case["state"]
+    u = torch.view_as_complex(normals(sequences, length, state, 2))
+    lam = torch.polar(torch.linspace(0.8, 0.99, state, device=DEVICE), torch.rand(state, device=DEVICE) * 2 * math.pi)
+    mask = torch.ones(sequences, length, dtype=torch.bool, device=DEVICE)
+    run = lambda turn: scan_padded(u, lam, mask)
+    h, wanted = run(0)[0], torch.zeros(state, dtype=torch.complex128, device=DEVICE)
+    rows = []
+    for step in u[0].to(torch.complex128)[:200]:
+        wanted = wanted * lam + step
+        rows.append(wanted)
+    return run, relative(torch.view_as_real(h[: len(rows)]), torch.view_as_real(torch.stack(rows)))
+
+
+def retriever_step(case, peer):
+    """The forms of lrurec.py, with batches that are on the device beforehand."""
+    lrurec = twin_of_lrurec()
     with open(os.path.join(case["folder"], "problem.json")) as file:
         problem = json.load(file)
     tensors = lrurec.load_file(os.path.join(case["folder"], "weights.safetensors"))
@@ -303,7 +324,7 @@ def captions(case, peer):
 BENCHES = {
     bench.__name__: bench
     for bench in (copy, product, nf4_dequantize, nf4_product, nf4_input_gradient, attention, rms_norm, rope, swiglu)
-    + (retriever_step, top, captions)
+    + (scan, retriever_step, top, captions)
 }
 
 

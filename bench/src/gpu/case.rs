@@ -15,6 +15,8 @@ pub(super) enum Group {
     Attention,
     /// Norm, rotation and gate.
     Rows,
+    /// The linear recurrence alone.
+    Scan,
     /// A training step of the retriever.
     Retriever,
     /// The best items of many users.
@@ -86,6 +88,8 @@ pub(super) enum Case {
     Rope { rows: usize, heads: usize, head_dim: usize },
     /// `silu(gate) * up`, f32.
     Swiglu { rows: usize, cols: usize },
+    /// `h[t] = λ h[t-1] + γ v[t]` in complex f32.
+    Scan { sequences: usize, length: usize, state: usize },
     /// Forward, backward and update of LRURec. `folder` holds the problem and the weights, see
     /// [`crate::retriever::Problem`].
     RetrieverStep { items: usize, max_length: usize, batch: usize, folder: String },
@@ -102,6 +106,7 @@ impl Case {
             Self::Nf4Dequantize { .. } | Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => Group::Nf4,
             Self::Attention { .. } => Group::Attention,
             Self::RmsNorm { .. } | Self::Rope { .. } | Self::Swiglu { .. } => Group::Rows,
+            Self::Scan { .. } => Group::Scan,
             Self::RetrieverStep { .. } => Group::Retriever,
             Self::Top { .. } => Group::Top,
             Self::Captions { .. } => Group::Captioner,
@@ -110,7 +115,7 @@ impl Case {
 
     pub(super) fn peers(&self) -> &'static [Peer] {
         match self {
-            Self::Copy { .. } | Self::Product { .. } => &[Peer::Torch],
+            Self::Copy { .. } | Self::Product { .. } | Self::Scan { .. } => &[Peer::Torch],
             Self::Nf4Dequantize { .. } => &[Peer::Bitsandbytes],
             Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => &[Peer::Bitsandbytes, Peer::Torch],
             Self::Attention { .. } => &[Peer::Varlen, Peer::Padded],
@@ -138,6 +143,9 @@ impl Case {
             Self::RmsNorm { rows, cols } => ("residual and RMS norm, f32", format!("{rows} × {cols}")),
             Self::Rope { rows, heads, head_dim } => ("rotation, f32", format!("{rows} × {heads} × {head_dim}")),
             Self::Swiglu { rows, cols } => ("SwiGLU, f32", format!("{rows} × {cols}")),
+            Self::Scan { sequences, length, state } => {
+                ("recurrence alone, f32", format!("{sequences} × {length}, {state} complex"))
+            }
             Self::RetrieverStep { items, max_length, batch, .. } => {
                 ("LRURec training step", format!("{items} items, {batch} windows of up to {max_length}"))
             }
@@ -175,6 +183,8 @@ pub(super) fn real() -> Vec<Case> {
     cases.push(Case::RmsNorm { rows: 16384, cols: 4096 });
     cases.push(Case::Rope { rows: 16384, heads: 32, head_dim: 128 });
     cases.push(Case::Swiglu { rows: 16384, cols: 11008 });
+    let scans = [(64, 50), (64, 200), (512, 200), (64, 1000), (8, 8192)];
+    cases.extend(scans.map(|(sequences, length)| Case::Scan { sequences, length, state: 128 }));
     cases.extend([12_101, 57_289].map(|items| step(items, 50, 64)));
     cases.extend([12_101, 1_000_000, 10_000_000].map(|items| Case::Top { items, users: 4096, width: 64, k: 20 }));
     cases.push(captions("a small shape", small_captioner(), 64));
@@ -194,6 +204,7 @@ pub(super) fn tiny() -> Vec<Case> {
         Case::RmsNorm { rows: 9, cols: 128 },
         Case::Rope { rows: 9, heads: 2, head_dim: 64 },
         Case::Swiglu { rows: 9, cols: 128 },
+        Case::Scan { sequences: 3, length: 20, state: 32 },
         step(150, 10, 4),
         Case::Top { items: 300, users: 3, width: 64, k: 20 },
         captions("a tiny shape", tiny_captioner(), 2),

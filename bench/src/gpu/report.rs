@@ -202,8 +202,8 @@ Times are medians with quartiles of the rounds, each a turn of many repetitions 
 contestants take turns. A ratio says how many times longer the peer takes than mllm4rec. A share is that of the lower of the two
 ceilings, bytes or products of bfloat16, for the bytes and operations that nobody can do without; both sides' ceilings are
 measured, and the higher counts. Errors are deviations from float64, relative (the norm of the difference by that of the
-reference, on a sample); of decoded weights and of best items the share that differs; of a training step that of the loss from
-the one on the host. Peers compute with their own random inputs.
+reference, on a sample); of decoded weights and of best items the share that differs; of a training step the largest of
+the losses of four steps from those on the host. Peers compute with their own random inputs.
 ";
 
 impl Display for Report {

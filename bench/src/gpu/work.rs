@@ -73,6 +73,7 @@ impl Case {
             Self::RmsNorm { rows, cols } => moved(4.0 * 4.0 * (rows * cols) as f64),
             Self::Rope { rows, heads, head_dim } => moved(2.0 * 4.0 * (rows * heads * head_dim) as f64),
             Self::Swiglu { rows, cols } => moved(3.0 * 4.0 * (rows * cols) as f64),
+            Self::Scan { sequences, length, state } => moved(2.0 * 8.0 * (sequences * length * state) as f64),
             Self::RetrieverStep { items, .. } => {
                 // AdamW reads a value, its gradient and two moments, and writes three of these.
                 Work { bytes: 7.0 * 4.0 * 65.0 * *items as f64, flops: 0.0, amount: 1.0, unit: "steps" }

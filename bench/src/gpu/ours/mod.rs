@@ -7,6 +7,7 @@ mod nf4;
 mod reference;
 mod retriever;
 mod rows;
+mod scan;
 mod top;
 
 use std::collections::BTreeMap;
@@ -120,6 +121,7 @@ fn prepare(case: &Case, device: &Device, place: Place) -> Result<Box<dyn Ready>>
         Case::RmsNorm { rows, cols } => Box::new(rows::RmsNorm::new(*rows, *cols, device)?),
         Case::Rope { rows, heads, head_dim } => Box::new(rows::Rope::new(*rows, *heads, *head_dim, device)?),
         Case::Swiglu { rows, cols } => Box::new(rows::Swiglu::new(*rows, *cols, device)?),
+        Case::Scan { sequences, length, state } => Box::new(scan::Scan::new(*sequences, *length, *state, device)?),
         Case::RetrieverStep { folder, .. } => Box::new(retriever::Step::new(folder.as_ref(), device)?),
         Case::Top { items, users, width, k } => Box::new(top::Top::new(*items, *users, *width, *k, device)?),
         Case::Captions { config, images, tokens, .. } => {
