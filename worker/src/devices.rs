@@ -9,8 +9,9 @@ pub use kernels::{CardReport, Inspection, Library, inspect};
 
 use crate::{Error, Result};
 
-/// The stages that compute on a card where the worker has one; all others compute on the CPU. None does yet.
-pub const STAGES_ON_CARDS: &[Stage] = &[];
+/// The stages that compute on a card where the worker has one; all others compute on the CPU.
+pub const STAGES_ON_CARDS: &[Stage] =
+    &[Stage::Caption, Stage::TrainRetriever, Stage::Retrieve, Stage::TrainRanker, Stage::Rank];
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

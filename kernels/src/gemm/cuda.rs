@@ -1,7 +1,7 @@
 //! The device side: products by the device's library, and what surrounds them by kernels of our own.
 
 use super::epilogue::{Activation, Epilogue};
-use crate::cuda::{Arg, Geometry, Matrix, Product, Source, Stream};
+use crate::cuda::{Arg, Geometry, Matrix, Product, Source, Stream, rows};
 use crate::{Dtype, Result, Tensor};
 
 const OP: &str = "gemm";
@@ -57,13 +57,13 @@ pub(super) fn linear(on: &Stream, x: &Tensor, w: &Tensor, epilogue: &Epilogue<'_
     if result == Dtype::F32 {
         let args = [&[product.arg_mut()?, bias, residual][..], &settings].concat();
         // SAFETY: the product and the residual have n elements, the bias those of a row.
-        unsafe { on.launch(&KERNELS, "finish", Geometry::elements(n), &args)? };
+        unsafe { on.launch(&KERNELS, "finish", Geometry::fours(n), &args)? };
         return Ok(product);
     }
     let mut y = on.result(&shape, result)?;
     let args = [&[product.arg()?, bias, residual, y.arg_mut()?][..], &settings].concat();
     // SAFETY: as above.
-    unsafe { on.launch(&KERNELS, "finish_rounded", Geometry::elements(n), &args)? };
+    unsafe { on.launch(&KERNELS, "finish_rounded", Geometry::fours(n), &args)? };
     Ok(y)
 }
 
@@ -83,10 +83,10 @@ pub(super) fn add_bias(on: &Stream, y: &mut Tensor, bias: &Tensor) -> Result<()>
     let settings = [Arg::U32(code(Activation::None)), Arg::U64(n as u64), Arg::count(OP, y.cols())?];
     let args = [&[y.arg_mut()?, bias.arg()?, Arg::NULL][..], &settings].concat();
     // SAFETY: y has n elements, the bias those of a row.
-    unsafe { on.launch(&KERNELS, "finish", Geometry::elements(n), &args) }
+    unsafe { on.launch(&KERNELS, "finish", Geometry::fours(n), &args) }
 }
 
-/// Adds the sum over the rows of `x` to `sums`: bands of a fixed size, added in order.
+/// Adds the sum over the rows of `x` to `sums`: bands of a fixed size, then a warp for every column of their sums.
 pub(crate) fn add_column_sums(on: &Stream, x: &Tensor, sums: &mut Tensor) -> Result<()> {
     let (n, cols) = (x.rows(), x.cols());
     let bands = n.div_ceil(BAND);
@@ -99,5 +99,5 @@ pub(crate) fn add_column_sums(on: &Stream, x: &Tensor, sums: &mut Tensor) -> Res
     unsafe { on.launch(&KERNELS, "sum_bands", tiles, &args)? };
     let args = [parts.arg(), sums.arg_mut()?, Arg::count(OP, bands)?, cols_arg];
     // SAFETY: as above; the sums are [cols].
-    unsafe { on.launch(&KERNELS, "add_bands", columns, &args) }
+    unsafe { on.launch(&KERNELS, "add_bands", rows::columns(cols), &args) }
 }
