@@ -62,6 +62,9 @@ pub enum Place {
     Cpu,
     /// On the card of a number, and on the CPU what is done beside it.
     Card(usize),
+    /// On a card that the CPU plays, slowly: for tests, and nothing to wish for.
+    #[doc(hidden)]
+    Emulated,
 }
 
 impl Place {
@@ -73,6 +76,7 @@ impl Place {
         match self {
             Self::Cpu => Device::cpu(threads),
             Self::Card(number) => Device::cuda(number, threads),
+            Self::Emulated => Device::emulated(),
         }
     }
 }
@@ -82,6 +86,7 @@ impl fmt::Display for Place {
         match self {
             Self::Cpu => Wish::Cpu.fmt(f),
             Self::Card(number) => Wish::Card(*number).fmt(f),
+            Self::Emulated => f.write_str("emulated"),
         }
     }
 }
