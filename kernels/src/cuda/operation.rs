@@ -116,7 +116,7 @@ impl fmt::Display for Operation<'_> {
 mod tests {
     use super::*;
 
-    fn launch(kernel: &'static str, blocks: usize, arguments: &[Arg]) -> Operation<'_> {
+    fn launch<'a>(kernel: &'static str, blocks: usize, arguments: &'a [Arg]) -> Operation<'a> {
         let source = Source { name: "op", text: "" };
         Operation::Launch { source, kernel, geometry: Geometry::blocks(blocks, 32), arguments: arguments.into() }
     }
