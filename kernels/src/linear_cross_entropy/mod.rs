@@ -98,7 +98,7 @@ pub fn forward_backward(
         places.push(("db", db));
     }
     if let Some(on) = Stream::of(OP, &places)? {
-        return cuda::forward_backward(&on, &operands, row_scale, grads);
+        return cuda::forward_backward(&on, &operands, row_scale, grads, cuda::Plan::of(&operands));
     }
     let Grads { dw, db } = grads;
     let gradients =
