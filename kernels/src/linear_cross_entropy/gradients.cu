@@ -177,7 +177,7 @@ extern "C" __global__ void __launch_bounds__(256) add_parts(
 template <u32 WIDTH, u32 GROUPS>
 __device__ __forceinline__ void gradient_classes(
     const u8* classes, const u8* rows, const float* largest, float* dw, float* db, u32 count, u32 d, u32 row_tiles,
-    u8* shared)
+    u32 width, u8* shared)
 {
     Tile<WIDTH>* stages = reinterpret_cast<Tile<WIDTH>*>(shared);
     Unit factors = unit_of(*largest);
@@ -186,9 +186,15 @@ __device__ __forceinline__ void gradient_classes(
     u32 first = load_owned(owned, stages, reinterpret_cast<const Tile<WIDTH>*>(classes), 0, class_tiles);
     Gradients<WIDTH, GROUPS> gradients;
     const Tile<WIDTH>* tiles = reinterpret_cast<const Tile<WIDTH>*>(rows);
-    sum_gradients<false>(gradients, owned, stages, tiles, first, 0, row_tiles, factors.inverse);
+    u32 begin = blockIdx.y * width, end = min(begin + width, row_tiles);
+    sum_gradients<false>(gradients, owned, stages, tiles, first, begin, end, factors.inverse);
+    // Of several ranges each has a place of its own.
+    bool adds = gridDim.y == 1;
+    u64 range = (u64)blockIdx.y * count;
     for_each_sum(gradients, first, [&](u32 id, u32 column, float sum) {
-        if (dw && id < count && column < d) dw[(u64)id * d + column] = fmaf(sum, factors.unit, dw[(u64)id * d + column]);
+        if (!dw || id >= count || column >= d) return;
+        float* place = dw + (range + id) * d + column;
+        *place = adds ? fmaf(sum, factors.unit, *place) : sum * factors.unit;
     });
 #pragma unroll
     for (u32 s = 0; s < 2 * GROUPS; s++) {
@@ -196,11 +202,12 @@ __device__ __forceinline__ void gradient_classes(
         sum += __shfl_xor_sync(ALL_LANES, sum, 1);
         sum += __shfl_xor_sync(ALL_LANES, sum, 2);
         u32 id = first + 8 * s + lane / 4;
-        if (db && lane % 4 == 0 && id < count) db[id] += sum;
+        if (db && lane % 4 == 0 && id < count) db[range + id] = adds ? db[id] + sum : sum;
     }
 }
 
-// Adds to the gradients of the weight and the bias, which may be absent.
+// Adds to the gradients of the weight and the bias, which may be absent. If there are several ranges of rows, `width` tiles
+// each, their parts are written instead: [ranges, count, d] and [ranges, count].
 extern "C" __global__ void __launch_bounds__(THREADS, 2) gradient_classes_64(
     const u8* __restrict__ classes,
     const u8* __restrict__ rows,
@@ -209,10 +216,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) gradient_classes_64(
     float* __restrict__ db,             // [count]
     u32 count,
     u32 d,
-    u32 row_tiles)
+    u32 row_tiles,
+    u32 width)
 {
     SHARED_MEMORY(u8, shared);
-    gradient_classes<64, 2>(classes, rows, largest, dw, db, count, d, row_tiles, shared);
+    gradient_classes<64, 2>(classes, rows, largest, dw, db, count, d, row_tiles, width, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) gradient_classes_128(
@@ -223,8 +231,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) gradient_classes_128(
     float* __restrict__ db,
     u32 count,
     u32 d,
-    u32 row_tiles)
+    u32 row_tiles,
+    u32 width)
 {
     SHARED_MEMORY(u8, shared);
-    gradient_classes<128, 1>(classes, rows, largest, dw, db, count, d, row_tiles, shared);
+    gradient_classes<128, 1>(classes, rows, largest, dw, db, count, d, row_tiles, width, shared);
+}
+
+// Adds the parts of ranges in order to what is there.
+extern "C" __global__ void __launch_bounds__(256) add_ranges(
+    const float* __restrict__ parts,  // [ranges, n]
+    float* __restrict__ sums,
+    u64 n,
+    u32 ranges)
+{
+    u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float sum = sums[i];
+    for (u32 range = 0; range < ranges; range++) sum += parts[range * n + i];
+    sums[i] = sum;
 }

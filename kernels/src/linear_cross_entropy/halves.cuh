@@ -16,7 +16,8 @@
 //
 // normalise (fused.cu): blocks own rows, and ranges of classes pass by; parts are merged in order by `finish`.
 // gradient_rows (gradients.cu): the same, with dx = P W summed in registers; the parts of the ranges are added in order by `add_parts`.
-// gradient_classes: blocks own classes, and all rows pass by in order: dW = P' x and db in registers, added once.
+// gradient_classes: blocks own classes, and rows pass by in order: dW = P' x and db in registers, added once or, of few
+// classes, as parts of several ranges of rows.
 
 #define ITEMS 64
 #define THREADS 128

@@ -201,10 +201,11 @@ fn every_plan_agrees_with_the_host() {
     let device = accelerator();
     let products = [(100, 100), (70, 45), (33, 45), (70, 12), (64, 44), (1, 4)]
         .map(|(rows, classes)| cuda::Plan::Products(cuda::Tiles { rows, classes }));
-    let divided =
-        |range, ranges, group, class_threads| cuda::Plan::Fused(cuda::Division { range, ranges, group, class_threads });
-    let fused = [divided(1, 3, 64, 64), divided(2, 2, 128, 128), divided(3, 1, 64, 128)];
-    for (given, plans) in [(Given::new(70, 45, 9), &products[..]), (Given::new(150, 150, 20), &fused)] {
+    let divided = |range, ranges, group, class_threads, row_ranges| {
+        cuda::Plan::Fused(cuda::Division { range, ranges, group, class_threads, row_ranges })
+    };
+    let fused = [divided(1, 3, 64, 64, 2), divided(2, 2, 128, 128, 1), divided(3, 1, 64, 128, 8)];
+    for (given, plans) in [(Given::new(70, 45, 9), &products[..]), (Given::new(300, 150, 6), &fused)] {
         let (wanted, there) = (given.run(), given.put(&device));
         let on = there.x.stream().unwrap();
         for &plan in plans {
@@ -222,13 +223,14 @@ fn every_plan_agrees_with_the_host() {
 
 #[test]
 fn the_shape_of_the_weight_decides_the_plan() {
-    for (classes, d, range, ranges, group, class_threads) in [
-        (1, 1, 8, 1, 1 << 24, 64),
-        (12_102, 64, 8, 24, 10_880, 64),
-        (57_290, 128, 14, 64, 2048, 128),
-        (10_000_000, 64, 2442, 64, 4096, 128),
+    for (classes, d, range, ranges, group, class_threads, row_ranges) in [
+        (1, 1, 8, 1, 1 << 24, 64, 8),
+        (12_102, 64, 8, 24, 10_880, 64, 3),
+        (12_102, 128, 8, 24, 5440, 128, 2),
+        (57_290, 64, 14, 64, 4096, 128, 1),
+        (10_000_000, 64, 2442, 64, 4096, 128, 1),
     ] {
-        let division = cuda::Division { range, ranges, group, class_threads };
+        let division = cuda::Division { range, ranges, group, class_threads, row_ranges };
         assert_eq!(cuda::Plan::new(classes, d), cuda::Plan::Fused(division), "{classes} x {d}");
     }
     for (classes, rows, width) in [

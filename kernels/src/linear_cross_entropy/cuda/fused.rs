@@ -36,8 +36,13 @@ const RANGE: usize = 8;
 const RANGES: usize = 64;
 /// Floats of the ranges' parts of `dx`: 64 MiB.
 const PARTS: usize = 1 << 24;
-/// With fewer tiles of classes blocks have one instead of two: 132 processors hold twice as many blocks.
-const FEW_TILES: usize = 4 * 132;
+/// Blocks of [`THREADS`] that are worked on at a time: two on each of 132 processors. Part of the order of summation by way
+/// of the ranges of rows, so it is a constant.
+const ENOUGH_BLOCKS: usize = 2 * 132;
+/// The fewest tiles of a range of rows: likewise.
+const ROW_RANGE: usize = 4;
+/// The most ranges of rows: likewise.
+const ROW_RANGES: usize = 8;
 
 /// How rows and classes are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub(in super::super) struct Division {
     pub(in super::super) group: usize,
     /// Threads of a block that owns classes.
     pub(in super::super) class_threads: u32,
+    /// The most ranges of rows, which such blocks go through on their own.
+    pub(in super::super) row_ranges: usize,
 }
 
 impl Division {
@@ -59,8 +66,18 @@ impl Division {
         let range = tiles.div_ceil(RANGES).max(RANGE);
         let ranges = tiles.div_ceil(range);
         let group = (PARTS / (ranges * d).max(1) / ITEMS).max(1) * ITEMS;
-        let few = d <= NARROW && tiles < FEW_TILES;
-        Self { range, ranges, group, class_threads: if few { THREADS / 2 } else { THREADS } }
+        // Of few classes blocks have 64, and more blocks share them.
+        let halved = d <= NARROW && tiles.div_ceil(2) < ENOUGH_BLOCKS;
+        let enough = if halved { 2 * ENOUGH_BLOCKS } else { ENOUGH_BLOCKS };
+        let blocks = if d <= NARROW && !halved { tiles.div_ceil(2) } else { tiles };
+        let row_ranges = enough.div_ceil(blocks.max(1)).min(ROW_RANGES);
+        Self { range, ranges, group, class_threads: if halved { THREADS / 2 } else { THREADS }, row_ranges }
+    }
+
+    /// So many tiles of rows cut into ranges: their width and their number.
+    fn rows(&self, tiles: usize) -> [usize; 2] {
+        let width = tiles.div_ceil(self.row_ranges).max(ROW_RANGE);
+        [width, tiles.div_ceil(width)]
     }
 }
 
@@ -208,15 +225,39 @@ impl<'a> Pass<'a> {
     }
 
     /// Adds to the gradients of weight and bias, where they are wanted.
-    fn add_to_weight(&self, grads: Grads<'_>) -> Result<()> {
-        let place = |grad: Option<&mut Tensor>| grad.map_or(Ok(Arg::NULL), Tensor::arg_mut);
-        let counts = [self.operands.weight.rows(), self.operands.x.cols(), self.rows.tiles];
+    fn add_to_weight(&self, mut grads: Grads<'_>) -> Result<()> {
+        let [width, ranges] = self.division.rows(self.rows.tiles);
+        if ranges <= 1 {
+            let place = |grad: Option<&mut Tensor>| grad.map_or(Ok(Arg::NULL), Tensor::arg_mut);
+            return self.sum_over_rows(width, ranges, [place(grads.dw)?, place(grads.db)?]);
+        }
+        let mut parts = Vec::new();
+        for grad in [&mut grads.dw, &mut grads.db] {
+            let bytes = grad.as_ref().map_or(0, |grad| ranges * grad.len() * size_of::<f32>());
+            parts.push(self.on.scratch(bytes)?);
+        }
+        let place = |grad: &Option<&mut Tensor>, part: &Array| if grad.is_some() { part.arg() } else { Arg::NULL };
+        self.sum_over_rows(width, ranges, [place(&grads.dw, &parts[0]), place(&grads.db, &parts[1])])?;
+        for (grad, part) in [grads.dw, grads.db].into_iter().zip(&parts) {
+            let Some(grad) = grad else { continue };
+            let n = grad.len();
+            let args = [part.arg(), grad.arg_mut()?, Arg::U64(n as u64), Arg::count(OP, ranges)?];
+            // SAFETY: the parts are as many as the ranges, each as long as the gradient.
+            unsafe { self.on.launch(&GRADIENTS, "add_ranges", Geometry::elements(n), &args)? };
+        }
+        Ok(())
+    }
+
+    /// Adds the sums over the only range of rows to the places of `dW` and `db`, or writes those of several ranges there.
+    fn sum_over_rows(&self, width: usize, ranges: usize, places: [Arg; 2]) -> Result<()> {
+        let counts = [self.operands.weight.rows(), self.operands.x.cols(), self.rows.tiles, width];
         let counts = counts.map(|count| Arg::count(OP, count)).into_iter().collect::<Result<Vec<_>>>()?;
         let given = [self.classes.data.arg(), self.rows.data.arg(), self.rows.largest.arg()?];
-        let args = [&given[..], &[place(grads.dw)?, place(grads.db)?], &counts].concat();
+        let args = [&given[..], &places, &counts].concat();
         let blocks = self.blocks(self.classes.tiles, self.division.class_threads);
+        let geometry = Geometry { grid: [blocks.grid[0], Geometry::blocks(ranges, 1).grid[0], 1], ..blocks };
         let kernel = self.kernel("gradient_classes_64", "gradient_classes_128");
-        // SAFETY: both operands are packed, in whole tiles; the gradients are [V, D] and [V].
-        unsafe { self.on.launch(&GRADIENTS, kernel, blocks, &args) }
+        // SAFETY: both operands are packed, in whole tiles; the places are [V, D] and [V], of several ranges each, or absent.
+        unsafe { self.on.launch(&GRADIENTS, kernel, geometry, &args) }
     }
 }
