@@ -102,9 +102,9 @@ extern "C" __global__ void __launch_bounds__(256) finish(
 {
     u32 row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
-    float all = state[3 * row] + logf(state[3 * row + 1]);
-    lse[row] = all;
-    losses[row] = all - state[3 * row + 2];
+    float max = state[3 * row], sum = logf(state[3 * row + 1]);
+    lse[row] = max + sum;
+    losses[row] = max - state[3 * row + 2] + sum;
 }
 
 // Logits become row_scale * (softmax - one_hot).

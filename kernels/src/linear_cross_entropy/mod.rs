@@ -1,7 +1,8 @@
 //! Softmax cross-entropy over a large set of classes, fused with the projection that makes the logits.
 //!
 //! The `n × V` logits are never held: they are made tile by tile and reduced to one log-sum-exp per row. The backward makes
-//! them again or, for some thousand classes, goes through the rows in groups whose tiles it keeps in between.
+//! them again or, for some thousand classes, goes through the rows in groups whose tiles it keeps in between. On a device
+//! those of inputs of up to 128 elements never leave the registers; of wider ones a tile of bounded size is in memory.
 //!
 //! What is not finite in a row of `x` makes NaN of its loss and its `dx`, and of `dW` and `db`, even with a `row_scale` of
 //! 0; in the weight or the bias of a class it makes NaN of everything. A logit of minus infinity alone is a class that
@@ -98,7 +99,7 @@ pub fn forward_backward(
         places.push(("db", db));
     }
     if let Some(on) = Stream::of(OP, &places)? {
-        return cuda::forward_backward(&on, &operands, row_scale, grads);
+        return cuda::forward_backward(&on, &operands, row_scale, grads, cuda::Plan::of(&operands));
     }
     let Grads { dw, db } = grads;
     let gradients =

@@ -75,6 +75,23 @@ fn large_logits_do_not_overflow() {
 }
 
 #[test]
+fn large_logits_do_not_overflow_on_a_device() {
+    let device = accelerator();
+    for d in [1, 129] {
+        let mut x = Tensor::zeros(&[3, d]);
+        x.f32_mut().unwrap().iter_mut().step_by(d).for_each(|v| *v = 1000.0);
+        let mut w = Tensor::zeros(&[3, d]);
+        w.f32_mut().unwrap().iter_mut().step_by(d).zip([1.0, -1.0, 0.5]).for_each(|(v, w)| *v = w);
+        let [x, w] = [x, w].map(|t| device.put(&t).unwrap());
+        let losses = forward(&x, &w, None, &[0, 1, 2]).unwrap().to_f32();
+        assert!(
+            losses[0] == 0.0 && (losses[1] - 2000.0).abs() < 1e-3 && (losses[2] - 500.0).abs() < 1e-3,
+            "{losses:?}"
+        );
+    }
+}
+
+#[test]
 fn stripes_cover_every_class_once() {
     for classes in [0, 1, 15, 512, 513, 3651, 12_102, 1_000_003] {
         let stripes = cpu::stripes(classes);
@@ -164,7 +181,9 @@ impl Given {
 #[test]
 fn a_device_agrees_with_the_host() {
     let device = accelerator();
-    for (n, classes, d) in [(0, 5, 3), (1, 1, 1), (7, 17, 130), (67, 131, 13)] {
+    for (n, classes, d) in
+        [(0, 5, 3), (1, 1, 1), (7, 17, 130), (130, 67, 13), (33, 530, 64), (3, 65, 128), (70, 66, 65)]
+    {
         let given = Given::new(n, classes, d);
         let there = given.put(&device);
         let found = there.run();
@@ -178,35 +197,78 @@ fn a_device_agrees_with_the_host() {
 }
 
 #[test]
-fn tiles_of_products_agree_with_the_host() {
+fn every_plan_agrees_with_the_host() {
     let device = accelerator();
-    let given = Given::new(70, 45, 9);
-    let (wanted, there) = (given.run(), given.put(&device));
-    let on = there.x.stream().unwrap();
-    for (rows, classes) in [(100, 100), (70, 45), (33, 45), (70, 12), (64, 44), (1, 4)] {
-        let tiles = cuda::Tiles { rows, classes };
-        let run =
-            |given: &Given, grads: Grads<'_>| cuda::by_products(&on, &given.operands(), &given.scale, grads, tiles);
-        let found = there.gradients(run);
-        for (found, wanted) in found.iter().zip(&wanted) {
-            near(found, wanted, 1e-5);
+    let products = [(100, 100), (70, 45), (33, 45), (70, 12), (64, 44), (1, 4)]
+        .map(|(rows, classes)| cuda::Plan::Products(cuda::Tiles { rows, classes }));
+    let divided = |range, ranges, group, class_threads, row_ranges| {
+        cuda::Plan::Fused(cuda::Division { range, ranges, group, class_threads, row_ranges })
+    };
+    let fused = [divided(1, 3, 64, 64, 2), divided(2, 2, 128, 128, 1), divided(3, 1, 64, 128, 8)];
+    for (given, plans) in [(Given::new(70, 45, 9), &products[..]), (Given::new(300, 150, 6), &fused)] {
+        let (wanted, there) = (given.run(), given.put(&device));
+        let on = there.x.stream().unwrap();
+        for &plan in plans {
+            let run = |given: &Given, grads: Grads<'_>| {
+                cuda::forward_backward(&on, &given.operands(), &given.scale, grads, plan)
+            };
+            let found = there.gradients(run);
+            for (found, wanted) in found.iter().zip(&wanted) {
+                near(found, wanted, 1e-5);
+            }
+            assert!(there.gradients(run) == found, "{plan:?} twice");
         }
-        assert!(there.gradients(run) == found, "{tiles:?} twice");
     }
 }
 
 #[test]
-fn tiles_are_bounded_and_those_of_few_classes_have_them_all() {
-    for (classes, d, rows, width) in [
-        (1, 200, 1 << 14, 1),
-        (12_102, 4096, 2752, 12_102),
-        (128_256, 4096, 256, 128_256),
-        (12_102, 64, 640, 12_102),
-        (57_290, 64, 128, 57_290),
-        (1_000_000, 64, 4096, 2048),
-        (1_000_000, 4096, 4096, 8192),
+fn the_shape_of_the_weight_decides_the_plan() {
+    for (classes, d, range, ranges, group, class_threads, row_ranges) in [
+        (1, 1, 8, 1, 1 << 24, 64, 8),
+        (12_102, 64, 8, 24, 10_880, 64, 3),
+        (12_102, 128, 8, 24, 5440, 128, 2),
+        (57_290, 64, 14, 64, 4096, 128, 1),
+        (10_000_000, 64, 2442, 64, 4096, 128, 1),
     ] {
-        assert_eq!(cuda::Tiles::new(classes, d), cuda::Tiles { rows, classes: width }, "{classes} x {d}");
+        let division = cuda::Division { range, ranges, group, class_threads, row_ranges };
+        assert_eq!(cuda::Plan::new(classes, d), cuda::Plan::Fused(division), "{classes} x {d}");
+    }
+    for (classes, rows, width) in [
+        (1, 1 << 14, 1),
+        (12_102, 2752, 12_102),
+        (128_256, 256, 128_256),
+        (524_288, 64, 524_288),
+        (524_289, 4096, 8192),
+    ] {
+        assert_eq!(
+            cuda::Plan::new(classes, 129),
+            cuda::Plan::Products(cuda::Tiles { rows, classes: width }),
+            "{classes}"
+        );
+    }
+}
+
+#[test]
+fn logits_in_pairs_of_halves_are_as_exact_as_on_the_host() {
+    let device = accelerator();
+    let (n, classes, d) = (33, 700, 64);
+    for size in [1e-3, 1.0, 6.0] {
+        let mut given = Given::new(n, classes, d);
+        given.x.f32_mut().unwrap().iter_mut().for_each(|v| *v *= size);
+        // A class far larger than the others does not make them less exact.
+        given.w.f32_mut().unwrap()[5 * d..6 * d].iter_mut().for_each(|v| *v *= 100.0);
+        let (x, w, bias) = (given.x.f32().unwrap(), given.w.f32().unwrap(), given.bias.f32().unwrap());
+        let (p, losses) = reference::softmax(x, w, bias, &given.labels, d);
+        let row = |i: usize, column: usize| -> f64 {
+            (0..classes).map(|c| p[i * classes + c] * f64::from(w[c * d + column])).sum::<f64>()
+                * f64::from(given.scale[i])
+        };
+        let dx: Vec<f64> = (0..n * d).map(|i| row(i / d, i % d)).collect();
+        let [there, here] = [given.put(&device).run(), given.run()];
+        for (i, wanted) in [losses, dx].iter().enumerate() {
+            let [found, least] = [&there, &here].map(|results| largest_error(&results[i].to_f32(), wanted));
+            assert!(found < 2.0 * least + 2e-7, "{i} of logits of {size}: {found:e}, on the host {least:e}");
+        }
     }
 }
 

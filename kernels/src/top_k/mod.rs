@@ -1,6 +1,9 @@
 //! The best classes of every row, and the place of a given class, without the `n × V` scores.
 //!
 //! A score that is not a number counts as −∞: it never displaces a number, and ties with other such scores by id.
+//!
+//! A score is a chain of sums in an order that depends on nothing, so a device finds the bits that the host does. Of many rows
+//! and classes it first takes candidates by scores in half precision, and proves for every row that these suffice.
 
 mod cpu;
 mod cuda;

@@ -204,6 +204,7 @@ struct Search {
 
     // Keeps the best of the rows whose bits are set.
     __device__ __forceinline__ void keep(u32 rows) {
+#pragma unroll 1
         for (; rows; rows &= rows - 1) {
             u32 row = __ffs(rows) - 1;
             keep_best<2>(lists.at(row), first_row + row, CAPACITY, wanted, ~(Key)0, excluded);

@@ -1,16 +1,39 @@
-//! The device side: tiles of logits in bounded memory, made by products, for inputs of any width.
+//! The device side: narrow inputs by kernels of our own, wide ones by products around which kernels are.
 
+mod fused;
 mod products;
 
+pub(super) use self::fused::Division;
 pub(super) use self::products::Tiles;
-#[cfg(test)]
-pub(super) use self::products::forward_backward as by_products;
 use super::{Grads, Operands, Output};
-use crate::cuda::Stream;
+use crate::cuda::{Arg, Stream};
 use crate::{Result, Tensor};
 
+/// How logits are made: a function of the weight's shape alone, as nothing about a row may depend on its company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// In the registers of tensor cores.
+    Fused(Division),
+    /// By products, in memory.
+    Products(Tiles),
+}
+
+impl Plan {
+    pub(super) fn new(classes: usize, d: usize) -> Self {
+        if d <= fused::WIDEST { Self::Fused(Division::new(classes, d)) } else { Self::Products(Tiles::new(classes)) }
+    }
+
+    /// That of an operation.
+    pub(super) fn of(operands: &Operands<'_>) -> Self {
+        Self::new(operands.weight.rows(), operands.x.cols())
+    }
+}
+
 pub(super) fn forward(on: &Stream, operands: &Operands<'_>) -> Result<Tensor> {
-    products::forward(on, operands, Tiles::new(operands.weight.rows(), operands.x.cols()))
+    match Plan::of(operands) {
+        Plan::Fused(division) => fused::forward(on, operands, division),
+        Plan::Products(tiles) => products::forward(on, operands, tiles),
+    }
 }
 
 pub(super) fn forward_backward(
@@ -18,7 +41,15 @@ pub(super) fn forward_backward(
     operands: &Operands<'_>,
     row_scale: &[f32],
     grads: Grads<'_>,
+    plan: Plan,
 ) -> Result<Output> {
-    let tiles = Tiles::new(operands.weight.rows(), operands.x.cols());
-    products::forward_backward(on, operands, row_scale, grads, tiles)
+    match plan {
+        Plan::Fused(division) => fused::forward_backward(on, operands, row_scale, grads, division),
+        Plan::Products(tiles) => products::forward_backward(on, operands, row_scale, grads, tiles),
+    }
+}
+
+/// The place of a number of 32 bits.
+fn at(array: Arg, index: usize) -> Arg {
+    Arg::Address(array.address().offset(index * size_of::<f32>()))
 }

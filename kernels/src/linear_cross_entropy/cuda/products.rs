@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::super::{Grads, Operands, Output};
+use super::at;
 use crate::cuda::{Arg, Array, Geometry, Matrix, Product, Source, Stream};
 use crate::gemm::cuda::{matrix, matrix_mut};
 use crate::{Dtype, Result, Tensor};
@@ -13,13 +14,8 @@ use crate::{Dtype, Result, Tensor};
 const OP: &str = "linear_cross_entropy";
 const KERNELS: Source = Source { name: OP, text: include_str!("../kernel.cu") };
 
-/// Logits of a tile of inputs that are [`NARROW`]: 32 MiB, which stay in the second-level cache of large cards, as such
-/// products are quicker than memory.
-const FEW_LOGITS: usize = 1 << 23;
-/// Logits of a tile of wider inputs.
-const MANY_LOGITS: usize = 1 << 25;
-/// Columns of an input whose products take no longer than the traffic of their logits.
-const NARROW: usize = 128;
+/// Logits of a tile: 128 MiB.
+const LOGITS: usize = 1 << 25;
 /// The fewest rows of a tile, or else it has not all classes.
 const FEWEST_ROWS: usize = 64;
 /// Rows of a tile that has not all classes.
@@ -44,11 +40,10 @@ pub(in super::super) struct Tiles {
 
 impl Tiles {
     /// A function of the weight's shape alone, as nothing about a row may depend on its company.
-    pub(in super::super) fn new(classes: usize, d: usize) -> Self {
-        let logits = if d <= NARROW { FEW_LOGITS } else { MANY_LOGITS };
-        let rows = logits / classes.max(1) / FEWEST_ROWS * FEWEST_ROWS;
+    pub(super) fn new(classes: usize) -> Self {
+        let rows = LOGITS / classes.max(1) / FEWEST_ROWS * FEWEST_ROWS;
         if rows == 0 {
-            return Self { rows: BANDED_ROWS, classes: logits / BANDED_ROWS };
+            return Self { rows: BANDED_ROWS, classes: LOGITS / BANDED_ROWS };
         }
         Self { rows: rows.min(MOST_ROWS), classes }
     }
@@ -225,9 +220,4 @@ impl<'a> Sweep<'a> {
 fn part(matrix: Matrix, rows: &Range<usize>) -> Matrix {
     let offset = rows.start * matrix.stride * matrix.dtype.bytes();
     Matrix { address: matrix.address.offset(offset), ..matrix }
-}
-
-/// The place of a number of 32 bits.
-fn at(array: Arg, index: usize) -> Arg {
-    Arg::Address(array.address().offset(index * size_of::<f32>()))
 }

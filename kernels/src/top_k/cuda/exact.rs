@@ -7,8 +7,14 @@ use super::{Excluded, OP, Ranges, at, lists, merge, warps};
 use crate::cuda::{Arg, Array, Geometry, Source, Stream};
 use crate::{Result, Tensor};
 
-pub(super) const KERNELS: Source =
-    Source { name: OP, text: concat!(include_str!("../keys.cuh"), include_str!("../kernel.cu")) };
+pub(super) const KERNELS: Source = Source {
+    name: OP,
+    text: concat!(include_str!("../keys.cuh"), include_str!("../tiles.cuh"), include_str!("../kernel.cu")),
+};
+const RANKS: Source = Source {
+    name: "top_k_ranks",
+    text: concat!(include_str!("../keys.cuh"), include_str!("../tiles.cuh"), include_str!("../ranks.cu")),
+};
 
 /// Rows of a block, as in the kernels.
 const ROWS: usize = 64;
@@ -102,10 +108,10 @@ impl<'a> Search<'a> {
         let own = [self.offsets(&rows), self.excluded.ids.arg()];
         let args = [&matrices[..], &own, &results, &extents].concat();
         // SAFETY: the targets are classes, and there are as many goals, ranks and offsets, and one more of those, as rows.
-        unsafe { self.on.launch(&KERNELS, "begin_ranks", warps(self.n), &args)? };
+        unsafe { self.on.launch(&RANKS, "begin_ranks", warps(self.n), &args)? };
         let args = [&matrices[..], &results, &extents, &[self.width()?]].concat();
         // SAFETY: as above.
-        unsafe { self.on.launch(&KERNELS, "add_better", self.tiles(self.n), &args)? };
+        unsafe { self.on.launch(&RANKS, "add_better", self.tiles(self.n), &args)? };
         ranks.read(self.n)
     }
 
