@@ -43,6 +43,12 @@ impl Device {
         Ok(Self { pool: pool(1)?, stream: Some(cuda::emulator()) })
     }
 
+    /// The same with every launch in two orders of its threads, for the operations themselves.
+    #[cfg(test)]
+    pub(crate) fn proving() -> Result<Self> {
+        Ok(Self { pool: pool(1)?, stream: Some(cuda::prover()) })
+    }
+
     /// The number of threads.
     #[must_use]
     pub fn threads(&self) -> usize {

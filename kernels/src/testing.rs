@@ -63,7 +63,7 @@ pub(crate) fn same_on_threads<T: PartialEq + std::fmt::Debug + Send>(work: impl 
 pub(crate) fn accelerator() -> Device {
     match std::env::var("MLLM4REC_TEST_DEVICE").as_deref() {
         Ok("cuda") => Device::cuda(0, 2).expect("the card that was asked for opens"),
-        _ => Device::emulated().expect("the emulator starts"),
+        _ => Device::proving().expect("the emulator starts"),
     }
 }
 

@@ -62,8 +62,7 @@ pub enum Place {
     Cpu,
     /// On the card of a number, and on the CPU what is done beside it.
     Card(usize),
-    /// On a card that the CPU plays, slowly: for tests, and nothing to wish for.
-    #[doc(hidden)]
+    /// On a card that the CPU plays, slowly: for tests, there is no wish for it.
     Emulated,
 }
 

@@ -29,7 +29,7 @@ const DECODED_LIMIT_BYTES: usize = 2 << 30;
 #[derive(Debug)]
 pub(crate) enum Frozen {
     Dense(Tensor),
-    Nf4(Nf4Weight),
+    Nf4(Box<Nf4Weight>),
 }
 
 /// All weights of a network.
@@ -72,7 +72,7 @@ impl Weights {
                     let frozen = if decode {
                         Frozen::Dense(nf4::dequantize(&packed, Rounding::Bf16)?)
                     } else {
-                        Frozen::Nf4(packed)
+                        Frozen::Nf4(Box::new(packed))
                     };
                     weights.frozen.insert(linear.weight.clone(), frozen);
                 }

@@ -9,6 +9,7 @@ use crate::cuda::{PRELUDE, Source};
 use crate::{Error, Result};
 
 /// A kernel's use of registers, as the assembler reports it.
+#[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) kernel: String,
@@ -21,6 +22,7 @@ pub(super) struct Usage {
 #[derive(Clone, Debug)]
 pub(super) struct Compiled {
     pub(super) code: Vec<u8>,
+    #[cfg(test)]
     pub(super) usage: Vec<Usage>,
 }
 
@@ -40,7 +42,12 @@ pub(super) fn compile(source: &Source, arch: &str) -> Result<Compiled> {
     let done = unsafe { result::compile_program(program.0, &options) };
     let log = program.log();
     done.map_err(|e| failed(source, arch, &format!("{e}\n{log}")))?;
-    Ok(Compiled { code: program.code().map_err(|e| failed(source, arch, &e.to_string()))?, usage: usage(&log) })
+    let code = program.code().map_err(|e| failed(source, arch, &e.to_string()))?;
+    Ok(Compiled {
+        code,
+        #[cfg(test)]
+        usage: usage(&log),
+    })
 }
 
 fn failed(source: &Source, arch: &str, reason: &str) -> Error {
@@ -77,6 +84,7 @@ impl Drop for Program {
 }
 
 /// Reads what `ptxas -v` writes: a line with the kernel, one with its spills, one with its registers.
+#[cfg(test)]
 fn usage(log: &str) -> Vec<Usage> {
     let mut found: Vec<Usage> = Vec::new();
     for line in log.lines() {
@@ -96,6 +104,7 @@ fn usage(log: &str) -> Vec<Usage> {
 }
 
 /// `12` in `Used 12 registers`.
+#[cfg(test)]
 fn number_before(line: &str, words: &str) -> Option<u32> {
     line.split_once(words)?.0.rsplit([' ', ',']).next()?.parse().ok()
 }

@@ -55,6 +55,7 @@ impl Emulator {
     }
 
     /// Other orders of threads.
+    #[cfg(test)]
     pub(crate) fn seeded(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
