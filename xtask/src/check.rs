@@ -1,24 +1,26 @@
 //! `cargo xtask check`: what must hold before a change is merged.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use crate::step::{Step, cargo, summarize};
-use crate::{kernels, python};
+use crate::{executed, kernels, python};
 
 /// Rounds that `--full` adds of the tests that start processes.
 const MORE_ROUNDS: usize = 3;
 
 /// Runs every step, also behind one that fails, and says how each of them ended.
 pub(crate) fn run(full: bool) -> Result<bool> {
-    let means = Means { python: python::with_readers(), nvrtc: python::nvrtc_folder() };
+    let means = Means { python: python::with_readers(), nvrtc: python::nvrtc_folder(), executed: executed::folder()? };
     let mut ended = Vec::new();
     ended.push(Step::cargo("format", &["fmt", "--all", "--check"]).run());
     let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
     ended.push(Step::cargo("clippy", &clippy).run());
     ended.push(Step::cargo("build", &["build", "--release", "--workspace"]).run());
     ended.push(means.tests("tests", &["--no-fail-fast"]).run());
+    ended.push(executed::compare(&means.executed));
     ended.extend(kernels::on_fewer_instructions());
     if full {
         for _ in 0..MORE_ROUNDS {
@@ -43,12 +45,14 @@ struct Means {
     python: Option<OsString>,
     /// Where NVRTC is.
     nvrtc: Option<OsString>,
+    /// Where the emulator writes the names of the kernels that it runs.
+    executed: PathBuf,
 }
 
 impl Means {
     fn tests(&self, name: &'static str, args: &[&str]) -> Step {
         let mut command = cargo(&["test", "--release", "--workspace"]);
-        command.args(args);
+        command.args(args).env(executed::VARIABLE, &self.executed);
         match &self.python {
             Some(python) => command.env("MLLM4REC_PYTHON", python),
             None => command.env_remove("MLLM4REC_PYTHON"),

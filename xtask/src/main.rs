@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod executed;
 mod gpu;
 mod kernels;
 mod programs;

@@ -10,7 +10,7 @@ use super::{WIDEST, work::THREADS};
 use crate::cuda::{Arg, Array, Geometry, Source, Stream};
 use crate::{Dtype, Result, Tensor};
 
-const KERNELS: Source = Source { name: "attention-cache", text: include_str!("cache.cu") };
+const KERNELS: Source = Source { name: "attention_cache", text: include_str!("cache.cu") };
 
 /// Rows of the cache that a block reads, as in the kernels: part of the order of summation.
 const PART: usize = 256;

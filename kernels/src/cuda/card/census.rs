@@ -87,7 +87,7 @@ fn page(census: &Census, compiler: &str) -> String {
     let mut page = format!(
         "# Registers of the kernels\n\nAs NVRTC {compiler} compiles them, which needs no card: registers of a thread and, behind a \
          plus, bytes spilled to memory.\nA test compares this page with what the compiler says and fails for a spill that \
-         `kernel.cu` does not allow; `MLLM4REC_BLESS=1` writes it anew.\n\n| operation | kernel | {} |\n|---|---|{}\n",
+         `kernel.cu` does not allow; `MLLM4REC_BLESS=1` writes it anew.\n\n| file | kernel | {} |\n|---|---|{}\n",
         ARCHITECTURES.join(" | "),
         "---|".repeat(ARCHITECTURES.len())
     );

@@ -9,7 +9,8 @@
 //!
 //! # Environment
 //! `CXX` names the C++ compiler, with flags if need be: `CXX="g++ -fsanitize=undefined -fno-sanitize-recover"` shows
-//! what is not aligned and indices outside of arrays. Libraries and texts are kept in `mllm4rec-emulator` of the system's
+//! what is not aligned and indices outside of arrays. In the folder that `MLLM4REC_EXECUTED` names every kernel that was run
+//! leaves an empty file, `FILE.KERNEL`: so it can be told that tests reach all of them. Libraries and texts are kept in `mllm4rec-emulator` of the system's
 //! folder for temporary files.
 
 mod compile;
@@ -18,7 +19,9 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_void};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::compile::{Launch, Module};
@@ -152,6 +155,7 @@ impl Driver for Emulator {
         let (signature, wrapper) = module.kernel(kernel).ok_or_else(|| error("is not in the file".to_owned()))?;
         check_arguments(signature, arguments, &self.memory()).map_err(error)?;
         check_geometry(geometry).map_err(error)?;
+        bear_witness(source.name, kernel);
 
         let mut slots: Vec<[u8; 8]> = arguments.iter().map(bits).collect();
         let mut places: Vec<*mut c_void> = slots.iter_mut().map(|slot| slot.as_mut_ptr().cast()).collect();
@@ -247,6 +251,19 @@ fn check_arguments(signature: &Signature, arguments: &[Arg], memory: &Memory) ->
         }
     }
     Ok(())
+}
+
+/// Leaves a file for a kernel that is run, once, if somebody asks for it.
+fn bear_witness(source: &'static str, kernel: &str) {
+    static SEEN: Mutex<BTreeSet<(&'static str, String)>> = Mutex::new(BTreeSet::new());
+    let Some(folder) = std::env::var_os("MLLM4REC_EXECUTED") else { return };
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if seen.insert((source, kernel.to_owned())) {
+        let file = PathBuf::from(folder).join(format!("{source}.{kernel}"));
+        if let Err(e) = std::fs::write(&file, []) {
+            eprintln!("cannot write {}: {e}", file.display());
+        }
+    }
 }
 
 /// Whether a card can run such a launch.
