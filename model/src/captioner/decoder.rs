@@ -116,7 +116,7 @@ impl Decoder {
         let mut caches = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             let [q, k, v] = layer.look(&x)?;
-            let mut cache = Cache::new(texts, rows + room, &self.shape, self.precision.dtype())?;
+            let mut cache = Cache::beside(&k, texts, rows + room, &self.shape)?;
             cache.append(&k, &v)?;
             caches.push(cache);
             let operands = Operands::new(&q, &k, &v, Mask::Causal(&segments));

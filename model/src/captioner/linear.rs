@@ -21,13 +21,6 @@ pub enum Precision {
 }
 
 impl Precision {
-    pub(super) fn dtype(self) -> Dtype {
-        match self {
-            Self::F32 => Dtype::F32,
-            Self::Bf16 => Dtype::Bf16,
-        }
-    }
-
     /// Attention with products of these floats.
     pub(super) fn attention(self, operands: &Operands<'_>, shape: &Shape) -> Result<Tensor> {
         Ok(match self {

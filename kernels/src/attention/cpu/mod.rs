@@ -4,9 +4,11 @@
 //! the results; rows × keys are held for one block only.
 
 mod backward;
+mod cache;
 mod forward;
 
 pub(super) use backward::{Results, backward};
+pub(super) use cache::Rows;
 pub(super) use forward::{forward, forward_bf16};
 
 use super::{

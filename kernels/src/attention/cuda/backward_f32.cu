@@ -5,8 +5,8 @@
 // Threads: blocks of 16 x 8. `backward_keys` has a tile of keys in its lines against tiles of queries in its columns,
 // `backward_queries` the reverse; lines are 64, 32 or 16 rows by the width of the heads, columns 32.
 //
-// Shared memory: two tiles of either side and one of weights, 56 KiB for heads of 64 and 68 KiB for those of 128, which are
-// three blocks on an H200; at most 98 KiB.
+// Shared memory: two tiles of either side and one of weights, 56 KiB for heads of 64 and 68 KiB for those of 128, which leave
+// room for three blocks on an H200 and two on an A100; at most 98 KiB.
 //
 // Traffic: a block reads its own tiles once and those of the other side once for every query head that it serves, from the L2
 // cache but for the first: 16 bytes a thread, rows as a whole.
@@ -216,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(256) add_parts(
     sums[i] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_32(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_keys_f32_32(
     const Span* __restrict__ work,
     const Queries* __restrict__ sequences,
     const float* __restrict__ q,
@@ -236,7 +236,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_32(
     backward_keys<32>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_32(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_queries_f32_32(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -258,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_32
                          causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_64(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_keys_f32_64(
     const Span* __restrict__ work,
     const Queries* __restrict__ sequences,
     const float* __restrict__ q,
@@ -278,7 +278,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_64(
     backward_keys<64>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_64(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_queries_f32_64(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -300,7 +300,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_64
                          causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_96(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_keys_f32_96(
     const Span* __restrict__ work,
     const Queries* __restrict__ sequences,
     const float* __restrict__ q,
@@ -320,7 +320,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_96(
     backward_keys<96>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_96(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_queries_f32_96(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -342,7 +342,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_96
                          causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_128(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_keys_f32_128(
     const Span* __restrict__ work,
     const Queries* __restrict__ sequences,
     const float* __restrict__ q,
@@ -362,7 +362,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_128(
     backward_keys<128>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_128(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_queries_f32_128(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -384,7 +384,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_12
                          causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_256(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_keys_f32_256(
     const Span* __restrict__ work,
     const Queries* __restrict__ sequences,
     const float* __restrict__ q,
@@ -404,7 +404,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_keys_f32_256(
     backward_keys<256>(work, sequences, q, k, v, d_out, log_sums, pulls, dk, dv, heads, kv_heads, features, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) backward_queries_f32_256(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_queries_f32_256(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,

@@ -104,7 +104,7 @@ __device__ __forceinline__ void forward(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_32(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_32(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -123,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_32(
     forward<32>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_64(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_64(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -142,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_64(
     forward<64>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_96(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_96(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_96(
     forward<96>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_128(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_128(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -180,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_128(
     forward<128>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_256(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_256(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,

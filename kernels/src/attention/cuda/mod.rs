@@ -2,10 +2,12 @@
 //! tiles of all sequences.
 
 mod backward;
+mod cache;
 mod forward;
 mod work;
 
 pub(super) use backward::{Results, backward};
+pub(super) use cache::Rows;
 pub(super) use forward::{forward, forward_bf16};
 
 use super::{OP, Operands, layout::Layout};
@@ -13,7 +15,8 @@ use crate::cuda::Arg;
 use crate::{Error, Result, Tensor};
 
 /// Widths of heads that kernels are made for; narrower heads are filled up with zeros.
-const WIDTHS: [usize; 5] = [32, 64, 96, 128, 256];
+const WIDTHS: [usize; 5] = [32, 64, 96, 128, WIDEST];
+const WIDEST: usize = 256;
 
 /// One of them.
 #[derive(Clone, Copy)]
@@ -27,16 +30,17 @@ impl Width {
     fn of(layout: &Layout) -> Result<Self> {
         let features = layout.shape.head_dim;
         let width = WIDTHS.into_iter().find(|&width| width >= features);
-        width.map(Self).ok_or_else(|| Error::Setting {
-            op: OP,
-            what: format!("heads of {features} features, a device takes up to {}", WIDTHS[WIDTHS.len() - 1]),
-        })
+        width.map(Self).ok_or_else(|| too_wide(features))
     }
 
     /// The name of the kernel of a family.
     fn kernel(self, family: &str) -> String {
         format!("{family}_{}", self.0)
     }
+}
+
+fn too_wide(features: usize) -> Error {
+    Error::Setting { op: OP, what: format!("heads of {features} features, a device takes up to {WIDEST}") }
 }
 
 /// Queries, keys, values, and keys and values of the prefix, as kernels take them.

@@ -32,7 +32,7 @@ __device__ __forceinline__ const float4& four(const float* at) {
 // products += left · rightᵀ, over tiles of WIDTH features.
 template <u32 WIDTH, u32 R, u32 C>
 __device__ __forceinline__ void add_products(float (&products)[R][C], const float* left, const float* right) {
-    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;
+    u32 thread = opaque(threadIdx.x), line = thread / COLUMNS, column = thread % COLUMNS;
 #pragma unroll 4
     for (u32 piece = 0; piece < WIDTH / 4; piece++) {
         float4 a[R];
@@ -61,7 +61,7 @@ __device__ __forceinline__ u32 place_of_weight(u32 row, u32 key) {
 // Puts what the threads hold to where those that share their rows find it.
 template <u32 KEYS, u32 R, u32 C>
 __device__ __forceinline__ void put_weights(float* weights, const float (&held)[R][C]) {
-    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;
+    u32 thread = opaque(threadIdx.x), line = thread / COLUMNS, column = thread % COLUMNS;
 #pragma unroll
     for (u32 i = 0; i < R; i++) {
 #pragma unroll
@@ -72,7 +72,7 @@ __device__ __forceinline__ void put_weights(float* weights, const float (&held)[
 // sums += weights · rows, of which a thread holds features 4 * column + 32 * n and the three behind.
 template <u32 WIDTH, u32 KEYS, u32 R>
 __device__ __forceinline__ void add_weighted(float4 (&sums)[R][WIDTH / 32], const float* weights, const float* rows) {
-    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;
+    u32 thread = opaque(threadIdx.x), line = thread / COLUMNS, column = thread % COLUMNS;
 #pragma unroll 2
     for (u32 key = 0; key < KEYS; key += 4) {
         float4 w[R];

@@ -1,6 +1,6 @@
 use super::*;
 use crate::attention::cache::{Cache, step};
-use crate::testing::same_on_threads;
+use crate::testing::{accelerator, near, same_on_threads};
 
 const SHAPE: Shape = Shape { heads: 6, kv_heads: 3, head_dim: 5 };
 
@@ -81,4 +81,76 @@ fn what_does_not_fit_is_refused() {
     cache.keep(&[]).unwrap();
     assert_eq!((cache.sequences(), cache.len()), (0, 0));
     assert!(step(&Tensor::zeros(&[0, 30]), &cache, &SHAPE).unwrap().is_empty());
+}
+
+/// A step of every sequence over a cache beside `k`, and one after some sequences were forgotten and rows were added.
+fn steps([q, k, v]: &[Tensor; 3], shape: &Shape, rows: usize) -> [Tensor; 2] {
+    let mut cache = Cache::beside(k, 3, rows + 1, shape).unwrap();
+    cache.append(k, v).unwrap();
+    let all = step(q, &cache, shape).unwrap();
+    cache.keep(&[0, 2]).unwrap();
+    let last = |t: &Tensor, count: usize| {
+        let host = t.to_host().unwrap();
+        let values = host.to_f32()[host.len() - count * t.cols()..].to_vec();
+        let part = Tensor::from_f32(&[count, t.cols()], values).unwrap();
+        if t.dtype() == Dtype::Bf16 { part.to_bf16().beside(t).unwrap() } else { part.beside(t).unwrap() }
+    };
+    cache.append(&last(v, 2), &last(k, 2)).unwrap();
+    [all, step(&last(q, 2), &cache, shape).unwrap()]
+}
+
+#[test]
+fn steps_on_a_device_agree_with_those_of_the_host() {
+    let device = accelerator();
+    let shapes = [(SHAPE, 3), (shape(8, 2, 16), 40), (shape(2, 2, 88), 9), (shape(4, 1, 64), 5), (shape(1, 1, 200), 2)];
+    for (shape, rows) in shapes.into_iter().chain([(shape(2, 1, 3), 600), (shape(4, 1, 8), 255), (shape(1, 1, 8), 256)])
+    {
+        let (wide, width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        let operands =
+            [noise_tensor(1, &[3, wide]), noise_tensor(2, &[3 * rows, width]), noise_tensor(3, &[3 * rows, width])];
+        for (operands, tolerance) in [(operands.each_ref().map(Tensor::to_bf16), 5e-3), (operands, 2e-6)] {
+            let found = steps(&operands.each_ref().map(|t| device.put(t).unwrap()), &shape, rows);
+            let wanted = steps(&operands, &shape, rows);
+            found.iter().zip(&wanted).for_each(|(found, wanted)| near(found, wanted, tolerance));
+        }
+    }
+}
+
+#[test]
+fn a_sequence_has_the_same_bits_in_any_company_on_a_device() {
+    let device = accelerator();
+    let operands = [noise_tensor(1, &[3, 30]), rows(2, 300, 15), rows(3, 300, 15)];
+    let there = operands.each_ref().map(|t| device.put(t).unwrap());
+    let mut cache = Cache::beside(&there[1], 3, 300, &SHAPE).unwrap();
+    cache.append(&there[1], &there[2]).unwrap();
+    let all = step(&there[0], &cache, &SHAPE).unwrap().to_f32();
+    assert_eq!(step(&there[0], &cache, &SHAPE).unwrap().to_f32(), all);
+    let mut copy = cache.clone();
+    cache.keep(&[1]).unwrap();
+    let one = device.put(&rows_of(&operands[0], 1..2)).unwrap();
+    assert_eq!(step(&one, &cache, &SHAPE).unwrap().to_f32(), all[30..60]);
+    // What happens to one cache does not happen to its copy.
+    copy.keep(&[0, 1]).unwrap();
+    cache.keep(&[0]).unwrap();
+    let two = device.put(&rows_of(&operands[0], 0..2)).unwrap();
+    assert_eq!(step(&two, &copy, &SHAPE).unwrap().to_f32(), all[..60]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_on_a_device() {
+    let device = accelerator();
+    let zeros = |shape: &[usize]| device.put(&Tensor::zeros(shape)).unwrap();
+    let mut cache = Cache::beside(&zeros(&[0]), 3, 4, &SHAPE).unwrap();
+    near(&step(&zeros(&[3, 30]), &cache, &SHAPE).unwrap(), &Tensor::zeros(&[3, 30]), 0.0);
+    let error = cache.append(&zeros(&[3, 15]), &Tensor::zeros(&[3, 15])).unwrap_err();
+    assert!(error.to_string().starts_with("attention: v is on the host, expected on"), "{error}");
+    let error = step(&Tensor::zeros(&[3, 30]), &cache, &SHAPE).unwrap_err();
+    assert!(error.to_string().starts_with("attention: q is on the host, expected on"), "{error}");
+    let mut host = Cache::new(3, 4, &SHAPE, Dtype::F32).unwrap();
+    let error = host.append(&zeros(&[3, 15]), &zeros(&[3, 15])).unwrap_err();
+    assert!(error.to_string().contains("k is on") && error.to_string().ends_with("expected on the host"), "{error}");
+    cache.append(&zeros(&[0, 15]), &zeros(&[0, 15])).unwrap();
+    assert!(cache.append(&zeros(&[15, 15]), &zeros(&[15, 15])).is_err() && cache.is_empty());
+    cache.keep(&[]).unwrap();
+    assert!(step(&zeros(&[0, 30]), &cache, &SHAPE).unwrap().is_empty());
 }
