@@ -1,3 +1,5 @@
+// behind: tiles.cuh, tiles_f32.cuh, spans.cuh
+//
 // The gradient of attention in 32-bit floats, on plain cores. Weights are computed again from the logarithms of their
 // denominators. One kernel sums over queries, for the keys and values; another over keys, for the queries: that is two of
 // seven products more than with atomic additions, whose order and so whose bits would be others every time.
@@ -49,23 +51,6 @@ __device__ __forceinline__ void weigh(float& score, float& push, bool visible, f
     push = visible ? weight * (push - pull) * scale : 0.0f;
     score = weight;
 }
-
-// Keys of one sequence, or of the prefix for a part of the sequences; the list holds it once for each tile of them.
-struct Span {
-    u32 first;  // tile of the list
-    u32 tiles;
-    u32 sequences_begin;
-    u32 sequences_end;
-    u32 keys_begin;
-    u32 keys;
-    u32 results_begin;
-};
-
-// Where the queries of a sequence are.
-struct Queries {
-    u32 begin;
-    u32 rows;
-};
 
 // `causal`: whether query i sees no key behind i. Those of the prefix are seen by all.
 template <u32 WIDTH>

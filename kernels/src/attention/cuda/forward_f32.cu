@@ -1,3 +1,5 @@
+// behind: tiles.cuh, tiles_f32.cuh
+//
 // Attention in 32-bit floats, on plain cores: what training computes with, and what `log_sums` are kept of for its backward.
 //
 // Threads: a block of 16 x 8 for 64 query rows of one sequence and head against tiles of 64 keys (32 and 32 where heads are

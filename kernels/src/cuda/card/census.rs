@@ -13,23 +13,28 @@ use crate::cuda::Source;
 const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 /// A file that says `// spills allowed: NAME` excuses the kernel NAME.
 const EXCUSE: &str = "// spills allowed: ";
+/// A file that begins with `// behind: A, B` is compiled behind the files A and B beside it.
+const BEHIND: &str = "// behind: ";
 
-/// Every file of kernels: the operation, and the text behind that of the headers beside it. The files lie in the
-/// operation's folder or in `cuda` there.
+/// Every file of kernels, in the folder of an operation or in `cuda` there: the operation and the text.
 fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
     for op in children(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let name = op.file_name().unwrap().to_str().unwrap().to_owned();
-        for folder in [op.clone(), op.join("cuda")] {
-            let files = children(&folder);
-            let with =
-                |extension: &'static str| files.iter().filter(move |f| f.extension().is_some_and(|e| e == extension));
-            let read = |file: &PathBuf| std::fs::read_to_string(file).unwrap();
-            let headers: String = with("cuh").map(read).collect();
-            sources.extend(with("cu").map(|file| (name.clone(), format!("{headers}{}", read(file)))));
-        }
+        let files = [op.clone(), op.join("cuda")].map(|folder| children(&folder)).concat();
+        let files = files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "cu"));
+        sources.extend(files.map(|file| (name.clone(), text(file))));
     }
     sources
+}
+
+/// The text of a file behind those that it names.
+fn text(file: &Path) -> String {
+    let own = std::fs::read_to_string(file).unwrap();
+    let named = own.lines().next().and_then(|line| line.strip_prefix(BEHIND)).unwrap_or_default();
+    let named = named.split(", ").filter(|name| !name.is_empty());
+    let before: String = named.map(|name| std::fs::read_to_string(file.with_file_name(name)).unwrap()).collect();
+    before + &own
 }
 
 /// What lies in a folder, in order; nothing if it is none.
