@@ -47,11 +47,11 @@ pub fn forward_bf16_saved(operands: &Operands<'_>, shape: &Shape) -> Result<(Ten
     Ok((forward_bf16(operands, shape)?, saved))
 }
 
-/// The gradient of [`forward_bf16`], as [`backward`] computes it of the same numbers in f32, rounded: returns `(dq, dk, dv)`,
-/// and adds that of the prefix to `d_prefix` if asked for.
+/// The gradient of [`forward_bf16`], as [`backward`] computes it of the same numbers in f32, rounded: returns `(dq, dk,
+/// dv)`, and adds that of the prefix to `d_prefix` if asked for.
 ///
-/// On a device the weights and the gradients of the scores are rounded too. There the bits of `dk` and `dv` depend on whether
-/// a prefix is shared or repeated, those of `dq` do not.
+/// On a device the weights and the gradients of the scores are rounded too. There the bits of `dk` and `dv` depend on
+/// whether a prefix is shared or repeated, those of `dq` do not.
 ///
 /// # Shapes
 /// Those of [`backward`]; `d_out`, `out`, the operands and the results are bf16, `d_prefix` is f32.

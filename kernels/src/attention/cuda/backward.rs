@@ -18,7 +18,8 @@ pub(in super::super) struct Results<'a> {
     pub(in super::super) log_sums: &'a Tensor, // [n, heads]
 }
 
-/// Returns `dq`, `dk` and `dv`, of the dtype of the operands; adds to the gradient of the keys and the values of the prefix.
+/// Returns `dq`, `dk` and `dv`, of the dtype of the operands; adds to the gradient of the keys and the values of the
+/// prefix.
 pub(in super::super) fn backward(
     on: &Stream,
     of: &Operands<'_>,
@@ -56,33 +57,45 @@ enum Family {
     Bf16,
 }
 
-const F32: Source = Source {
-    name: "attention-backward-f32",
-    text: concat!(
-        include_str!("tiles.cuh"),
-        include_str!("tiles_f32.cuh"),
-        include_str!("spans.cuh"),
-        include_str!("backward_f32.cu")
-    ),
-};
-const BF16: Source = Source {
-    name: "attention-backward-bf16",
-    text: concat!(
-        include_str!("tiles.cuh"),
-        include_str!("tiles_bf16.cuh"),
-        include_str!("spans.cuh"),
-        include_str!("backward_bf16.cu")
-    ),
-};
+/// The text of kernels behind that of the files that they name.
+macro_rules! source {
+    ($name:literal, $($file:literal),+) => {
+        Source { name: $name, text: concat!($(include_str!($file)),+) }
+    };
+}
+
+const KEYS_F32: Source = source!(
+    "attention-backward-keys-f32",
+    "tiles.cuh",
+    "tiles_f32.cuh",
+    "spans.cuh",
+    "gradient_f32.cuh",
+    "backward_keys_f32.cu"
+);
+const QUERIES_F32: Source = source!(
+    "attention-backward-queries-f32",
+    "tiles.cuh",
+    "tiles_f32.cuh",
+    "gradient_f32.cuh",
+    "backward_queries_f32.cu"
+);
+const KEYS_BF16: Source = source!(
+    "attention-backward-keys-bf16",
+    "tiles.cuh",
+    "tiles_bf16.cuh",
+    "spans.cuh",
+    "gradient_bf16.cuh",
+    "backward_keys_bf16.cu"
+);
+const QUERIES_BF16: Source = source!(
+    "attention-backward-queries-bf16",
+    "tiles.cuh",
+    "tiles_bf16.cuh",
+    "gradient_bf16.cuh",
+    "backward_queries_bf16.cu"
+);
 
 impl Family {
-    fn source(&self) -> &'static Source {
-        match self {
-            Self::F32 => &F32,
-            Self::Bf16 => &BF16,
-        }
-    }
-
     /// Tiles for sums over queries: two of either side, and what softmax needs of them.
     fn keys(&self, Width(width): Width) -> Tiles {
         match self {
@@ -119,18 +132,22 @@ impl Family {
     }
 
     /// The kernels for the gradients of keys and values.
-    fn key_kernels(&self, width: Width) -> Vec<String> {
+    fn key_kernels(&self, width: Width) -> (&'static Source, Vec<String>) {
         match self {
-            Self::F32 => vec![width.kernel("backward_keys_f32")],
-            Self::Bf16 if width.0 < WIDEST => vec![width.kernel("backward_keys_bf16")],
-            Self::Bf16 => ["backward_keys_bf16", "backward_values_bf16"].map(|family| width.kernel(family)).into(),
+            Self::F32 => (&KEYS_F32, vec![width.kernel("backward_keys_f32")]),
+            Self::Bf16 if width.0 < WIDEST => (&KEYS_BF16, vec![width.kernel("backward_keys_bf16")]),
+            Self::Bf16 => {
+                let both = ["backward_keys_bf16", "backward_values_bf16"];
+                (&KEYS_BF16, both.map(|family| width.kernel(family)).into())
+            }
         }
     }
 
-    fn query_kernel(&self, width: Width) -> String {
+    /// The kernel for the gradient of queries.
+    fn query_kernel(&self, width: Width) -> (&'static Source, String) {
         match self {
-            Self::F32 => width.kernel("backward_queries_f32"),
-            Self::Bf16 => width.kernel("backward_queries_bf16"),
+            Self::F32 => (&QUERIES_F32, width.kernel("backward_queries_f32")),
+            Self::Bf16 => (&QUERIES_BF16, width.kernel("backward_queries_bf16")),
         }
     }
 
@@ -171,8 +188,8 @@ struct Pass<'a> {
     layout: &'a Layout,
     family: Family,
     width: Width,
-    /// The gradient of the result, and what softmax needs of its rows: the logarithms of the denominators and the sums over
-    /// the features of `d_out * out`. For bf16 the number of rows follows, as part of the settings.
+    /// The gradient of the result, and what softmax needs of its rows: the logarithms of the denominators and the sums
+    /// over the features of `d_out * out`. For bf16 the number of rows follows, as part of the settings.
     passed: Vec<Arg>,
     rows: Vec<Arg>,
     /// Those sums, with the logarithms for bf16.
@@ -195,7 +212,7 @@ impl<'a> Pass<'a> {
             let pulls = on.scratch(n * size_of::<f32>())?;
             let args = [d_out, out, pulls.arg(), Arg::U64(n as u64), features];
             // SAFETY: d_out and out are [n, head_dim] for n rows and heads, the sums [n].
-            unsafe { on.launch(&F32, "pulls", Geometry::blocks(n.div_ceil(threads / 32), THREADS), &args)? };
+            unsafe { on.launch(&KEYS_F32, "pulls", Geometry::blocks(n.div_ceil(threads / 32), THREADS), &args)? };
             let passed = vec![d_out, log_sums, pulls.arg()];
             return Ok(Self {
                 on,
@@ -212,7 +229,9 @@ impl<'a> Pass<'a> {
         let statistics = on.scratch(n * size_of::<[f32; 2]>())?;
         let args = [d_out, out, log_sums, statistics.arg(), rows, Arg::count(OP, layout.shape.heads)?, features];
         // SAFETY: as above; the logarithms are [rows, heads], the statistics pairs of floats, [heads, rows].
-        unsafe { on.launch(&BF16, "statistics_bf16", Geometry::blocks(n.div_ceil(threads / 16), THREADS), &args)? };
+        unsafe {
+            on.launch(&KEYS_BF16, "statistics_bf16", Geometry::blocks(n.div_ceil(threads / 16), THREADS), &args)?
+        };
         let passed = vec![d_out, statistics.arg()];
         Ok(Self {
             on,
@@ -235,9 +254,10 @@ impl<'a> Pass<'a> {
         let (of, settings) = (operands(self.of)?, settings(self.layout)?);
         let args = [&[work.arg()][..], &of, &self.passed, &[dq], &self.rows, &settings, &scale].concat();
         let blocks = work.blocks(self.layout.shape.heads).with_shared(tiles.bytes);
-        // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; d_out and dq are
-        // shaped as the queries, what is passed is there for all rows and heads.
-        unsafe { self.on.launch(self.family.source(), &self.family.query_kernel(self.width), blocks, &args) }
+        let (source, kernel) = self.family.query_kernel(self.width);
+        // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; d_out and
+        // dq are shaped as the queries, what is passed is there for all rows and heads.
+        unsafe { self.on.launch(source, &kernel, blocks, &args) }
     }
 
     /// The gradients of keys and values in tiles of a list.
@@ -247,9 +267,10 @@ impl<'a> Pass<'a> {
         let operands = [work.arg(), self.sequences.arg(), self.of.q.arg()?, k, v];
         let args = [&operands[..], &self.passed, places, &self.rows, &settings].concat();
         let blocks = work.blocks(self.layout.shape.kv_heads).with_shared(self.family.keys(self.width).bytes);
-        for kernel in self.family.key_kernels(self.width) {
+        let (source, kernels) = self.family.key_kernels(self.width);
+        for kernel in kernels {
             // SAFETY: as above; keys, values and their gradients have the rows that the list speaks of.
-            unsafe { self.on.launch(self.family.source(), &kernel, blocks, &args)? };
+            unsafe { self.on.launch(source, &kernel, blocks, &args)? };
         }
         Ok(())
     }
@@ -268,7 +289,7 @@ impl<'a> Pass<'a> {
         for (sums, to) in sums.iter().zip(d_prefix) {
             let args = [sums.arg(), to.arg_mut()?, Arg::count(OP, parts.len())?, Arg::U64(n as u64)];
             // SAFETY: the sums are [parts, n], the gradient has n elements.
-            unsafe { self.on.launch(&F32, "add_parts", Geometry::elements(n), &args)? };
+            unsafe { self.on.launch(&KEYS_F32, "add_parts", Geometry::elements(n), &args)? };
         }
         Ok(())
     }

@@ -81,7 +81,7 @@ fn run(
     let scale = [Arg::F32(layout.shape.scale())];
     let args = [&[work.arg()][..], &operands(of)?, &results, &settings(layout)?, &scale].concat();
     let blocks = work.blocks(layout.shape.heads).with_shared(bytes);
-    // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; the first result is
-    // shaped as the queries, the second is absent or [n, heads].
+    // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; the first
+    // result is shaped as the queries, the second is absent or [n, heads].
     unsafe { on.launch(source, &width.kernel(family), blocks, &args) }
 }

@@ -1,19 +1,19 @@
 // behind: tiles.cuh, tiles_bf16.cuh
 //
-// Attention in bfloat16 on the tensor cores, after FlashAttention-2 (Dao, 2023): scores stay in registers, and softmax is
-// corrected from tile to tile of keys.
+// Attention in bfloat16 on the tensor cores, after FlashAttention-2 (Dao, 2023): scores stay in registers, and softmax
+// is corrected from tile to tile of keys.
 //
-// Threads: a block of 4 warps for 128 query rows of one sequence and head, 32 rows a warp (16 where heads are wider than
-// 128, which leaves 64 rows a block). A fragment of keys or values that a warp loads serves both of its 16 rows: 128 bytes
-// of shared memory a product of 16x8x16, which leaves the tensor cores the bound. A warp passes over tiles of 64 keys that
-// none of its rows sees, and those without rows over all.
+// Threads: a block of 4 warps for 128 query rows of one sequence and head, 32 rows a warp (16 where heads are wider
+// than 128, which leaves 64 rows a block). A fragment of keys or values that a warp loads serves both of its 16 rows:
+// 128 bytes of shared memory a product of 16x8x16, which leaves the tensor cores the bound. A warp passes over tiles of
+// 64 keys that none of its rows sees, and those without rows over all.
 //
-// Shared memory: the queries, a tile of keys, one of values and what softmax has seen: 68 KiB for heads of 128, so that two
-// blocks fit on an A100 and an H200, and one on an RTX 4090. Keys and values take turns: the tile of one is copied while the
-// other's is multiplied. Two full stages of both would be 100 KiB, and one block on an A100.
+// Shared memory: the queries, a tile of keys, one of values and what softmax has seen: 68 KiB for heads of 128, so that
+// two blocks fit on an A100 and an H200, and one on an RTX 4090. Keys and values take turns: the tile of one is copied
+// while the other's is multiplied. Two full stages of both would be 100 KiB, and one block on an A100.
 //
-// Registers: of the 255 that a thread has, heads of 128 need 128 for the result and 64 for scores. What a loop needs seldom is
-// therefore kept in shared memory or computed anew from `opaque` numbers.
+// Registers: of the 255 that a thread has, heads of 128 need 128 for the result and 64 for scores. What a loop needs
+// seldom is therefore kept in shared memory or computed anew from `opaque` numbers.
 //
 // Traffic: queries are read and results written once, 16 bytes a thread and whole rows a warp; keys and values once for
 // every block, that is seen * head_dim * 4 bytes, from the L2 cache but for the first block of a head.
@@ -57,8 +57,8 @@ __device__ __forceinline__ void hide(Rounds<WIDTH>& r, u32 first_key, u32 visibl
     }
 }
 
-// Turns scores into weights of which the largest so far is 1, and corrects what is there to that. `scale` is that of the
-// scores in powers of two.
+// Turns scores into weights of which the largest so far is 1, and corrects what is there to that. `scale` is that of
+// the scores in powers of two.
 template <u32 WIDTH>
 __device__ __forceinline__ void weigh(Rounds<WIDTH>& r, Softmax* softmax, float scale) {
 #pragma unroll
@@ -98,7 +98,9 @@ __device__ __forceinline__ void weigh(Rounds<WIDTH>& r, Softmax* softmax, float 
 // Divides by the totals, rounds, and puts the warp's rows to where its queries were; leaves the logarithms of the
 // denominators in the places of the totals.
 template <u32 WIDTH>
-__device__ __forceinline__ void finish(const Rounds<WIDTH>& r, Softmax* softmax, bf16* queries, float scale, bool blind) {
+__device__ __forceinline__ void finish(
+    const Rounds<WIDTH>& r, Softmax* softmax, bf16* queries, float scale, bool blind)
+{
     __syncwarp();
 #pragma unroll
     for (u32 m = 0; m < Rounds<WIDTH>::GROUPS; m++) {
@@ -118,7 +120,8 @@ __device__ __forceinline__ void finish(const Rounds<WIDTH>& r, Softmax* softmax,
 // Writes the warp's results to memory.
 template <u32 WIDTH>
 __device__ __forceinline__ void store(
-    const bf16* results, const Softmax* softmax, const Place& place, bf16* out, float* log_sums, u32 heads, u32 features)
+    const bf16* results, const Softmax* softmax, const Place& place, bf16* out, float* log_sums, u32 heads,
+    u32 features)
 {
     using R = Rounds<WIDTH>;
     u32 first = place.tile * R::ROWS + threadIdx.x / 32 * R::WARP_ROWS, lane = threadIdx.x % 32;

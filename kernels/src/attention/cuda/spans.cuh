@@ -1,6 +1,7 @@
 // What the kernels share that sum over queries, for the gradients of keys and values.
 
-// Keys of one sequence, or of the prefix for a part of the sequences; the list of work holds it once for each tile of them.
+// Keys of one sequence, or of the prefix for a part of the sequences; the list of work holds it once for each tile of
+// them.
 struct Span {
     u32 first;  // tile of the list
     u32 tiles;

@@ -1,5 +1,5 @@
-// What the kernels on tensor cores share: products of tiles in shared memory, by a warp for GROUPS times 16 rows. Of every 16
-// a lane holds rows g and g + 8, with g = lane / 4, at columns 2t and 2t + 1 of every 8, with t = lane % 4.
+// What the kernels on tensor cores share: products of tiles in shared memory, by a warp for GROUPS times 16 rows. Of
+// every 16 a lane holds rows g and g + 8, with g = lane / 4, at columns 2t and 2t + 1 of every 8, with t = lane % 4.
 
 #define WARPS 4
 #define LOG2_E 1.44269504f
@@ -14,7 +14,9 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[GROUPS][COLUMNS][4],
     for (u32 k = 0; k < WIDTH / 16; k++) {
         u32 a[GROUPS][4];
 #pragma unroll
-        for (u32 m = 0; m < GROUPS; m++) ldmatrix_x4(a[m], left + further<WIDTH, bf16>(left_place, 2 * k) + 16 * m * WIDTH);
+        for (u32 m = 0; m < GROUPS; m++) {
+            ldmatrix_x4(a[m], left + further<WIDTH, bf16>(left_place, 2 * k) + 16 * m * WIDTH);
+        }
 #pragma unroll
         for (u32 n = 0; n < COLUMNS / 2; n++) {
             u32 b[4];
@@ -29,7 +31,8 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[GROUPS][COLUMNS][4],
     }
 }
 
-// sums += weights · rows, of 16 weights for each of the warp's rows, as the tensor cores take them, and 16 rows of a tile.
+// sums += weights · rows, of 16 weights for each of the warp's rows, as the tensor cores take them, and 16 rows of a
+// tile.
 template <u32 WIDTH, u32 GROUPS>
 __device__ __forceinline__ void multiply_columns(
     float (&sums)[GROUPS][WIDTH / 8][4], const u32 (&weights)[GROUPS][4], const bf16* rows)
@@ -51,7 +54,9 @@ __device__ __forceinline__ void multiply_columns(
 
 // The weights of columns 16 * k on, rounded.
 template <u32 GROUPS, u32 COLUMNS>
-__device__ __forceinline__ void round_weights(u32 (&rounded)[GROUPS][4], const float (&weights)[GROUPS][COLUMNS][4], u32 k) {
+__device__ __forceinline__ void round_weights(
+    u32 (&rounded)[GROUPS][4], const float (&weights)[GROUPS][COLUMNS][4], u32 k)
+{
 #pragma unroll
     for (u32 m = 0; m < GROUPS; m++) {
 #pragma unroll

@@ -1,5 +1,5 @@
-// What the kernels of 32-bit floats share: products of tiles by 16 x 8 threads, each of which holds every 16th row of the
-// left operand and every 8th of the right one.
+// What the kernels of 32-bit floats share: products of tiles by 16 x 8 threads, each of which holds every 16th row of
+// the left operand and every 8th of the right one.
 
 #define LINES 16
 #define COLUMNS 8
@@ -8,8 +8,8 @@ __device__ __forceinline__ float4 scaled(float factor, const float4& v) {
     return make_float4(factor * v.x, factor * v.y, factor * v.z, factor * v.w);
 }
 
-__device__ __forceinline__ float4 added(float factor, const float4& v, const float4& to) {
-    return make_float4(fmaf(factor, v.x, to.x), fmaf(factor, v.y, to.y), fmaf(factor, v.z, to.z), fmaf(factor, v.w, to.w));
+__device__ __forceinline__ float4 added(float f, const float4& v, const float4& to) {
+    return make_float4(fmaf(f, v.x, to.x), fmaf(f, v.y, to.y), fmaf(f, v.z, to.z), fmaf(f, v.w, to.w));
 }
 
 // The sum, or the maximum, over the threads that share rows, in each of them.

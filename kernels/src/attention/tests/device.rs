@@ -154,8 +154,8 @@ fn same_log_sums(found: &Tensor, wanted: &Tensor) -> bool {
     found.shape() == wanted.shape() && pairs.into_iter().all(|(f, w)| f == w || (f - w).abs() < 2e-6 * w.abs().max(1.0))
 }
 
-/// What a device computes of a case, brought to the host: the f32 and the bfloat16 result and the gradients of queries, keys
-/// and values in both.
+/// What a device computes of a case, brought to the host: the f32 and the bfloat16 result and the gradients of queries,
+/// keys and values in both.
 fn device_bits(case: &Case, d_out: &Tensor, device: &Device) -> [Tensor; 8] {
     let (wide, narrow) = (case.on(device), case.narrow().on(device));
     let [dq, dk, dv] = wide.gradients(&device.put(d_out).unwrap());
