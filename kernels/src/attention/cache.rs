@@ -76,8 +76,8 @@ impl Cache {
     /// - `k`, `v`: `[sequences * rows, kv_heads * head_dim]` of the cache's dtype, sequence after sequence
     ///
     /// # Errors
-    /// [`Error::Shape`] if the rows do not fit, [`Error::Dtype`] if they are of another dtype, [`Error::Place`] if they are in
-    /// other memory; [`Error::Setting`] if there is no room for them.
+    /// [`Error::Shape`] if the rows do not fit, [`Error::Dtype`] if they are of another dtype, [`Error::Place`] if they
+    /// are in other memory; [`Error::Setting`] if there is no room for them.
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<()> {
         let rows = k.rows().checked_div(self.sequences).unwrap_or(0);
         if self.len + rows > self.capacity {
@@ -146,8 +146,9 @@ impl Cache {
 /// None: training sees whole sequences at once, with [`super::forward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if `q` does not fit, [`Error::Dtype`] if it is of another dtype, [`Error::Place`] if it is in other memory
-/// than the cache; [`Error::Setting`] if the cache was made for other heads, or a device has no kernels for them.
+/// [`Error::Shape`] if `q` does not fit, [`Error::Dtype`] if it is of another dtype, [`Error::Place`] if it is in other
+/// memory than the cache; [`Error::Setting`] if the cache was made for other heads, or a device has no kernels for
+/// them.
 ///
 /// # Source
 /// That of [`super::forward`].

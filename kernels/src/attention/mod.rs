@@ -8,6 +8,7 @@
 //! than the host's; what is said of bits holds there too. Heads have up to 256 features there, or are refused with
 //! [`Error::Setting`].
 
+mod bf16;
 mod cache;
 mod cpu;
 mod cuda;
@@ -18,7 +19,9 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::cuda::Stream;
 use crate::{Dtype, Error, Result, Tensor};
+pub use bf16::{backward_bf16, forward_bf16, forward_bf16_saved};
 pub use cache::{Cache, step};
 use layout::Layout;
 pub use operands::{Mask, Operands, Prefix, Shape};
@@ -32,7 +35,7 @@ pub struct Saved {
     layout: Layout,
 }
 
-/// Where [`backward`] adds the gradient of the prefix.
+/// Where a backward pass adds the gradient of the prefix.
 #[derive(Debug)]
 pub struct PrefixGradient<'a> {
     /// `[p, kv_heads * head_dim]` f32, added to.
@@ -78,29 +81,6 @@ pub fn forward(operands: &Operands<'_>, shape: &Shape) -> Result<(Tensor, Saved)
     Ok((out, Saved { log_sums, layout: checked.layout }))
 }
 
-/// As [`forward`], of queries, keys and values in bfloat16; the weights are rounded to that too. Products are summed in
-/// f32. About half the time where the processor has such products.
-///
-/// # Shapes
-/// Those of [`forward`]; operands and result are bf16.
-///
-/// # Gradient
-/// None: training keeps to [`forward`].
-///
-/// # Errors
-/// Those of [`forward`]; [`Error::Dtype`] unless the operands are bf16.
-///
-/// # Source
-/// Those of [`forward`]; the places of rounding are those of FlashAttention's kernels.
-pub fn forward_bf16(operands: &Operands<'_>, shape: &Shape) -> Result<Tensor> {
-    let layout = operands.check(shape, Dtype::Bf16)?;
-    if let Some(on) = operands.place(&[])? {
-        return cuda::forward_bf16(&on, operands, &layout);
-    }
-    let checked = operands.on_host(layout)?;
-    Ok(Tensor::bf16_of(operands.q.shape(), |out| cpu::forward_bf16(&checked, out)))
-}
-
 /// The gradient of [`forward`]: returns `(dq, dk, dv)`, and adds that of the prefix to `d_prefix` if asked for.
 ///
 /// The gradients of a sequence depend on that sequence and the prefix alone; they too are the same whether the prefix is
@@ -128,19 +108,9 @@ pub fn backward(
     shape: &Shape,
     d_prefix: Option<PrefixGradient<'_>>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    let layout = operands.check(shape, Dtype::F32)?;
-    if saved.layout != layout {
-        let what = "the saved state is of a pass with other heads, mask, segments or prefix".to_owned();
-        return Err(Error::Setting { op: OP, what });
-    }
-    d_out.expect_shape(OP, "d_out", operands.q.shape())?;
-    out.expect_shape(OP, "out", operands.q.shape())?;
+    let layout = saved.check(operands, shape, [d_out, out], Dtype::F32)?;
     let d_prefix = d_prefix.map(|gradient| gradient.check(operands.prefix)).transpose()?;
-    let mut others = vec![("d_out", d_out), ("out", out), ("saved", &saved.log_sums)];
-    if let Some([dk, dv]) = &d_prefix {
-        others.extend([("prefix dk", &**dk), ("prefix dv", &**dv)]);
-    }
-    if let Some(on) = operands.place(&others)? {
+    if let Some(on) = saved.place(operands, [d_out, out], d_prefix.as_ref())? {
         let results = cuda::Results { d_out, out, log_sums: &saved.log_sums };
         return Ok(cuda::backward(&on, operands, &layout, &results, d_prefix)?.into());
     }
@@ -150,6 +120,42 @@ pub fn backward(
     let d_prefix = d_prefix.map(|[dk, dv]| Ok([dk.f32_mut()?, dv.f32_mut()?])).transpose()?;
     cpu::backward(&checked, &results, [dq.f32_mut()?, dk.f32_mut()?, dv.f32_mut()?], d_prefix);
     Ok((dq, dk, dv))
+}
+
+impl Saved {
+    /// Checks what a backward pass is given: the operands, the gradient of the result and the result.
+    fn check(
+        &self,
+        operands: &Operands<'_>,
+        shape: &Shape,
+        [d_out, out]: [&Tensor; 2],
+        dtype: Dtype,
+    ) -> Result<Layout> {
+        let layout = operands.check(shape, dtype)?;
+        if self.layout != layout {
+            let what = "the saved state is of a pass with other heads, mask, segments or prefix".to_owned();
+            return Err(Error::Setting { op: OP, what });
+        }
+        for (tensor, what) in [(d_out, "d_out"), (out, "out")] {
+            tensor.expect_dims(OP, what, operands.q.shape())?;
+            tensor.expect_dtype(OP, what, dtype)?;
+        }
+        Ok(layout)
+    }
+
+    /// The device on which all that is; none if it is the host's.
+    fn place(
+        &self,
+        operands: &Operands<'_>,
+        [d_out, out]: [&Tensor; 2],
+        d_prefix: Option<&[&mut Tensor; 2]>,
+    ) -> Result<Option<Stream>> {
+        let mut others = vec![("d_out", d_out), ("out", out), ("saved", &self.log_sums)];
+        if let Some([dk, dv]) = d_prefix {
+            others.extend([("prefix dk", &**dk), ("prefix dv", &**dv)]);
+        }
+        operands.place(&others)
+    }
 }
 
 impl<'a> PrefixGradient<'a> {

@@ -214,8 +214,8 @@ __device__ __forceinline__ const Part& part_of(const Part* parts, u32 count, u32
     return parts[low];
 }
 
-// The same number, of which the compiler knows nothing: what follows from it is computed where it is asked for, and takes
-// no registers across the loop around that.
+// The same number, of which the compiler knows nothing: what follows from it is computed where it is asked for, and
+// takes no registers across the loop around that.
 __device__ __forceinline__ u32 opaque(u32 v) {
     asm volatile("" : "+r"(v));
     return v;

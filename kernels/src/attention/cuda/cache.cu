@@ -1,16 +1,16 @@
-// A decoder's step: attention of one new row for every sequence over the rows that its cache holds, after flash-decoding
-// (Dao, Haziza, Massa and Sizov, 2023).
+// A decoder's step: attention of one new row for every sequence over the rows that its cache holds, after
+// flash-decoding (Dao, Haziza, Massa and Sizov, 2023).
 //
-// Threads: a block of 4 warps for one sequence, one query head (or four that read the same keys) and 256 rows of the cache.
-// As many neighbouring lanes as a head has eights of features take a row, 16 bytes each (two times 16 of 32-bit floats), and
-// begin to read 4 rows of keys and of values (2 of 32-bit floats) before they need the first: 128 bytes a thread in flight.
-// Softmax is corrected from one such handful to the next.
+// Threads: a block of 4 warps for one sequence, one query head (or four that read the same keys) and 256 rows of the
+// cache. As many neighbouring lanes as a head has eights of features take a row, 16 bytes each (two times 16 of 32-bit
+// floats), and begin to read 4 rows of keys and of values (2 of 32-bit floats) before they need the first: 128 bytes a
+// thread in flight. Softmax is corrected from one such handful to the next.
 //
-// Traffic: keys and values once, for every four of the heads that share them. That is the bound: of arithmetic there are two
-// multiplications for every element.
+// Traffic: keys and values once, for every four of the heads that share them. That is the bound: of arithmetic there
+// are two multiplications for every element.
 //
-// Where the cache is longer than 256 rows, each part leaves its sums, and `combine` adds them. Parts begin at multiples of 256
-// and all sums are taken in a fixed order, so the bits of a sequence depend on its own rows alone.
+// Where the cache is longer than 256 rows, each part leaves its sums, and `combine` adds them. Parts begin at multiples
+// of 256 and all sums are taken in a fixed order, so the bits of a sequence depend on its own rows alone.
 
 #define WARPS 4
 #define THREADS (32 * WARPS)
@@ -31,7 +31,9 @@ struct Eight<bf16> {
         pairs[0] = all.x, pairs[1] = all.y, pairs[2] = all.z, pairs[3] = all.w;
     }
     __device__ __forceinline__ void set(u32 i, bf16 v) { pairs[i / 2] |= (u32)v.bits << i % 2 * 16; }
-    __device__ __forceinline__ float at(u32 i) const { return __uint_as_float(i % 2 ? pairs[i / 2] & 0xffff0000u : pairs[i / 2] << 16); }
+    __device__ __forceinline__ float at(u32 i) const {
+        return __uint_as_float(i % 2 ? pairs[i / 2] & 0xffff0000u : pairs[i / 2] << 16);
+    }
 };
 
 template <>
@@ -70,7 +72,8 @@ struct Sums {
     float values[8];
 };
 
-// The factor of what was weighed against `top`, once the largest is `largest`. Where all scores are -∞ they weigh nothing.
+// The factor of what was weighed against `top`, once the largest is `largest`. Where all scores are -∞ they weigh
+// nothing.
 __device__ __forceinline__ float correction(float top, float largest) {
     return largest == -INFINITY ? 0.0f : expf(top - largest);
 }
@@ -105,7 +108,7 @@ __device__ __forceinline__ void put(bf16* to, float v) {
 
 // Rows of one key-value head, and the lanes that take a row: a power of two.
 template <typename T>
-struct Rows {
+struct KeyValues {
     const T* keys;
     const T* values;
     u64 stride;
@@ -116,7 +119,7 @@ struct Rows {
 // Adds rows `begin` to `end` to the sums of the heads that read them.
 template <bool ALIGNED, typename T, u32 HEADS>
 __device__ __forceinline__ void add_rows(
-    Sums (&sums)[HEADS], const T* q, const Rows<T>& rows, u32 begin, u32 end, float scale)
+    Sums (&sums)[HEADS], const T* q, const KeyValues<T>& rows, u32 begin, u32 end, float scale)
 {
     constexpr u32 COUNT = Eight<T>::ROWS;
     u32 lanes = rows.lanes, places = THREADS / lanes, first = threadIdx.x % lanes * 8;
@@ -183,7 +186,7 @@ __device__ __forceinline__ void step(
     u32 at = blockIdx.x * HEADS, kv_head = at % heads / (heads / kv_heads);
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = lane % lanes * 8;
     u64 stride = (u64)kv_heads * features, begin = slots[at / heads] * capacity * stride + (u64)kv_head * features;
-    Rows<T> of_head = {keys + begin, values + begin, stride, features, lanes};
+    KeyValues<T> of_head = {keys + begin, values + begin, stride, features, lanes};
     u32 from = blockIdx.y * PART, to = min(from + PART, rows);
     q += (u64)at * features;
     Sums sums[HEADS];
@@ -237,8 +240,8 @@ __device__ __forceinline__ void combine(const float* parts, T* out, u32 features
     put(out + (u64)blockIdx.x * features + threadIdx.x, sum / total);
 }
 
-// Copies new rows of all sequences to their place: keys for blocks 0, values for blocks 1 of y. Everything is counted in
-// units: of 16 bytes where rows are made of such, else of 2.
+// Copies new rows of all sequences to their place: keys for blocks 0, values for blocks 1 of y. Everything is counted
+// in units: of 16 bytes where rows are made of such, else of 2.
 template <typename Unit>
 __device__ __forceinline__ void append(
     const Unit* k, const Unit* v, Unit* keys, Unit* values, const u32* slots, u64 n, u64 each, u64 stride, u64 begin)

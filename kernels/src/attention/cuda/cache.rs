@@ -1,7 +1,7 @@
 //! A decoder's cache.
 //!
-//! Sequences that are forgotten leave their place unused: what stays is not moved, only the list of places is another. So
-//! there is nothing to copy and no order in which to copy it.
+//! Sequences that are forgotten leave their place unused: what stays is not moved, only the list of places is another.
+//! So there is nothing to copy and no order in which to copy it.
 
 use std::sync::Arc;
 
@@ -118,8 +118,8 @@ impl Rows {
         let name = if self.dtype() == Dtype::Bf16 { "bf16" } else { "f32" };
         let blocks = Geometry::blocks(all / together, THREADS);
         let blocks = Geometry { grid: [blocks.grid[0], Geometry::blocks(count, 1).grid[0], 1], ..blocks };
-        // SAFETY: q and the result are [sequences, heads * features], every sequence has a place among the keys and values that
-        // holds as many rows, and the parts are [sequences * heads, count, 2 + features].
+        // SAFETY: q and the result are [sequences, heads * features], every sequence has a place among the keys and
+        // values that holds as many rows, and the parts are [sequences * heads, count, 2 + features].
         unsafe { self.on.launch(&KERNELS, &format!("step_{name}_{together}"), blocks, &args)? };
         if let Some(parts) = parts {
             let args = [parts.arg(), out.arg_mut()?, Arg::count(OP, features)?, Arg::count(OP, count)?];

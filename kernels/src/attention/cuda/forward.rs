@@ -6,11 +6,11 @@ use crate::cuda::{Arg, Source, Stream};
 use crate::{Dtype, Result, Tensor};
 
 const BF16: Source = Source {
-    name: "attention-forward-bf16",
-    text: concat!(include_str!("tiles.cuh"), include_str!("forward_bf16.cu")),
+    name: "attention_forward_bf16",
+    text: concat!(include_str!("tiles.cuh"), include_str!("tiles_bf16.cuh"), include_str!("forward_bf16.cu")),
 };
 const F32: Source = Source {
-    name: "attention-forward-f32",
+    name: "attention_forward_f32",
     text: concat!(include_str!("tiles.cuh"), include_str!("tiles_f32.cuh"), include_str!("forward_f32.cu")),
 };
 
@@ -34,13 +34,19 @@ fn tiles_f32(width: Width) -> Tiles {
 
 /// The result and the logarithms of the denominators, `[n, heads]`.
 pub(in super::super) fn forward(on: &Stream, of: &Operands<'_>, layout: &Layout) -> Result<(Tensor, Tensor)> {
-    let mut out = on.result(of.q.shape(), Dtype::F32)?;
-    let mut log_sums = on.result(&[layout.queries.rows(), layout.shape.heads], Dtype::F32)?;
-    let results = [out.arg_mut()?, log_sums.arg_mut()?];
-    run(on, (&F32, "forward_f32", tiles_f32), of, layout, results)?;
-    Ok((out, log_sums))
+    saved(on, (&F32, "forward_f32", tiles_f32), of, layout)
 }
 
+/// The same in bfloat16; the logarithms are f32.
+pub(in super::super) fn forward_bf16_saved(
+    on: &Stream,
+    of: &Operands<'_>,
+    layout: &Layout,
+) -> Result<(Tensor, Tensor)> {
+    saved(on, (&BF16, "forward_bf16", tiles_bf16), of, layout)
+}
+
+/// The result alone.
 pub(in super::super) fn forward_bf16(on: &Stream, of: &Operands<'_>, layout: &Layout) -> Result<Tensor> {
     let mut out = on.result(of.q.shape(), Dtype::Bf16)?;
     let results = [out.arg_mut()?, Arg::NULL];
@@ -48,10 +54,20 @@ pub(in super::super) fn forward_bf16(on: &Stream, of: &Operands<'_>, layout: &La
     Ok(out)
 }
 
+/// Kernels for heads of all widths, and what their blocks take.
+type Family = (&'static Source, &'static str, fn(Width) -> Tiles);
+
+fn saved(on: &Stream, family: Family, of: &Operands<'_>, layout: &Layout) -> Result<(Tensor, Tensor)> {
+    let mut out = on.result(of.q.shape(), of.q.dtype())?;
+    let mut log_sums = on.result(&[layout.queries.rows(), layout.shape.heads], Dtype::F32)?;
+    run(on, family, of, layout, [out.arg_mut()?, log_sums.arg_mut()?])?;
+    Ok((out, log_sums))
+}
+
 /// Runs the kernel of a family that fits the heads.
 fn run(
     on: &Stream,
-    (source, family, tiles): (&Source, &str, fn(Width) -> Tiles),
+    (source, family, tiles): Family,
     of: &Operands<'_>,
     layout: &Layout,
     results: [Arg; 2],
@@ -65,7 +81,7 @@ fn run(
     let scale = [Arg::F32(layout.shape.scale())];
     let args = [&[work.arg()][..], &operands(of)?, &results, &settings(layout)?, &scale].concat();
     let blocks = work.blocks(layout.shape.heads).with_shared(bytes);
-    // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; the first result is
-    // shaped as the queries, the second is absent or [n, heads].
+    // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; the first
+    // result is shaped as the queries, the second is absent or [n, heads].
     unsafe { on.launch(source, &width.kernel(family), blocks, &args) }
 }

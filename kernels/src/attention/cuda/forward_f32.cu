@@ -1,15 +1,18 @@
-// Attention in 32-bit floats, on plain cores: what training computes with, and what `log_sums` are kept of for its backward.
+// behind: tiles.cuh, tiles_f32.cuh
 //
-// Threads: a block of 16 x 8 for 64 query rows of one sequence and head against tiles of 64 keys (32 and 32 where heads are
-// wider than 128). A thread holds every 16th row against every 8th key, 4 x 8 scores, and the same rows of the result in
-// groups of four features: of shared memory a warp reads one line of 128 bytes for every 10 (scores) and 13 (values) of its
-// fused multiply-adds, so that arithmetic is the bound.
+// Attention in 32-bit floats, on plain cores: what training computes with, and what `log_sums` are kept of for its
+// backward.
 //
-// Shared memory: the queries, a tile of keys and, after them in the same place, of values, and the weights: 80 KiB for heads
-// of 128, two blocks on an A100 and an H200. One block computes while the other waits for its tiles.
+// Threads: a block of 16 x 8 for 64 query rows of one sequence and head against tiles of 64 keys (32 and 32 where heads
+// are wider than 128). A thread holds every 16th row against every 8th key, 4 x 8 scores, and the same rows of the
+// result in groups of four features: of shared memory a warp reads one line of 128 bytes for every 10 (scores) and 13
+// (values) of its fused multiply-adds, so that arithmetic is the bound.
 //
-// Traffic: queries are read and results written once; keys and values once for every block, seen * head_dim * 8 bytes, from
-// the L2 cache but for the first block of a head.
+// Shared memory: the queries, a tile of keys and, after them in the same place, of values, and the weights: 80 KiB for
+// heads of 128, two blocks on an A100 and an H200. One block computes while the other waits for its tiles.
+//
+// Traffic: queries are read and results written once; keys and values once for every block, seen * head_dim * 8 bytes,
+// from the L2 cache but for the first block of a head.
 //
 // A row's sums go over its keys in their order, from tile to tile, and tiles are cut from the first key on. So its bits
 // depend on its own sequence and the prefix alone, and not on whether the prefix is shared or written before the keys.
@@ -104,7 +107,7 @@ __device__ __forceinline__ void forward(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_32(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_32(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -123,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_32(
     forward<32>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_64(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_64(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -142,7 +145,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_64(
     forward<64>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_96(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_96(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -161,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_96(
     forward<96>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_128(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_128(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,
@@ -180,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_128(
     forward<128>(work, q, k, v, prefix_k, prefix_v, out, log_sums, heads, kv_heads, features, prefix, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward_f32_256(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_f32_256(
     const Sequence* __restrict__ work,
     const float* __restrict__ q,
     const float* __restrict__ k,

@@ -8,7 +8,7 @@ mod work;
 
 pub(super) use backward::{Results, backward};
 pub(super) use cache::Rows;
-pub(super) use forward::{forward, forward_bf16};
+pub(super) use forward::{forward, forward_bf16, forward_bf16_saved};
 
 use super::{OP, Operands, layout::Layout};
 use crate::cuda::Arg;

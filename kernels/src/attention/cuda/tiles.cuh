@@ -17,8 +17,8 @@ struct Place {
     u32 tile;
 };
 
-// The blocks of a sequence take head after head, and of a head tile after tile: those that run at a time read the same keys
-// and values, which then come from the cache. Of the tiles the last is the first, since it sees the most keys.
+// The blocks of a sequence take head after head, and of a head tile after tile: those that run at a time read the same
+// keys and values, which then come from the cache. Of the tiles the last is the first, since it sees the most keys.
 __device__ __forceinline__ Place place_of_block(const Sequence* work, u32 heads) {
     Place place;
     place.sequence = work[blockIdx.x / heads];
@@ -28,8 +28,8 @@ __device__ __forceinline__ Place place_of_block(const Sequence* work, u32 heads)
     return place;
 }
 
-// Where the rows of one head lie in arrays of all heads, counted in elements: those of a prefix, then those of a sequence.
-// Keys and values lie alike.
+// Where the rows of one head lie in arrays of all heads, counted in elements: those of a prefix, then those of a
+// sequence. Keys and values lie alike.
 struct Rows {
     u32 prefix;    // rows of it
     u32 rows;      // of both
@@ -61,14 +61,15 @@ __device__ __forceinline__ u32 further(u32 place, u32 pieces) {
     return (place ^ pieces % TURNS * PIECE) + pieces / TURNS * TURNS * PIECE;
 }
 
-// Copies rows from `first` on to shared memory, as tiles of WIDTH features in pieces of 16 bytes of which `turned` says the
-// place; zeros are where there are no rows or features. The copies are begun, to be waited for by cp_async_wait, unless the
-// rows are not aligned to 16 bytes.
+// Copies rows from `first` on to shared memory, as tiles of WIDTH features in pieces of 16 bytes of which `turned` says
+// the place; zeros are where there are no rows or features. The copies are begun, to be waited for by cp_async_wait,
+// unless the rows are not aligned to 16 bytes.
 template <u32 ROWS, u32 WIDTH, u32 THREADS, typename T>
 __device__ __forceinline__ void load_tile(T* tile, const T* prefix, const T* own, const Rows& rows, u32 first) {
     constexpr u32 PIECE = 16 / sizeof(T), PIECES = WIDTH / PIECE;
     // Neighbouring threads take the pieces of a row; where those are no power of two some idle.
-    constexpr u32 LANES = PIECES > 32 ? 64 : PIECES > 16 ? 32 : PIECES > 8 ? 16 : PIECES > 4 ? 8 : 4, STEP = THREADS / LANES;
+    constexpr u32 LANES = PIECES > 32 ? 64 : PIECES > 16 ? 32 : PIECES > 8 ? 16 : PIECES > 4 ? 8 : 4;
+    constexpr u32 STEP = THREADS / LANES;
     static_assert(ROWS % STEP == 0 && PIECES <= LANES, "all threads copy as many rows");
     u32 thread = opaque(threadIdx.x), row = thread / LANES, piece = thread % LANES, feature = piece * PIECE;
     if (piece >= PIECES) return;
@@ -86,7 +87,8 @@ __device__ __forceinline__ void load_tile(T* tile, const T* prefix, const T* own
 #pragma unroll 1
     for (; row < ROWS; row += STEP) {
         bool shared = first + row < rows.prefix;
-        const T* from = (shared ? prefix + rows.prefix_begin : own + rows.own_begin) + (u64)(first + row) * rows.stride + feature;
+        const T* from = shared ? prefix + rows.prefix_begin : own + rows.own_begin;
+        from += (u64)(first + row) * rows.stride + feature;
         T* to = tile + turned<WIDTH, T>(row, piece);
         if (aligned) {
             cp_async_16_zfill(to, from, row < there ? 16 : 0);

@@ -1,5 +1,5 @@
-// What the kernels of 32-bit floats share: products of tiles by 16 x 8 threads, each of which holds every 16th row of the
-// left operand and every 8th of the right one.
+// What the kernels of 32-bit floats share: products of tiles by 16 x 8 threads, each of which holds every 16th row of
+// the left operand and every 8th of the right one.
 
 #define LINES 16
 #define COLUMNS 8
@@ -8,8 +8,8 @@ __device__ __forceinline__ float4 scaled(float factor, const float4& v) {
     return make_float4(factor * v.x, factor * v.y, factor * v.z, factor * v.w);
 }
 
-__device__ __forceinline__ float4 added(float factor, const float4& v, const float4& to) {
-    return make_float4(fmaf(factor, v.x, to.x), fmaf(factor, v.y, to.y), fmaf(factor, v.z, to.z), fmaf(factor, v.w, to.w));
+__device__ __forceinline__ float4 added(float f, const float4& v, const float4& to) {
+    return make_float4(fmaf(f, v.x, to.x), fmaf(f, v.y, to.y), fmaf(f, v.z, to.z), fmaf(f, v.w, to.w));
 }
 
 // The sum, or the maximum, over the threads that share rows, in each of them.
@@ -32,7 +32,7 @@ __device__ __forceinline__ const float4& four(const float* at) {
 // products += left · rightᵀ, over tiles of WIDTH features.
 template <u32 WIDTH, u32 R, u32 C>
 __device__ __forceinline__ void add_products(float (&products)[R][C], const float* left, const float* right) {
-    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;
+    u32 thread = opaque(threadIdx.x), line = thread / COLUMNS, column = thread % COLUMNS;
 #pragma unroll 4
     for (u32 piece = 0; piece < WIDTH / 4; piece++) {
         float4 a[R];
@@ -61,7 +61,7 @@ __device__ __forceinline__ u32 place_of_weight(u32 row, u32 key) {
 // Puts what the threads hold to where those that share their rows find it.
 template <u32 KEYS, u32 R, u32 C>
 __device__ __forceinline__ void put_weights(float* weights, const float (&held)[R][C]) {
-    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;
+    u32 thread = opaque(threadIdx.x), line = thread / COLUMNS, column = thread % COLUMNS;
 #pragma unroll
     for (u32 i = 0; i < R; i++) {
 #pragma unroll
@@ -72,7 +72,7 @@ __device__ __forceinline__ void put_weights(float* weights, const float (&held)[
 // sums += weights · rows, of which a thread holds features 4 * column + 32 * n and the three behind.
 template <u32 WIDTH, u32 KEYS, u32 R>
 __device__ __forceinline__ void add_weighted(float4 (&sums)[R][WIDTH / 32], const float* weights, const float* rows) {
-    u32 line = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;
+    u32 thread = opaque(threadIdx.x), line = thread / COLUMNS, column = thread % COLUMNS;
 #pragma unroll 2
     for (u32 key = 0; key < KEYS; key += 4) {
         float4 w[R];

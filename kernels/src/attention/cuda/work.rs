@@ -37,7 +37,8 @@ impl Work {
         list.upload(on)
     }
 
-    /// The tiles of so many keys of the prefix, once for each part of the sequences; their gradients come part after part.
+    /// The tiles of so many keys of the prefix, once for each part of the sequences; their gradients come part after
+    /// part.
     pub(super) fn by_prefix(on: &Stream, layout: &Layout, rows: usize, parts: &[Range<usize>]) -> Result<Self> {
         let mut list = List::default();
         for (i, part) in parts.iter().enumerate() {
@@ -65,7 +66,8 @@ fn longest_first(layout: &Layout) -> Vec<usize> {
     order
 }
 
-/// Such a list in the making. An entry begins with the number of the first tile of its kind and how many of it there are.
+/// Such a list in the making. An entry begins with the number of the first tile of its kind and how many of it there
+/// are.
 #[derive(Default)]
 struct List {
     entries: Vec<u32>,

@@ -46,13 +46,17 @@ fn named(root: &Path, file: &Path) -> String {
     words.filter(|word| !["kernel", "cuda", "card"].contains(word)).collect::<Vec<_>>().join("/")
 }
 
-/// What a file of Rust includes, in groups of headers and the file of kernels behind them.
+/// What a file of Rust includes, by the names in its literals: headers and the file of kernels behind them make a group.
 fn included(path: &Path) -> Vec<Vec<PathBuf>> {
     let text = std::fs::read_to_string(path).unwrap();
     let (mut groups, mut group) = (Vec::new(), Vec::new());
-    for name in text.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-        group.push(path.parent().unwrap().join(name));
-        if name.ends_with(".cu") {
+    let literals = text.split('"');
+    for name in literals.filter(|name| name.ends_with(".cu") || name.ends_with(".cuh")) {
+        let file = path.parent().unwrap().join(name);
+        if file.is_file() {
+            group.push(file);
+        }
+        if name.ends_with(".cu") && !group.is_empty() {
             groups.push(std::mem::take(&mut group));
         }
     }
