@@ -76,11 +76,12 @@ __device__ __forceinline__ void load_tile(T* tile, const T* prefix, const T* own
     u32 there = feature < rows.features ? rows.rows - first : 0;
     bool aligned = rows.features % PIECE == 0;
     if (aligned && first >= rows.prefix) {
+        u64 step = (u64)rows.stride * STEP;
         const T* from = own + rows.own_begin + (u64)(first + row) * rows.stride + feature;
 #pragma unroll
         for (u32 i = 0; i < ROWS; i += STEP) {
             cp_async_16_zfill(tile + turned<WIDTH, T>(row + i, piece), from, row + i < there ? 16 : 0);
-            from += (u64)rows.stride * STEP;
+            from += step;
         }
         return;
     }
