@@ -20,6 +20,7 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     ended.push(Step::cargo("clippy", &clippy).run());
     ended.push(Step::cargo("build", &["build", "--release", "--workspace"]).run());
     ended.push(means.tests("tests", &["--no-fail-fast"]).run());
+    ended.push(means.tests("on a device", &["--test", "parity"]).on_a_device().run());
     ended.push(executed::compare(&means.executed));
     ended.extend(kernels::on_fewer_instructions());
     if full {

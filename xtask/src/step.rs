@@ -46,6 +46,12 @@ impl Step {
         Self { name, command: cargo(args) }
     }
 
+    /// The same with the models of the golden files in the memory of an emulated card.
+    pub(crate) fn on_a_device(mut self) -> Self {
+        self.command.env("MLLM4REC_TEST_DEVICE", "emulated");
+        self
+    }
+
     /// Runs it; what it prints goes where this program prints.
     pub(crate) fn run(mut self) -> Ended {
         println!("\n── {}: {}", self.name, words(&self.command));
