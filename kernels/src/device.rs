@@ -43,7 +43,18 @@ impl Device {
         Ok(Self { pool: pool(1)?, stream: Some(cuda::emulator()) })
     }
 
-    /// The same with every launch in two orders of its threads, for the operations themselves.
+    /// Where tests compute that are about a device: the emulator, or the card that `MLLM4REC_TEST_DEVICE=cuda` asks for.
+    ///
+    /// # Errors
+    /// As [`Device::emulated`] or [`Device::cuda`].
+    pub fn under_test() -> Result<Self> {
+        match std::env::var("MLLM4REC_TEST_DEVICE").as_deref() {
+            Ok("cuda") => Self::cuda(0, 2),
+            _ => Self::emulated(),
+        }
+    }
+
+    /// [`Device::emulated`] with every launch in two orders of its threads, for the operations themselves.
     #[cfg(test)]
     pub(crate) fn proving() -> Result<Self> {
         Ok(Self { pool: pool(1)?, stream: Some(cuda::prover()) })

@@ -7,6 +7,8 @@ use crate::{programs, root};
 
 /// The variable that the kernels read, see the documentation of their crate.
 pub(crate) const VARIABLE: &str = "MLLM4REC_SIMD";
+/// Leaves out what runs on a device, where these instructions do not matter.
+pub(crate) const NOT_ON_A_DEVICE: [&str; 4] = ["--skip", "device", "--skip", "cuda::"];
 
 /// Runs the programs that `cargo test --workspace` has built, so that nothing is built again, on the instructions that it
 /// did not use on a processor with all of them.
@@ -22,8 +24,7 @@ pub(crate) fn on_fewer_instructions() -> Vec<Ended> {
     let run = |name, instructions| {
         let ended = programs.iter().map(|program| {
             let mut command = Command::new(&program.path);
-            // What runs on a device does not use these instructions.
-            command.args(["--skip", "device", "--skip", "cuda::"]);
+            command.args(NOT_ON_A_DEVICE);
             command.env(VARIABLE, instructions).current_dir(root().join("kernels"));
             Step { name, command }.run()
         });

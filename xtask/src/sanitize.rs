@@ -24,6 +24,9 @@ fn tests(instructions: &'static str) -> Result<Step> {
         cargo(&["test", "--release", "--no-fail-fast", "--package", "mllm4rec-kernels", "--target", "host-tuple"]);
     // Examples of the documentation are linked without the sanitizer, so they stay out.
     command.args(["--lib", "--tests"]);
+    if instructions != "avx512" {
+        command.arg("--").args(kernels::NOT_ON_A_DEVICE);
+    }
     command
         .env("CARGO_TARGET_DIR", target_folder()?.join("sanitize"))
         // Sanitizers are unstable options, which this makes a stable compiler accept: no other toolchain is needed.

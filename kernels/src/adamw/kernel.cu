@@ -45,6 +45,7 @@ extern "C" __global__ void __launch_bounds__(256) step(
     u64 i = 4 * ((blockIdx.x - part.first) * blockDim.x + threadIdx.x), n = part.len;
     Four<float> p = read4(part.param, i, n), g = read4(part.grad, i, n);
     Four<float> m = read4(part.m, i, n), v = read4(part.v, i, n);
+#pragma unroll
     for (u32 k = 0; k < 4; k++) update(p.at[k], g.at[k], m.at[k], v.at[k], grad_scale, factors);
     write4(part.param, i, n, p);
     write4(part.m, i, n, m);

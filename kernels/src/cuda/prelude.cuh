@@ -182,6 +182,7 @@ __device__ __forceinline__ Four<T> read4(const T* x, u64 i, u64 n) {
     if (i + 4 <= n) {
         v = *reinterpret_cast<const Four<T>*>(x + i);
     } else {
+#pragma unroll
         for (u32 k = 0; k < 4; k++) {
             if (i + k < n) v.at[k] = x[i + k];
         }
@@ -195,6 +196,7 @@ __device__ __forceinline__ void write4(T* x, u64 i, u64 n, const Four<T>& v) {
     if (i + 4 <= n) {
         *reinterpret_cast<Four<T>*>(x + i) = v;
     } else {
+#pragma unroll
         for (u32 k = 0; k < 4; k++) {
             if (i + k < n) x[i + k] = v.at[k];
         }

@@ -40,6 +40,7 @@ extern "C" __global__ void __launch_bounds__(256) apply_fours(
     Four<float>* fours = reinterpret_cast<Four<float>*>(x + (u64)row * cols);
     for (u32 i = threadIdx.x; i < cols / 4; i += blockDim.x) {
         Four<float> v = fours[i];
+#pragma unroll
         for (u32 k = 0; k < 4; k++) v.at[k] = masked(v.at[k], key, 4 * i + k, threshold, scale);
         fours[i] = v;
     }

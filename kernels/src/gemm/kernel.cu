@@ -21,7 +21,9 @@ __device__ __forceinline__ Four<float> finished(
     const float* product, const float* bias, const float* residual, u32 activation, u64 i, u64 n, u32 cols) {
     Four<float> y = read4(product, i, n), r = {};
     if (residual) r = read4(residual, i, n);
-    u32 column = bias ? (u32)(i % cols) : 0;
+    // Quotients of 64 bits take long.
+    u32 column = !bias ? 0 : n >> 32 ? (u32)(i % cols) : (u32)i % cols;
+#pragma unroll
     for (u32 k = 0; k < 4; k++) {
         if (bias) y.at[k] += bias[column];
         y.at[k] = activated(y.at[k], activation) + r.at[k];
@@ -55,6 +57,7 @@ extern "C" __global__ void __launch_bounds__(256) finish_rounded(
     if (i >= n) return;
     Four<float> wide = finished(product, bias, residual, activation, i, n, cols);
     Four<bf16> narrow;
+#pragma unroll
     for (u32 k = 0; k < 4; k++) narrow.at[k] = to_bf16(wide.at[k]);
     write4(y, i, n, narrow);
 }

@@ -267,7 +267,8 @@ fn logits_in_pairs_of_halves_are_as_exact_as_on_the_host() {
         let [there, here] = [given.put(&device).run(), given.run()];
         for (i, wanted) in [losses, dx].iter().enumerate() {
             let [found, least] = [&there, &here].map(|results| largest_error(&results[i].to_f32(), wanted));
-            assert!(found < 2.0 * least + 2e-7, "{i} of logits of {size}: {found:e}, on the host {least:e}");
+            // Tensor cores of a card cut sums off where the emulator rounds them.
+            assert!(found < 3.0 * least + 1e-6, "{i} of logits of {size}: {found:e}, on the host {least:e}");
         }
     }
 }

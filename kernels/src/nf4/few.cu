@@ -69,6 +69,7 @@ __device__ __forceinline__ void multiply_stretch(
     float scales[4];
 #pragma unroll
     for (u32 i = 0; i < 4; i++) scales[i] = inside ? magnitude(strip.magnitudes, s.scales[i], dynamic) : 0.0f;
+    __syncwarp(); // lanes that have no columns were not asked for scales
 #pragma unroll
     for (u32 q = 0; q < 4; q++) {
         const u32 words[4] = {part(s.codes[0], q), part(s.codes[1], q), part(s.codes[2], q), part(s.codes[3], q)};

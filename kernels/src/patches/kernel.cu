@@ -49,6 +49,7 @@ __device__ __forceinline__ void fill(
     rows += (u64)picture * each;
     Place place(i, down, across, side);
     Four<float> values = {};
+#pragma unroll
     for (u32 k = 0; k < 4; k++) {
         if (i + k < each) values.at[k] = value_at(pictures, place);
         place.advance();
@@ -56,6 +57,7 @@ __device__ __forceinline__ void fill(
     if (each % 4 == 0) {
         write4(rows, i, each, values);
     } else {
+#pragma unroll
         for (u32 k = 0; k < 4; k++) {
             if (i + k < each) rows[i + k] = values.at[k];
         }

@@ -15,6 +15,7 @@ extern "C" __global__ void __launch_bounds__(256) forward(
 {
     u64 i = first_of_four();
     Four<float> g = read4(gate, i, n), u = read4(up, i, n);
+#pragma unroll
     for (u32 k = 0; k < 4; k++) u.at[k] *= g.at[k] / denominator(g.at[k]);
     write4(y, i, n, u);
 }
@@ -29,6 +30,7 @@ extern "C" __global__ void __launch_bounds__(256) backward(
 {
     u64 i = first_of_four();
     Four<float> d = read4(dy, i, n), g = read4(gate, i, n), u = read4(up, i, n);
+#pragma unroll
     for (u32 k = 0; k < 4; k++) {
         float s = 1.0f / denominator(g.at[k]);
         u.at[k] = d.at[k] * u.at[k] * s * (1.0f + g.at[k] * (1.0f - s));

@@ -10,6 +10,7 @@ extern "C" __global__ void __launch_bounds__(256) add(
 {
     u64 i = first_of_four();
     Four<float> sum = read4(a, i, n), more = read4(b, i, n);
+#pragma unroll
     for (u32 k = 0; k < 4; k++) sum.at[k] += more.at[k];
     write4(a, i, n, sum);
 }
@@ -22,6 +23,7 @@ extern "C" __global__ void __launch_bounds__(256) narrow(
     u64 i = first_of_four();
     Four<float> wide = read4(x, i, n);
     Four<bf16> rounded;
+#pragma unroll
     for (u32 k = 0; k < 4; k++) rounded.at[k] = to_bf16(wide.at[k]);
     write4(y, i, n, rounded);
 }
@@ -34,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(256) widen(
     u64 i = first_of_four();
     Four<bf16> narrow = read4(x, i, n);
     Four<float> wide;
+#pragma unroll
     for (u32 k = 0; k < 4; k++) wide.at[k] = to_float(narrow.at[k]);
     write4(y, i, n, wide);
 }

@@ -66,7 +66,9 @@ extern "C" __global__ void __launch_bounds__(256) pack(
             lost = fmaf(left.x, left.x, fmaf(left.y, left.y, lost));
             tile[item * (width / 2) + 4 * (pair / 4 ^ (item % 8)) + pair % 4] = rounded;
         }
-        u32 norm = __float_as_uint(sqrtf(warp_sum(squares))), error = __float_as_uint(sqrtf(warp_sum(lost)));
+        // Squares of the least numbers vanish: the bound must not.
+        u32 norm = __float_as_uint(sqrtf(warp_sum(squares) + 1e-36f));
+        u32 error = __float_as_uint(sqrtf(warp_sum(lost) + 1e-36f));
         float b = there ? (bias ? bias[at] : 0.0f) : -INFINITY;
         float size = fabsf(b) < INFINITY ? fabsf(b) : 0.0f;
         if (lane == 0) reinterpret_cast<float*>(tile)[ITEMS * (width / 2) + item] = b;

@@ -222,9 +222,13 @@ fn small_plan(width: usize, warps: usize, classes: usize) -> cuda::Plan {
 
 #[test]
 fn candidates_by_rough_scores_are_proven_to_suffice() {
-    for (n, classes, d, width, warps, k) in
-        [(70, 1100, 24, 64, 2, 20), (3, 449, 7, 64, 4, 1), (65, 700, 100, 128, 2, 24)]
-    {
+    for (n, classes, d, width, warps, k) in [
+        (70, 1100, 24, 64, 2, 20),
+        (3, 449, 7, 64, 4, 1),
+        (65, 700, 100, 128, 2, 24),
+        (390, 449, 7, 64, 12, 1),
+        (260, 449, 100, 128, 8, 1),
+    ] {
         let (x, w, bias) = (noise_tensor(1, &[n, d]), noise_tensor(2, &[classes, d]), noise_tensor(3, &[classes]));
         let plan = small_plan(width, warps, classes);
         let anew = searched_anew(plan, [&x, &w, &bias], &excluded(n, classes), k);

@@ -126,7 +126,7 @@ fn what_does_not_fit_is_named() {
 
 #[test]
 fn a_device_describes_like_the_host() {
-    let device = Device::emulated().unwrap();
+    let device = Device::under_test().unwrap();
     for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::Bf16, 5e-2)] {
         let (host, other) = (captioner(precision), captioner_on(&device, precision));
         let pictures = pictures(3);

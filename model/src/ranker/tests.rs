@@ -227,7 +227,7 @@ fn what_does_not_fit_is_named() {
 
 #[test]
 fn a_device_trains_and_scores_like_the_host() {
-    let device = Device::emulated().unwrap();
+    let device = Device::under_test().unwrap();
     let cases = [(true, Quantize::None, Trainable::Full), (false, Quantize::Nf4, lora(0.2))];
     for (tied, quantize, trainable) in cases {
         let mut host = ranker(tied, quantize, trainable.clone());

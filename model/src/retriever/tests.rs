@@ -288,7 +288,7 @@ fn padding_teaches_nothing() {
 
 #[test]
 fn a_device_trains_and_retrieves_like_the_host() {
-    let device = Device::emulated().unwrap();
+    let device = Device::under_test().unwrap();
     let (batch, dropout) = (batch(9), Dropout { seed: 5, rate: 0.2 });
     let mut host = LruRec::new(config(), 3).unwrap();
     let mut other = host.on(&device).unwrap();
@@ -329,7 +329,7 @@ fn a_device_trains_and_retrieves_like_the_host() {
 
 #[test]
 fn steps_that_a_device_replays_teach_what_the_host_is_taught() {
-    let device = Device::emulated().unwrap();
+    let device = Device::under_test().unwrap();
     let (dropout, mut recordings) = (Dropout { seed: 5, rate: 0.2 }, Recordings::default());
     let mut host = LruRec::new(config(), 3).unwrap();
     let mut other = host.on(&device).unwrap();

@@ -16,6 +16,7 @@
 #   OUT=folder             where to write
 #   PYTHON=program         a Python with torch; else the first of python3 and python that has it
 #   TESTS_SECONDS=180      the most that the tests of one name may take
+#   PART_SECONDS=40        the most that those of one module of the kernels may take on a card, each in a process of its own
 #   BENCH_SECONDS=900      the most that the benches may take
 #   ROUNDS=7 TURN_MS=300   turns of every contestant, and how long one is
 #   MLLM4REC_TEST_DEVICE   cuda, or emulated: the CPU runs the device code, slowly, in small shapes and without times.
@@ -70,7 +71,12 @@ print(":".join(dict.fromkeys(folder for path in sys.path if path for folder in s
 END
         )
     fi
-    local toolkit
+    # The toolkit's only where these lack something: two of one library would be loaded.
+    local toolkit folder
+    IFS=: read -ra found <<< "$folders"
+    for folder in "${found[@]}"; do
+        [ -e "$folder/libcublasLt.so.13" ] && say "$folders" && return
+    done
     for toolkit in /usr/local/cuda/lib64 /usr/local/cuda-13*/lib64; do
         [ -d "$toolkit" ] && folders=$folders:$toolkit
     done
@@ -78,7 +84,7 @@ END
 }
 
 # Whether the driver of a card is there.
-has_driver() { ldconfig -p 2> /dev/null | grep -q 'libcuda\.so\.1' || [ -n "$(find_driver)" ]; }
+has_driver() { [ -n "$(find_driver)" ] || ldconfig -p 2> /dev/null | grep 'libcuda\.so\.1' > /dev/null; }
 
 find_driver() {
     local folder
@@ -160,11 +166,24 @@ look() {
     cat "$log"
 }
 
+# Parts of the tests in processes of their own: what one kernel does to the card does not reach the others. Those of the card
+# come first.
+parts() {
+    [ "$1" = kernels ] || return 0
+    say cuda::card
+    "$tree/bin/kernels-tests" --list 2> /dev/null | sed -n 's/^\([a-z0-9_]*\)::.*: test$/\1/p' | sort -u
+}
+
 tests() {
-    local names=("$@") name args
+    local names=("$@") name args part
     [ $# -eq 0 ] && names=(kernels model parity)
     for name in "${names[@]}"; do
         args=(--test-threads=1 --show-output)
+        if [ "$MLLM4REC_TEST_DEVICE" = cuda ]; then
+            # What is about the emulator, or the host alone, was seen where this was packed.
+            args+=(--skip emulat --skip census --skip recorder::tests::random)
+            export CUDA_LAUNCH_BLOCKING=1 # an error then shows at the kernel that made it
+        fi
         # The emulator compiles the device code with the C++ compiler of the machine.
         command -v c++ > /dev/null || args+=(--skip emulat)
         if [ ! -x "$tree/bin/$name-tests" ]; then
@@ -172,7 +191,18 @@ tests() {
             failures=$((failures + 1))
             continue
         fi
-        step "tests $name" "$out/tests-$name.log" "${TESTS_SECONDS:-180}" "$tree/bin/$name-tests" "${args[@]}"
+        if [ "$MLLM4REC_TEST_DEVICE" = cuda ] && [ "$name" = kernels ]; then
+            : > "$out/tests-$name.log"
+            for part in $(parts "$name"); do
+                step "tests $name $part" "$out/part.log" "${PART_SECONDS:-40}" \
+                    "$tree/bin/$name-tests" "$part::" "${args[@]}"
+                cat "$out/part.log" >> "$out/tests-$name.log"
+            done
+            rm -f "$out/part.log"
+        else
+            step "tests $name" "$out/tests-$name.log" "${TESTS_SECONDS:-180}" "$tree/bin/$name-tests" "${args[@]}"
+        fi
+        unset CUDA_LAUNCH_BLOCKING
         grep -E '^test result|^skipped|\.\.\. FAILED' "$out/tests-$name.log" | sort -u | head -n 40 | tee -a "$summary"
     done
 }

@@ -178,11 +178,13 @@ __device__ __forceinline__ void backward_keys(
         auto await_d_out = [&] {
             cp_async_wait<0>();
             __syncthreads();
-            if (threadIdx.x != 0) return;
-            Turn settling = turn;
-            settling.first += S::OTHERS;
-            bool same = settling.first < turn.rows.rows;
-            next = same ? settling : settled(settling, span, sequences, start, kv_head, group, heads, features);
+            if (threadIdx.x == 0) {
+                Turn settling = turn;
+                settling.first += S::OTHERS;
+                bool same = settling.first < turn.rows.rows;
+                next = same ? settling : settled(settling, span, sequences, start, kv_head, group, heads, features);
+            }
+            __syncwarp(); // the lanes multiply together from here on
         };
         auto turn_queries = [&] {
             __syncthreads();

@@ -10,6 +10,7 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[GROUPS][COLUMNS][4],
     u32 lane = opaque(threadIdx.x) % 32;
     u32 left_place = turned<WIDTH, bf16>(lane % 16, lane / 16);
     u32 right_place = turned<WIDTH, bf16>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+    __syncwarp(); // some lanes may have copied where others had nothing to
 #pragma unroll
     for (u32 k = 0; k < WIDTH / 16; k++) {
         u32 a[GROUPS][4];

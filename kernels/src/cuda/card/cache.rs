@@ -7,7 +7,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use super::compile::compile;
+use super::compile::{OPTIONS, compile};
 use super::libraries::Library;
 use crate::Result;
 use crate::cuda::{PRELUDE, Source};
@@ -32,7 +32,7 @@ fn code_in(folder: Option<&Path>, source: &Source, arch: &str) -> Result<Vec<u8>
 
 fn key(source: &Source, arch: &str) -> u64 {
     let compiler = Library::Nvrtc.open().ok().and_then(|found| found.version);
-    hash(&(PRELUDE, source.text, arch, compiler, env!("CARGO_PKG_VERSION")))
+    hash(&(PRELUDE, source.text, arch, OPTIONS, compiler, env!("CARGO_PKG_VERSION")))
 }
 
 fn hash(value: &impl Hash) -> u64 {

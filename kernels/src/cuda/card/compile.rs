@@ -8,13 +8,17 @@ use super::libraries::Library;
 use crate::cuda::{PRELUDE, Source};
 use crate::{Error, Result};
 
+/// What the compiler is told beside the architecture. Sums are contracted where the kernel says so and nowhere else: the bits
+/// are part of the contract.
+pub(super) const OPTIONS: [&str; 3] = ["--std=c++17", "--fmad=false", "--ptxas-options=-v"];
+
 /// A kernel's use of registers, as the assembler reports it.
 #[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) kernel: String,
     pub(super) registers: u32,
-    /// Bytes that were moved to memory for want of registers.
+    /// Bytes of a thread that lie in memory for want of registers.
     pub(super) spilled: u32,
 }
 
@@ -36,8 +40,7 @@ pub(super) fn compile(source: &Source, arch: &str) -> Result<Compiled> {
     let text = text.map_err(|_| failed(source, arch, "the text holds a zero byte"))?;
     let program = Program(result::create_program(&text, None).map_err(|e| failed(source, arch, &e.to_string()))?);
     let arch_option = format!("--gpu-architecture={arch}");
-    // Sums are contracted where the kernel says so and nowhere else: the bits are part of the contract.
-    let options = [arch_option.as_str(), "--std=c++17", "--fmad=false", "--ptxas-options=-v"];
+    let options = [&[arch_option.as_str()], &OPTIONS[..]].concat();
     // SAFETY: the program lives until the end of this function.
     let done = unsafe { result::compile_program(program.0, &options) };
     let log = program.log();
@@ -93,8 +96,12 @@ fn usage(log: &str) -> Vec<Usage> {
             found.push(Usage { kernel, registers: 0, spilled: 0 });
         }
         let Some(last) = found.last_mut() else { continue };
-        if let Some(bytes) = number_before(line, " bytes spill stores") {
+        // What spills lies in the stack frame, and so do arrays whose places are not known beforehand.
+        if let Some(bytes) = number_before(line, " bytes stack frame") {
             last.spilled = bytes;
+        }
+        if let Some(bytes) = number_before(line, " bytes spill stores") {
+            last.spilled = last.spilled.max(bytes);
         }
         if let Some(registers) = number_before(line, " registers") {
             last.registers = registers;

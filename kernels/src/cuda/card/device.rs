@@ -141,7 +141,8 @@ impl Card {
     /// The library of products and its workspace, which stays taken.
     fn products(&self) -> Result<&Products> {
         if self.products.get().is_none() {
-            let opened = Products::new(self.allocate(WORKSPACE_BYTES)?)?;
+            let workspace = self.allocate(WORKSPACE_BYTES)?;
+            let opened = Products::new(workspace).inspect_err(|_| self.free(workspace))?;
             // If another thread was faster its one serves, and this workspace is idle.
             let _ = self.products.set(opened);
         }
@@ -153,6 +154,9 @@ impl Card {
         let Matrix { address, dtype, stride, .. } = product.c;
         if product.beta != 0.0 {
             return Ok(()); // kept as it is: all callers add with a factor of one
+        }
+        if stride == product.cols {
+            return self.fill(address, 0, product.rows * stride * dtype.bytes());
         }
         (0..product.rows).try_for_each(|row| {
             self.fill(address.offset(row * stride * dtype.bytes()), 0, product.cols * dtype.bytes())
@@ -318,8 +322,11 @@ impl Drop for Card {
                 let _ = result::free_async(address.0, self.stream);
             }
             let _ = result::stream::synchronize(self.stream);
+            // Whoever else keeps the context should not keep this memory.
+            let _ = result::mem_pool::trim_to(self.pool, 0);
             let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.number);
+            let _ = result::ctx::set_current(std::ptr::null_mut());
         }
     }
 }

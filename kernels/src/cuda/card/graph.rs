@@ -127,7 +127,8 @@ impl Graph for CardGraph {
         };
         self.card.enter()?;
         with_pointers(arguments, |pointers| {
-            let setting = sys::CUDA_KERNEL_NODE_PARAMS { kernelParams: pointers.as_mut_ptr(), ..setting };
+            let mut setting = setting;
+            (setting.kernelParams, setting.extra) = (pointers.as_mut_ptr(), std::ptr::null_mut());
             // SAFETY: the node is one of the graph that this one was made of, and the arguments are as many as the kernel
             // has; they are copied before the call returns. Runs that were asked for already keep theirs.
             unsafe { sys::cuGraphExecKernelNodeSetParams_v2(self.runnable, node, &raw const setting).result() }

@@ -11,15 +11,19 @@ use super::failure::failed;
 use crate::cuda::{Arg, Source};
 use crate::{Error, Result};
 
-/// Shared memory that a kernel may ask for without saying so beforehand.
+/// Shared memory that every card allows a block.
 pub(super) const PLAIN_SHARED: u32 = 48 * 1024;
+/// What a kernel may ask for without saying so beforehand: the rest of the above is for arrays of constant extents.
+const LITTLE_SHARED: u32 = 32 * 1024;
 /// Arguments that fit without memory of their own: more than any kernel has.
 const MANY_ARGUMENTS: usize = 48;
 
 /// The kernels of an architecture.
 pub(super) struct Kernels {
     arch: String,
-    /// By operation and name.
+    /// By file.
+    modules: Mutex<HashMap<&'static str, sys::CUmodule>>,
+    /// By file and name.
     known: Mutex<HashMap<(&'static str, &'static str), Kernel>>,
 }
 
@@ -32,7 +36,7 @@ struct Kernel {
 
 impl Kernels {
     pub(super) fn new(arch: String) -> Self {
-        Self { arch, known: Mutex::default() }
+        Self { arch, modules: Mutex::default(), known: Mutex::default() }
     }
 
     /// The kernel of a name, compiled and loaded when it is first asked for, in the context of this thread.
@@ -46,26 +50,37 @@ impl Kernels {
             return Ok(kernel.function);
         }
         let function = known.get(&key).map_or_else(|| self.load(source, name), |kernel| Ok(kernel.function))?;
-        if shared > PLAIN_SHARED {
+        if shared > LITTLE_SHARED {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = c_int::try_from(shared).unwrap_or(c_int::MAX);
             // SAFETY: the function is loaded.
             unsafe { result::function::set_function_attribute(function, attribute, bytes) }
                 .map_err(|e| failed(&format!("{shared} bytes of shared memory for {name}"), e))?;
         }
-        known.insert(key, Kernel { function, shared: shared.max(PLAIN_SHARED) });
+        known.insert(key, Kernel { function, shared: shared.max(LITTLE_SHARED) });
         Ok(function)
     }
 
     fn load(&self, source: &Source, name: &str) -> Result<sys::CUfunction> {
-        let code = cache::code(source, &self.arch)?;
+        let module = self.module(source)?;
         let c_name = CString::new(name).map_err(|e| Error::Device(format!("kernel {name}: {e}")))?;
-        // SAFETY: the code is what NVRTC made for this architecture; the module stays loaded as long as the context.
-        unsafe {
-            let module = result::module::load_data(code.as_ptr().cast())
-                .map_err(|e| failed(&format!("loading {}/kernel.cu", source.name), e))?;
-            result::module::get_function(module, c_name).map_err(|e| failed(&format!("finding the kernel {name}"), e))
+        // SAFETY: the module is loaded.
+        unsafe { result::module::get_function(module, c_name) }
+            .map_err(|e| failed(&format!("finding the kernel {name}"), e))
+    }
+
+    /// The kernels of a file, which stay loaded as long as the context.
+    fn module(&self, source: &Source) -> Result<sys::CUmodule> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(module) = modules.get(source.name) {
+            return Ok(*module);
         }
+        let code = cache::code(source, &self.arch)?;
+        // SAFETY: the code is what NVRTC made for this architecture.
+        let module = unsafe { result::module::load_data(code.as_ptr().cast()) }
+            .map_err(|e| failed(&format!("loading {}/kernel.cu", source.name), e))?;
+        modules.insert(source.name, module);
+        Ok(module)
     }
 }
 

@@ -32,6 +32,9 @@ use crate::{Error, Result};
 
 /// What a block of a card of compute capability 9 can ask for.
 const MOST_SHARED_BYTES: u32 = 227 * 1024;
+/// What one of compute capability 8.9 has; kernels that want more ask for [`Driver::most_shared`] and have other plans.
+const LEAST_SHARED_BYTES: u32 = 99 * 1024;
+const CHOOSES_BY_MEMORY: &str = "top_k_rough";
 const MOST_THREADS: u64 = 1024;
 const MOST_BLOCK: [u32; 3] = [1024, 1024, 64];
 const MOST_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
@@ -155,6 +158,9 @@ impl Driver for Emulator {
         let (signature, wrapper) = module.kernel(kernel).ok_or_else(|| error("is not in the file".to_owned()))?;
         check_arguments(signature, arguments, &self.memory()).map_err(error)?;
         check_geometry(geometry).map_err(error)?;
+        if geometry.shared > LEAST_SHARED_BYTES && source.name != CHOOSES_BY_MEMORY {
+            return Err(error(format!("{} bytes of shared memory are more than every card has", geometry.shared)));
+        }
         bear_witness(source.name, kernel);
 
         let mut slots: Vec<[u8; 8]> = arguments.iter().map(bits).collect();

@@ -547,9 +547,14 @@ fn geometry_that_no_card_has_is_reported() {
     let emulator = Emulator::new();
     let text = r#"extern "C" __global__ void nothing() { SHARED_ARRAY(u8, big, [40000]); big[0] = 1; }"#;
     let nothing = |geometry| launch(&emulator, "nothing", text, geometry, &[]);
-    nothing(Geometry { shared: 180_000, ..block(1) }).unwrap();
-    refuses(nothing(Geometry { shared: 200_000, ..block(1) }), &["more shared memory"]);
-    refuses(nothing(Geometry { shared: 240_000, ..block(1) }), &["240000 bytes of shared memory"]);
+    nothing(Geometry { shared: 60_000, ..block(1) }).unwrap();
+    refuses(nothing(Geometry { shared: 102_000, ..block(1) }), &["more than every card has"]);
+    // Who has asked for what the card has may use it.
+    let text: &str = text.replace("nothing", CHOOSES_BY_MEMORY).leak();
+    let chosen = |shared| launch(&emulator, CHOOSES_BY_MEMORY, text, Geometry { shared, ..block(1) }, &[]);
+    chosen(180_000).unwrap();
+    refuses(chosen(200_000), &["more shared memory"]);
+    refuses(chosen(240_000), &["240000 bytes of shared memory"]);
     refuses(nothing(block(1025)), &["[1025, 1, 1] threads"]);
     refuses(nothing(Geometry { block: [64, 32, 1], ..block(1) }), &["1024 in all"]);
     refuses(nothing(Geometry { grid: [1, 65_536, 1], ..block(1) }), &["[1, 65536, 1] blocks"]);

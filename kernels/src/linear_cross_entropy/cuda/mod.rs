@@ -9,7 +9,8 @@ use super::{Grads, Operands, Output};
 use crate::cuda::{Arg, Stream};
 use crate::{Result, Tensor};
 
-/// How logits are made: a function of the weight's shape alone, as nothing about a row may depend on its company.
+/// How logits are made: a function of the weight's shape alone, so that in our own kernels nothing about a row depends on its
+/// company. Products are the library's, which may sum in another order for another number of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     /// In the registers of tensor cores.

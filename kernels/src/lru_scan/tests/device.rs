@@ -199,7 +199,7 @@ fn operands_elsewhere_are_refused_by_name() {
     let case = Case::new(&[3, 4], 16, 16);
     let there = case.on(&device);
     let error = forward(&there.x, &case.weights.weights(), &case.segments).unwrap_err().to_string();
-    assert_eq!(error, "lru_scan::forward: params_log is on the host, expected on the emulated device");
+    assert_eq!(error, format!("lru_scan::forward: params_log is on the host, expected on {}", device.name()));
     let [mut mixed, weights] = [Owned(there.grads.0.clone()), Owned(there.weights.0.clone())];
     mixed.0[7] = case.grads.0[7].clone();
     let (_, saved) = forward(&there.x, &weights.weights(), &case.segments).unwrap();
@@ -209,10 +209,10 @@ fn operands_elsewhere_are_refused_by_name() {
             .to_string()
     };
     let error = call(&saved, &mut mixed);
-    assert_eq!(error, "lru_scan::backward: grads.out_bias_re is on the host, expected on the emulated device");
+    assert_eq!(error, format!("lru_scan::backward: grads.out_bias_re is on the host, expected on {}", device.name()));
     let (_, on_host) = forward(&case.x, &case.weights.weights(), &case.segments).unwrap();
     let error = call(&on_host, &mut Owned(there.grads.0.clone()));
-    assert_eq!(error, "lru_scan::backward: saved is on the host, expected on the emulated device");
+    assert_eq!(error, format!("lru_scan::backward: saved is on the host, expected on {}", device.name()));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The device side: weights in the memory of a device, and the kernels that decode them.
 //!
-//! [`Regime`] says which kernel serves which shape. Within a regime what a row of the result comes to does not depend on the
-//! other rows of the batch, and two calls give the same bits.
+//! [`Regime`] says which kernel serves which shape. Within a regime of our own kernels what a row of the result comes to does
+//! not depend on the other rows of the batch; where the weight is decoded first, the library may sum in another order for another
+//! number of rows. Two calls give the same bits.
 
 mod decoded;
 mod dequantize;
