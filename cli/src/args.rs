@@ -54,6 +54,7 @@ pub(crate) struct Run {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
     /// Where to compute: auto (GPUs if there are any), cpu, cuda (GPUs or an error), or one of them: cuda:0, cuda:1, ...
+    /// A worker uses one device; workers take the GPUs in turn
     #[arg(long, value_name = "DEVICES", default_value_t)]
     pub(crate) devices: Wish,
     /// Where tables, models and control objects go; `output.root` by default.

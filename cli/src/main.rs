@@ -12,6 +12,7 @@ mod tables;
 mod terminal;
 
 use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::Parser;
 
@@ -31,27 +32,35 @@ fn main() -> std::process::ExitCode {
             return exit::RETRY.into();
         }
     };
-    let outcome = runtime.block_on(async {
-        match args.command {
-            Command::Run(run) => commands::run::run(run).await,
-            Command::Demo(demo) => commands::demo::run(demo).await,
-            Command::Validate(validate) => commands::validate::run(&validate),
-            Command::Outputs(outputs) => commands::outputs::run(outputs).await,
-            Command::Show(show) => commands::show::run(show).await,
-            Command::Captions(captions) => commands::captions::run(captions).await,
-            Command::Shop(shop) => commands::shop::run(&shop),
-            Command::Doctor(doctor) => commands::doctor::run(&doctor),
-            Command::Worker(worker) => commands::worker::run(worker).await,
-            Command::DecodePictures => unreachable!("that has been seen to"),
-        }
-    });
+    // A panic must not wait for threads that wait for it.
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(obey(args.command))));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
-        Ok(code) => code.into(),
-        Err(e) => {
+        Ok(Ok(code)) => code.into(),
+        Ok(Err(e)) => {
             terminal::print_error(format_args!("error: {e:#}"));
             exit::code_of(&e).into()
         }
+        Err(_) => {
+            terminal::print_error("error: this is a fault of the program, please report what it said above");
+            exit::RETRY.into()
+        }
+    }
+}
+
+/// Does what was asked for.
+async fn obey(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Run(run) => commands::run::run(run).await,
+        Command::Demo(demo) => commands::demo::run(demo).await,
+        Command::Validate(validate) => commands::validate::run(&validate),
+        Command::Outputs(outputs) => commands::outputs::run(outputs).await,
+        Command::Show(show) => commands::show::run(show).await,
+        Command::Captions(captions) => commands::captions::run(captions).await,
+        Command::Shop(shop) => commands::shop::run(&shop),
+        Command::Doctor(doctor) => commands::doctor::run(&doctor),
+        Command::Worker(worker) => commands::worker::run(worker).await,
+        Command::DecodePictures => unreachable!("that has been seen to"),
     }
 }
 

@@ -128,8 +128,10 @@ pub fn choose(wish: Wish) -> Result<Choice> {
 /// As [`choose`].
 pub fn choose_from(wish: Wish, cards: &Result<Vec<Card>, NoCard>, on_cards: &[Stage]) -> Result<Choice> {
     let refuse = |reason: String| Err(Error::NoDevice { wish, reason });
-    let all =
-        |cards: &[Card]| Choice { places: cards.iter().map(|card| Place::Card(card.number)).collect(), note: None };
+    let all = |cards: &[Card]| Choice {
+        places: cards.iter().map(|card| Place::Card(card.number)).collect(),
+        note: Some(untried(cards)),
+    };
     let unused = on_cards.is_empty();
     match (wish, cards) {
         (Wish::Cpu, _) => Ok(Choice::cpu(None)),
@@ -156,6 +158,13 @@ pub fn choose_from(wish: Wish, cards: &Result<Vec<Card>, NoCard>, on_cards: &[St
             }
         },
     }
+}
+
+/// What whoever computes on cards should know.
+fn untried(cards: &[Card]) -> String {
+    let names: Vec<String> = cards.iter().map(|card| format!("cuda:{} ({})", card.number, card.name)).collect();
+    let names = names.join(", ");
+    format!("computing on {names}, on which this version has never been tried; --devices cpu does without")
 }
 
 fn explained(why: &NoCard) -> String {
@@ -207,7 +216,7 @@ mod tests {
     fn cards_are_taken_if_there_are_any_and_their_absence_is_told_in_a_line() {
         let two = choose_from(Wish::Auto, &cards(&[0, 2]), SOME).unwrap();
         assert_eq!((0..3).map(|i| two.place(i)).collect::<Vec<_>>(), [Place::Card(0), Place::Card(2), Place::Card(0)]);
-        assert_eq!(two.note, None);
+        assert!(two.note.unwrap().starts_with("computing on cuda:0 (H100), cuda:2 (H100), on which"));
         let none = choose_from(Wish::Auto, &no_driver(), SOME).unwrap();
         assert_eq!(none, Choice::cpu(Some("no GPU: using the CPU (no CUDA driver on this machine)".to_owned())));
         let useless = choose_from(Wish::Auto, &no_library(), SOME).unwrap();

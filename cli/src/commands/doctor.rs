@@ -40,7 +40,9 @@ fn libraries(libraries: &[Library]) -> String {
                 lines.push(format!("  {:<12} {version}, {}", library.name, opened.path.display()));
             }
             Err(reason) => {
-                let needed = if library.needed { "missing" } else { "missing, needed by nothing yet" };
+                let absent = if reason.contains("No such file or directory") { "missing" } else { "not usable" };
+                let needed =
+                    if library.needed { absent.to_owned() } else { format!("{absent}, and nothing needs it yet") };
                 lines.push(format!("  {:<12} {needed}: it comes with {}", library.name, library.brought_by));
                 // That there is no such file is said already.
                 let broken = reason.split("; ").find(|said| !said.contains("No such file or directory"));

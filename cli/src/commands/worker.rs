@@ -14,7 +14,8 @@ use crate::terminal::print_error;
 /// Works until the coordinator ends or a signal comes.
 pub(crate) async fn run(args: Worker) -> Result<u8> {
     let devices = devices::choose(args.devices)?;
-    if let Some(note) = &devices.note {
+    // Who started this one has said it already.
+    if let Some(note) = devices.note.as_ref().filter(|_| !args.with_parent) {
         print_error(note);
     }
     let stop = CancellationToken::new();

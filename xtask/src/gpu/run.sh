@@ -112,10 +112,10 @@ set_up() {
     export MLLM4REC_FIXTURES=$tree/fixtures
     [ -d "$tree/python" ] && export PYTHONPATH=$tree/python${PYTHONPATH:+:$PYTHONPATH}
     if [ -z "${MLLM4REC_TEST_DEVICE:-}" ]; then
-        if has_driver; then
+        if has_driver && { ! command -v nvidia-smi > /dev/null || nvidia-smi -L 2> /dev/null | grep GPU > /dev/null; }; then
             MLLM4REC_TEST_DEVICE=cuda
         else
-            say "THERE IS NO CUDA DRIVER (libcuda.so.1): the CPU runs the device code, in small shapes and without times."
+            say "THERE IS NO CUDA DRIVER (libcuda.so.1), OR IT SEES NO CARD: the CPU runs the device code, in small shapes and without times."
             MLLM4REC_TEST_DEVICE=emulated
         fi
     fi

@@ -37,8 +37,49 @@ struct Facts {
     /// Newest first.
     files: &'static [&'static str],
     version: &'static [u8],
+    /// What is called of it: a library that lacks one of these is too old, or damaged.
+    functions: &'static [&'static str],
     brought_by: &'static str,
 }
+
+const DRIVER_FUNCTIONS: &[&str] = &[
+    "cuInit",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetName",
+    "cuDeviceTotalMem_v2",
+    "cuDeviceGetDefaultMemPool",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxSetCurrent",
+    "cuStreamCreate",
+    "cuStreamSynchronize",
+    "cuStreamDestroy_v2",
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuStreamGetCaptureInfo_v3",
+    "cuMemAllocAsync",
+    "cuMemFreeAsync",
+    "cuMemHostAlloc",
+    "cuMemGetInfo_v2",
+    "cuMemPoolTrimTo",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuLaunchKernel",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphKernelNodeGetParams_v2",
+    "cuGraphExecKernelNodeSetParams_v2",
+];
 
 impl Library {
     /// All, in the order in which they are needed.
@@ -64,22 +105,26 @@ impl Library {
             Self::Driver => Facts {
                 files: &["libcuda.so.1"],
                 version: b"cuDriverGetVersion",
+                functions: DRIVER_FUNCTIONS,
                 brought_by: "the NVIDIA driver of the machine (in a container: the NVIDIA container toolkit)",
             },
             Self::Nvrtc => Facts {
                 files: &["libnvrtc.so.13", "libnvrtc.so.12"],
                 version: b"nvrtcVersion",
+                functions: &["nvrtcCreateProgram", "nvrtcCompileProgram", "nvrtcGetCUBIN", "nvrtcGetProgramLog"],
                 brought_by: "the package cuda-nvrtc-13-0, or nvidia-cuda-nvrtc of PyPI",
             },
             Self::CublasLt => Facts {
                 files: &["libcublasLt.so.13", "libcublasLt.so.12"],
                 version: b"cublasLtGetVersion",
+                functions: &["cublasLtCreate", "cublasLtMatmul", "cublasLtMatmulAlgoGetHeuristic"],
                 brought_by: "the package libcublas-13-0, or nvidia-cublas of PyPI",
             },
             Self::Nccl => Facts {
                 files: &["libnccl.so.2"],
                 version: b"ncclGetVersion",
-                brought_by: "the package libnccl2, or nvidia-nccl-cu13 of PyPI; needed only for training on several cards",
+                functions: &[],
+                brought_by: "the package libnccl2, or nvidia-nccl-cu13 of PyPI",
             },
         }
     }
@@ -104,12 +149,29 @@ impl Library {
                     open_builtins(&path);
                 }
                 match load(&path) {
-                    Ok(handle) => return Ok(Found { version: self.version(&handle), opened: keep(path, handle) }),
+                    Ok(handle) => match self.lacking(&handle) {
+                        None => return Ok(Found { version: self.version(&handle), opened: keep(path, handle) }),
+                        Some(function) => {
+                            tried.push(format!("{}: lacks {function}: it is too old or damaged", path.display()));
+                        }
+                    },
+                    Err(reason) if reason.starts_with(&*path.to_string_lossy()) => tried.push(reason),
                     Err(reason) => tried.push(format!("{}: {reason}", path.display())),
                 }
             }
         }
         Err(tried.join("; "))
+    }
+
+    /// The first function that the library should have and does not.
+    fn lacking(self, handle: &Handle) -> Option<&'static str> {
+        let facts = self.facts();
+        let version = std::str::from_utf8(facts.version).unwrap_or_default();
+        let lacks = |name: &&'static str| {
+            // SAFETY: the function is looked up and not called.
+            unsafe { handle.get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_err()
+        };
+        facts.functions.iter().copied().chain([version]).find(lacks)
     }
 
     fn version(self, handle: &Handle) -> Option<[u32; 3]> {
