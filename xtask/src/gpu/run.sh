@@ -40,6 +40,10 @@ unpack() {
     [ -d "$tree/bin" ] && return 0
     tree=$here/mllm4rec-gpu
     [ -d "$tree/bin" ] && return 0
+    if [ ! -e "$here/mllm4rec-gpu.tar.gz" ]; then
+        say "put mllm4rec-gpu.tar.gz beside run.sh"
+        return 1
+    fi
     if [ ! -w "$here" ]; then
         tree=$(mktemp -d)/mllm4rec-gpu
     fi
@@ -250,4 +254,4 @@ if [ $failures -gt 0 ]; then
     say "$failures FAILED; see $out"
     exit 1
 fi
-say "all passed; see $out"
+[ "$what" = look ] || say "all passed; see $out"
