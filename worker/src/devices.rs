@@ -3,15 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data::job::Stage;
 use kernels::{Card, Device, NoCard};
 pub use kernels::{CardReport, Inspection, Library, inspect};
 
 use crate::{Error, Result};
-
-/// The stages that compute on a card where the worker has one; all others compute on the CPU.
-pub const STAGES_ON_CARDS: &[Stage] =
-    &[Stage::Caption, Stage::TrainRetriever, Stage::Retrieve, Stage::TrainRanker, Stage::Rank];
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,35 +114,25 @@ pub fn choose(wish: Wish) -> Result<Choice> {
     if wish == Wish::Cpu {
         return Ok(Choice::cpu(None));
     }
-    choose_from(wish, &kernels::cards(), STAGES_ON_CARDS)
+    choose_from(wish, &kernels::cards())
 }
 
-/// The same for cards that were found, or not, and stages that can use them.
+/// The same for cards that were found, or not.
 ///
 /// # Errors
 /// As [`choose`].
-pub fn choose_from(wish: Wish, cards: &Result<Vec<Card>, NoCard>, on_cards: &[Stage]) -> Result<Choice> {
+pub fn choose_from(wish: Wish, cards: &Result<Vec<Card>, NoCard>) -> Result<Choice> {
     let refuse = |reason: String| Err(Error::NoDevice { wish, reason });
     let all = |cards: &[Card]| Choice {
         places: cards.iter().map(|card| Place::Card(card.number)).collect(),
         note: Some(untried(cards)),
     };
-    let unused = on_cards.is_empty();
     match (wish, cards) {
         (Wish::Cpu, _) => Ok(Choice::cpu(None)),
-        (Wish::Auto, Ok(cards)) if unused => {
-            let name = cards.first().map_or("one", |card| &card.name);
-            Ok(Choice::cpu(Some(format!("a GPU is there ({name}), but this version computes on the CPU"))))
-        }
-        (Wish::Auto, Err(_)) if unused => Ok(Choice::cpu(None)),
         (Wish::Auto, Err(why)) if why.is_there() => {
             Ok(Choice::cpu(Some(format!("the GPU cannot be used: using the CPU ({why}); `mllm4rec doctor` says more"))))
         }
         (Wish::Auto, Err(why)) => Ok(Choice::cpu(Some(format!("no GPU: using the CPU ({why})")))),
-        (Wish::Cards | Wish::Card(_), _) if unused => {
-            let besides = cards.as_ref().err().map(|why| format!("; besides, {}", explained(why))).unwrap_or_default();
-            refuse(format!("no stage of this version computes on a GPU yet{besides}"))
-        }
         (Wish::Cards | Wish::Card(_), Err(why)) => refuse(explained(why)),
         (Wish::Auto | Wish::Cards, Ok(cards)) => Ok(all(cards)),
         (Wish::Card(number), Ok(cards)) => match cards.iter().find(|card| card.number == number) {
@@ -176,8 +161,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const SOME: &[Stage] = &[Stage::TrainRanker, Stage::Rank];
-
     fn cards(numbers: &[usize]) -> Result<Vec<Card>, NoCard> {
         let card = |&number| Card { number, name: "H100".to_owned(), capability: (9, 0), memory_bytes: 80 << 30 };
         Ok(numbers.iter().map(card).collect())
@@ -203,23 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_where_no_stage_uses_cards_and_there_is_none() {
-        for none in [no_driver(), no_library()] {
-            assert_eq!(choose_from(Wish::Auto, &none, &[]).unwrap(), Choice::cpu(None));
-        }
-        let one = choose_from(Wish::Auto, &cards(&[0]), &[]).unwrap();
-        assert_eq!(one.places, [Place::Cpu]);
-        assert_eq!(one.note.unwrap(), "a GPU is there (H100), but this version computes on the CPU");
-    }
-
-    #[test]
     fn cards_are_taken_if_there_are_any_and_their_absence_is_told_in_a_line() {
-        let two = choose_from(Wish::Auto, &cards(&[0, 2]), SOME).unwrap();
+        let two = choose_from(Wish::Auto, &cards(&[0, 2])).unwrap();
         assert_eq!((0..3).map(|i| two.place(i)).collect::<Vec<_>>(), [Place::Card(0), Place::Card(2), Place::Card(0)]);
         assert!(two.note.unwrap().starts_with("computing on cuda:0 (H100), cuda:2 (H100), on which"));
-        let none = choose_from(Wish::Auto, &no_driver(), SOME).unwrap();
+        let none = choose_from(Wish::Auto, &no_driver()).unwrap();
         assert_eq!(none, Choice::cpu(Some("no GPU: using the CPU (no CUDA driver on this machine)".to_owned())));
-        let useless = choose_from(Wish::Auto, &no_library(), SOME).unwrap();
+        let useless = choose_from(Wish::Auto, &no_library()).unwrap();
         assert_eq!(useless.places, [Place::Cpu]);
         assert!(useless.note.unwrap().contains("(NVRTC is missing)"));
     }
@@ -227,27 +200,24 @@ mod tests {
     #[test]
     fn the_cpu_is_used_without_a_word_if_it_was_asked_for() {
         for found in [cards(&[0]), no_driver()] {
-            assert_eq!(choose_from(Wish::Cpu, &found, SOME).unwrap(), Choice::cpu(None));
+            assert_eq!(choose_from(Wish::Cpu, &found).unwrap(), Choice::cpu(None));
         }
         assert_eq!(choose(Wish::Cpu).unwrap(), Choice::cpu(None));
     }
 
     #[test]
     fn a_card_that_was_asked_for_is_used_or_missed_by_name() {
-        assert_eq!(choose_from(Wish::Cards, &cards(&[0, 1]), SOME).unwrap().places, [Place::Card(0), Place::Card(1)]);
-        assert_eq!(choose_from(Wish::Card(1), &cards(&[0, 1]), SOME).unwrap().places, [Place::Card(1)]);
-        let refused = |wish, found, on_cards| choose_from(wish, &found, on_cards).unwrap_err().to_string();
-        let said = refused(Wish::Card(3), cards(&[0, 1]), SOME);
+        assert_eq!(choose_from(Wish::Cards, &cards(&[0, 1])).unwrap().places, [Place::Card(0), Place::Card(1)]);
+        assert_eq!(choose_from(Wish::Card(1), &cards(&[0, 1])).unwrap().places, [Place::Card(1)]);
+        let refused = |wish, found| choose_from(wish, &found).unwrap_err().to_string();
+        let said = refused(Wish::Card(3), cards(&[0, 1]));
         assert_eq!(
             said,
             "--devices cuda:3: there is no such GPU, or it cannot be used; there is cuda:0 (H100), cuda:1 (H100)"
         );
-        let said = refused(Wish::Cards, no_driver(), SOME);
+        let said = refused(Wish::Cards, no_driver());
         assert_eq!(said, "--devices cuda: no CUDA driver on this machine: it comes with the NVIDIA driver");
-        let said = refused(Wish::Card(0), no_library(), SOME);
+        let said = refused(Wish::Card(0), no_library());
         assert!(said.contains("NVRTC is missing") && said.contains("the package cuda-nvrtc-13-0"), "{said}");
-        let said = refused(Wish::Cards, no_driver(), &[]);
-        assert!(said.contains("no stage of this version") && said.contains("no CUDA driver"), "{said}");
-        assert!(refused(Wish::Cards, cards(&[0]), &[]).ends_with("computes on a GPU yet"));
     }
 }

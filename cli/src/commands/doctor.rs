@@ -81,7 +81,7 @@ fn card(report: &CardReport) -> String {
 
 /// What a run without `--devices` would use.
 fn verdict(found: &Inspection) -> Result<String> {
-    let choice = devices::choose_from(Wish::Auto, &found.usable, devices::STAGES_ON_CARDS)?;
+    let choice = devices::choose_from(Wish::Auto, &found.usable)?;
     let places: Vec<String> = choice.places.iter().map(ToString::to_string).collect();
     let note = choice.note.map(|note| format!(" ({note})")).unwrap_or_default();
     let remedy = found.usable.as_ref().err().and_then(|why| why.remedy().map(|remedy| format!("{why}: {remedy}")));

@@ -5,7 +5,7 @@ use kernels::{Device, Recording};
 use super::{Dropout, LruRec, PackedBatch, StepReport};
 use crate::{Result, params::AdamW};
 
-/// The most shapes of batches that are remembered; each keeps the memory of a step.
+/// The most shapes of batches that are remembered; together they keep the memory of about one step.
 const MOST_SHAPES: usize = 4;
 /// Rows of a batch are rounded up to a multiple of this, or of an eighth of the next power of two.
 const LEAST_ROWS: usize = 64;
