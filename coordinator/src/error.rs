@@ -38,6 +38,19 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// More shards kill their workers than the job can spare.
+    #[error(
+        "{reason}; with it {rows} of {all} rows would be missing, more than `limits.max_rejected` allows: look at the \
+         workers' logs (memory?), or raise the limit and submit the job again"
+    )]
+    TooManyAside {
+        /// What happened to the last shard.
+        reason: String,
+        /// Rows that would be missing.
+        rows: u64,
+        /// Rows in all.
+        all: u64,
+    },
     /// There is no such job.
     #[error("there is no job {job} under {root}{hint}")]
     NoJob {

@@ -1,30 +1,41 @@
 //! What the coordinator's loop takes in: events for the core, and wishes of clients and workers with a place for the answer.
 
 use data::job::Job;
-use proto::{FromWorker, JobId, JobStatus, ToWorker, WorkerId};
+use proto::{FromWorker, Info, JobId, JobStatus, Register, ToWorker, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Result;
 use crate::core::Event;
-use crate::plan::JobPlan;
+use crate::plan::PlannedStage;
+use crate::submissions::Round;
 
 /// What reaches the loop.
 pub(crate) enum Input {
     Event(Event),
-    Submit(Box<Job>, oneshot::Sender<Result<(JobId, bool)>>),
+    Submit(Box<Job>, Reply<(JobId, bool)>),
+    Resume(JobId, Reply<(JobId, bool)>),
     Planned(Box<Submission>),
-    Join(mpsc::Sender<ToWorker>, oneshot::Sender<WorkerId>),
+    Join(Register, mpsc::Sender<ToWorker>, oneshot::Sender<WorkerId>),
     Watch(JobId, oneshot::Sender<Option<watch::Receiver<JobStatus>>>),
     List(oneshot::Sender<Vec<JobStatus>>),
+    Info(oneshot::Sender<Info>),
+    /// The report of a job whose stages are all done is written, or cannot be.
     Reported(JobId, Result<()>),
+    /// The end of a job is in the store, as far as it could be.
+    Settled(JobId),
 }
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// A job whose stages are planned and looked up in the store.
 pub(crate) struct Submission {
+    pub(crate) id: JobId,
     pub(crate) job: Box<Job>,
-    pub(crate) plan: JobPlan,
+    pub(crate) stages: Vec<PlannedStage>,
     pub(crate) complete: Vec<bool>,
-    pub(crate) reply: oneshot::Sender<Result<(JobId, bool)>>,
+    /// The round that the store has of it, where the coordinator keeps its jobs.
+    pub(crate) round: Option<Round>,
 }
 
 /// What a worker's stream brings.

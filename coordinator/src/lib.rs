@@ -3,10 +3,13 @@
 //! Decisions are in [`core`], which does no I/O; the shell around it reads and writes the object store and speaks gRPC.
 //! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
 
+mod coordinator;
 pub mod core;
 mod error;
 mod inbox;
 mod inputs;
+mod jobs;
+pub mod journal;
 mod leadership;
 mod opening;
 pub mod plan;
@@ -14,7 +17,8 @@ pub mod records;
 pub mod report;
 mod rpc;
 mod shell;
+pub mod submissions;
 
+pub use coordinator::{Coordinator, Options};
 pub use error::{Error, Result};
 pub use inputs::{InputFiles, check_layout};
-pub use shell::{Coordinator, Options};

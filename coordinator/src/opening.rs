@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use data::artifact::{self, ArtifactId, InputDigests, InputPart, Output, PartRecord, Plan};
-use data::job::{Job, Stage};
+use data::artifact::{self, ArtifactId, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED};
+use data::job::{Job, MaxRejected, Split, Stage};
 use data::store::Store;
-use data::tables::Table;
+use data::tables::{Footer, Table};
 use futures::future::BoxFuture;
-use proto::FailureClass;
+use proto::{Committed, FailureClass, JobId};
 use tracing::warn;
 
+use crate::inbox::Submission;
 use crate::plan::{self, JobPlan, PlannedStage};
-use crate::{InputFiles, Result, records};
+use crate::{Error, InputFiles, Result, records};
 
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
 const PAUSES: [Duration; 4] =
@@ -41,11 +42,63 @@ pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> R
     }
     let plan = plan::plan(job, &files);
     records::write(store, &plan, &job.to_toml()).await?;
+    let complete = complete(store, &plan.stages).await?;
+    Ok((plan, complete))
+}
+
+/// A job as the store remembers it: what was planned when it was submitted, whatever its input files hold now.
+pub(crate) async fn recorded(store: &Store, id: &str) -> Result<Submission> {
+    let records = records::stages(store, id).await?;
+    let job = Job::parse(&format!("the file of job {id}"), &records::job_toml(store, id).await?, &[])?;
+    let path = || records::stages_path(id);
+    let mut stages: Vec<PlannedStage> = Vec::new();
+    for record in records {
+        let artifact = record.artifact();
+        let Some(spec) = record.spec else {
+            let reason = "an earlier version of this program wrote it: submit the job file again";
+            return Err(Error::Record { path: path(), reason: reason.to_owned() });
+        };
+        let is_input = |made: &&PlannedStage| {
+            spec.inputs.get(&artifact::role(made.artifact.stage, made.split)) == Some(&made.artifact.digest)
+        };
+        let needs = stages.iter().filter(is_input).map(|made| made.artifact.clone()).collect();
+        stages.push(PlannedStage { artifact, split: record.split, spec, needs });
+    }
+    let complete = complete(store, &stages).await?;
+    Ok(Submission { id: JobId(id.to_owned()), job: Box::new(job), stages, complete, round: None })
+}
+
+/// Which stages are done.
+async fn complete(store: &Store, stages: &[PlannedStage]) -> Result<Vec<bool>> {
     let mut complete = Vec::new();
-    for stage in &plan.stages {
+    for stage in stages {
         complete.push(artifact::is_complete(store, &stage.artifact).await?);
     }
-    Ok((plan, complete))
+    Ok(complete)
+}
+
+/// Commits a shard without its rows, if the job can spare them: those of it and of the shards that were put aside before.
+pub(crate) async fn put_aside(
+    store: &Store,
+    id: &ArtifactId,
+    split: Option<Split>,
+    shard: u32,
+    limit: MaxRejected,
+    reason: &str,
+) -> Result<Committed> {
+    let missing = || data::Error::NotFound { object: store.name(&id.control_prefix()) };
+    let plan = artifact::read_plan(store, id).await?.ok_or_else(missing)?;
+    let before = artifact::done_records(store, id).await?;
+    let aside: u64 = before.iter().filter_map(|done| done.rejected.get(QUARANTINED)).sum();
+    let here = plan.input_parts.get(shard as usize).map_or(0, |part| part.rows);
+    let all: u64 = plan.input_parts.iter().map(|part| part.rows).sum();
+    if !limit.allows(aside + here, all) {
+        return Err(Error::TooManyAside { reason: reason.to_owned(), rows: aside + here, all });
+    }
+    let attempt = format!("aside-{shard}");
+    let footer = Footer { job: String::new(), spec_digest: id.digest.to_string(), model_digest: None, attempt };
+    let done = artifact::quarantine(store, id, split, &plan, shard, &footer).await?;
+    Ok(Committed { shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected })
 }
 
 /// Writes down what an artifact is, and finds its shards: rows of each, and which are done.

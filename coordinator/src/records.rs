@@ -1,6 +1,6 @@
 //! What the store remembers of a job: its file and the artifacts of its stages.
 
-use data::artifact::{ArtifactId, Digest};
+use data::artifact::{ArtifactId, Digest, Spec};
 use data::job::{Split, Stage, nearest};
 use data::store::Store;
 use serde::{Deserialize, Serialize};
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::plan::JobPlan;
 use crate::{Error, Result};
 
-const PREFIX: &str = "_control/v1/jobs";
+pub(crate) const PREFIX: &str = "_control/v1/jobs";
 
 /// Which artifact a stage of a job is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
     /// The stage.
     pub stage: Stage,
@@ -19,6 +19,9 @@ pub struct StageRecord {
     pub split: Option<Split>,
     /// The digest of the artifact.
     pub digest: Digest,
+    /// Everything that can change its result; records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Spec>,
 }
 
 impl StageRecord {
@@ -37,7 +40,12 @@ pub async fn write(store: &Store, plan: &JobPlan, job_toml: &str) -> Result<()> 
     let stages: Vec<StageRecord> = plan
         .stages
         .iter()
-        .map(|s| StageRecord { stage: s.artifact.stage, split: s.split, digest: s.artifact.digest.clone() })
+        .map(|s| StageRecord {
+            stage: s.artifact.stage,
+            split: s.split,
+            digest: s.artifact.digest.clone(),
+            spec: Some(s.spec.clone()),
+        })
         .collect();
     let text = serde_json::to_string_pretty(&stages)
         .map_err(|e| Error::Record { path: stages_path(&plan.id.0), reason: e.to_string() })?;
@@ -92,16 +100,6 @@ pub async fn list(store: &Store) -> Result<Vec<String>> {
     Ok(jobs)
 }
 
-/// Notes that somebody cancelled a job.
-///
-/// # Errors
-/// Those of the store.
-pub async fn cancelled(store: &Store, job: &str, reason: &str) -> Result<()> {
-    let text = serde_json::json!({"reason": reason}).to_string();
-    store.put(&format!("{PREFIX}/{job}/cancel.json"), text.into()).await?;
-    Ok(())
-}
-
-fn stages_path(job: &str) -> String {
+pub(crate) fn stages_path(job: &str) -> String {
     format!("{PREFIX}/{job}/stages.json")
 }

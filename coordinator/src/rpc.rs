@@ -88,6 +88,16 @@ impl Jobs for Service {
         self.send(Input::Event(Event::Cancelled { job: JobId(job_id), reason })).await?;
         Ok(Response::new(pb::CancelReply {}))
     }
+
+    async fn resume(&self, request: Request<pb::ResumeRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        let id = JobId(request.into_inner().job_id);
+        let (id, complete) = self.ask(|reply| Input::Resume(id, reply)).await?.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::SubmitReply { job_id: id.0, complete }))
+    }
+
+    async fn info(&self, _: Request<pb::InfoRequest>) -> Result<Response<pb::InfoReply>, Status> {
+        Ok(Response::new(self.ask(Input::Info).await?.into()))
+    }
 }
 
 impl Service {
@@ -123,8 +133,9 @@ impl Workers for Service {
             return Err(Status::failed_precondition(reason));
         }
         let (to, from_coordinator) = mpsc::channel(64);
-        let worker = self.ask(|reply| Input::Join(to, reply)).await?;
-        info!(%worker, name = register.name, threads = register.threads, "worker joined");
+        let (name, threads, claims) = (register.name.clone(), register.threads, register.claims.len());
+        let worker = self.ask(|reply| Input::Join(register, to, reply)).await?;
+        info!(%worker, name, threads, claims, "worker joined");
         tokio::spawn(listen(self.inbox.clone(), worker, said));
         let messages = ReceiverStream::new(from_coordinator).map(|m: ToWorker| Ok(pb::CoordinatorMessage::from(m)));
         Ok(Response::new(Box::pin(messages)))

@@ -1,184 +1,90 @@
-//! The coordinator as a process: one loop that feeds the core and carries out what it decides.
+//! The shell around the core: carries out what it decides, and tells workers, watchers and the journal.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use data::artifact::{self, ArtifactId};
 use data::job::{Job, Stage};
 use data::store::Store;
 use futures::{FutureExt, TryFutureExt};
-use proto::{Grant, JobId, JobState, JobStatus, ToWorker, Welcome, WorkerId};
-use tokio::net::TcpListener;
+use proto::{Committed, FromWorker, Grant, Info, JobId, JobStatus, Register, ToWorker, Welcome, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::core::{Action, Core, Event, Lease, Policy, StageEntry};
-use crate::inbox::{Input, Submission};
+use crate::Error;
+use crate::coordinator::Options;
+use crate::core::{Action, Core, Event, Joiner, Lease};
+use crate::inbox::Input;
+use crate::journal::{Entry, Journal};
 use crate::leadership::Leadership;
-use crate::opening::{open_artifact, patiently, planned};
+use crate::opening::{open_artifact, patiently, put_aside};
 use crate::plan::PlannedStage;
-use crate::{Error, Result, records, report, rpc};
+use crate::submissions::Round;
 
-/// How long open streams may delay the end.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// How a coordinator is run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where it listens; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Limits that turn silence into decisions.
-    pub policy: Policy,
-    /// Time between two heartbeats of a worker.
-    pub heartbeat: Duration,
-    /// A file that remembers the digests of input files between runs.
-    pub digest_cache: Option<PathBuf>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            policy: Policy::default(),
-            heartbeat: Duration::from_secs(1),
-            digest_cache: None,
-        }
-    }
-}
-
-/// A running coordinator.
-#[derive(Debug)]
-pub struct Coordinator {
-    address: SocketAddr,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<Result<()>>,
-}
-
-impl Coordinator {
-    /// Takes the lead over the root of `store` and listens.
-    ///
-    /// # Errors
-    /// If the store cannot be written or the address not be listened on.
-    pub async fn start(store: Store, options: Options) -> Result<Self> {
-        let listening =
-            |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
-        let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
-        let leadership = Leadership::take(&store, &address.to_string()).await?;
-        info!(term = leadership.term(), %address, root = store.url(), "leading");
-        let stop = CancellationToken::new();
-        let (inbox, inputs) = mpsc::channel(1024);
-        let shell = Shell::new(store, options, leadership, inbox.clone());
-        let server = tokio::spawn(rpc::serve(listener, inbox, stop.clone()));
-        let task = tokio::spawn(run(shell, inputs, server, stop.clone()));
-        Ok(Self { address, stop, task })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Tells the workers, stops listening and ends.
-    ///
-    /// # Errors
-    /// What the coordinator ended of, if it ended before.
-    pub async fn stop(self) -> Result<()> {
-        self.stop.cancel();
-        self.join().await
-    }
-
-    /// Waits until the coordinator ends, by itself or by force.
-    ///
-    /// # Errors
-    /// What it ended of.
-    pub async fn join(self) -> Result<()> {
-        self.task.await.map_err(|e| Error::Server(e.to_string()))?
-    }
-}
-
-struct KnownJob {
-    job: Box<Job>,
+/// A job that was submitted here or left by the coordinator before.
+pub(crate) struct KnownJob {
+    pub(crate) job: Box<Job>,
     toml: String,
     status: watch::Sender<JobStatus>,
-    /// Whether the report is written, so that the last status may be shown.
-    settled: bool,
+    /// The round that the store has of it.
+    pub(crate) round: Option<Round>,
+    /// Whether its end is in the store, so that it may be shown.
+    pub(crate) settled: bool,
 }
 
-struct Shell {
-    core: Core,
-    store: Store,
-    options: Options,
-    leadership: Leadership,
-    inbox: mpsc::Sender<Input>,
-    started: Instant,
-    jobs: BTreeMap<JobId, KnownJob>,
-    stages: BTreeMap<ArtifactId, PlannedStage>,
+impl KnownJob {
+    pub(crate) fn new(job: Box<Job>, round: Option<Round>, first: JobStatus) -> Self {
+        Self { toml: job.to_toml(), job, status: watch::Sender::new(first), round, settled: false }
+    }
+}
+
+pub(crate) struct Shell {
+    pub(crate) core: Core,
+    pub(crate) store: Store,
+    pub(crate) options: Options,
+    pub(crate) leadership: Leadership,
+    pub(crate) inbox: mpsc::Sender<Input>,
+    pub(crate) jobs: BTreeMap<JobId, KnownJob>,
+    pub(crate) stages: BTreeMap<ArtifactId, PlannedStage>,
+    pub(crate) journal: Journal,
+    /// Submissions so far.
+    pub(crate) submissions: u64,
+    /// Where a check of the leadership tells that somebody else leads.
+    pub(crate) deposed: mpsc::Receiver<Error>,
+    depose: mpsc::Sender<Error>,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
     next_worker: u64,
-    /// Where a check of the leadership tells that somebody else leads.
-    depose: mpsc::Sender<Error>,
-    deposed: mpsc::Receiver<Error>,
-}
-
-async fn run(
-    mut shell: Shell,
-    mut inputs: mpsc::Receiver<Input>,
-    mut server: tokio::task::JoinHandle<Result<()>>,
-    stop: CancellationToken,
-) -> Result<()> {
-    let mut tick = tokio::time::interval(Duration::from_millis(500));
-    let mut lead = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        tokio::select! {
-            biased; // what workers have said comes before the clock that finds them silent
-            () = stop.cancelled() => break,
-            Some(input) = inputs.recv() => shell.take(input),
-            _ = tick.tick() => shell.feed(Event::Tick),
-            _ = lead.tick() => shell.check_leadership(),
-            Some(deposed) = shell.deposed.recv() => {
-                shell.dismiss("another coordinator leads").await;
-                stop.cancel();
-                return Err(deposed);
-            }
-            ended = &mut server => return ended.map_err(|e| Error::Server(e.to_string()))?,
-        }
-    }
-    shell.dismiss("the coordinator is stopping").await;
-    drop(shell);
-    match tokio::time::timeout(GRACE, server).await {
-        Ok(ended) => ended.map_err(|e| Error::Server(e.to_string()))?,
-        Err(_) => Ok(()), // a client that keeps its stream open does not keep the coordinator
-    }
+    started: Instant,
 }
 
 impl Shell {
-    fn new(store: Store, options: Options, leadership: Leadership, inbox: mpsc::Sender<Input>) -> Self {
-        let core = Core::new(options.policy);
+    pub(crate) fn new(store: Store, options: Options, leadership: Leadership, inbox: mpsc::Sender<Input>) -> Self {
         let (depose, deposed) = mpsc::channel(1);
         Self {
-            core,
+            core: Core::new(options.policy, leadership.term()),
+            journal: Journal::new(leadership.term()),
             store,
             options,
             leadership,
             inbox,
-            started: Instant::now(),
             jobs: BTreeMap::new(),
             stages: BTreeMap::new(),
+            submissions: 0,
+            deposed,
+            depose,
             workers: BTreeMap::new(),
             next_worker: 0,
-            depose,
-            deposed,
+            started: Instant::now(),
         }
     }
 
+    /// Time since the start.
+    pub(crate) fn now(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
     /// Asks the store beside the loop who leads: a slow store must not make workers look silent.
-    fn check_leadership(&self) {
+    pub(crate) fn check_leadership(&self) {
         let (store, leadership, depose) = (self.store.clone(), self.leadership.clone(), self.depose.clone());
         tokio::spawn(async move {
             match leadership.check(&store).await {
@@ -189,86 +95,103 @@ impl Shell {
         });
     }
 
-    fn take(&mut self, input: Input) {
+    pub(crate) fn take(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.feed(event),
             Input::Submit(job, reply) => self.look_up(job, reply),
+            Input::Resume(job, reply) => self.resume(job, reply),
             Input::Planned(submission) => self.submit(*submission),
-            Input::Join(to, reply) => self.join(to, reply),
+            Input::Join(register, to, reply) => self.join(register, to, reply),
             Input::Watch(job, reply) => {
                 let _ = reply.send(self.jobs.get(&job).map(|j| j.status.subscribe()));
             }
             Input::List(reply) => {
-                let _ = reply.send(self.core.jobs().iter().filter_map(|id| self.core.status(id)).collect());
+                let _ = reply.send(self.core.jobs().iter().filter_map(|id| self.shown(id)).collect());
+            }
+            Input::Info(reply) => {
+                let (root, build) = (self.store.url().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+                let (term, workers) = (self.leadership.term(), self.core.workers());
+                let _ = reply.send(Info { root, term, build, workers });
             }
             Input::Reported(job, outcome) => self.reported(&job, outcome),
+            Input::Settled(job) => self.settled(&job),
         }
     }
 
-    fn feed(&mut self, event: Event) {
+    pub(crate) fn feed(&mut self, event: Event) {
+        self.note(&event);
         if let Event::Left(worker) = &event {
             self.workers.remove(worker);
         }
-        for action in self.core.handle(event, self.started.elapsed()) {
+        let now = self.now();
+        let actions = self.core.handle(event, now);
+        // What changes a stage is shown at once, what only counts up with the next tick.
+        let show = actions.iter().any(|a| matches!(a, Action::Open(_) | Action::Finish(_) | Action::Ended(..)));
+        for action in actions {
             self.perform(action);
         }
-        self.publish();
-    }
-
-    /// Plans a job and asks the store what is done, beside the loop.
-    fn look_up(&self, job: Box<Job>, reply: oneshot::Sender<Result<(JobId, bool)>>) {
-        let (store, inbox, cache) = (self.store.clone(), self.inbox.clone(), self.options.digest_cache.clone());
-        tokio::spawn(async move {
-            match patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await {
-                Ok((plan, complete)) => {
-                    let submission = Submission { job, plan, complete, reply };
-                    let _ = inbox.send(Input::Planned(Box::new(submission))).await;
-                }
-                Err(e) => {
-                    let _ = reply.send(Err(e));
-                }
-            }
-        });
-    }
-
-    fn submit(&mut self, submission: Submission) {
-        let Submission { job, plan, complete, reply } = submission;
-        let id = plan.id.clone();
-        let all = complete.iter().all(|c| *c);
-        if self.core.status(&id).is_none_or(|s| s.state.ended()) {
-            let stages = plan.stages.iter().zip(&complete).map(|(s, complete)| StageEntry {
-                artifact: s.artifact.clone(),
-                split: s.split,
-                needs: s.needs.clone(),
-                complete: *complete,
-            });
-            let event = Event::Submitted { job: id.clone(), stages: stages.collect() };
-            for stage in plan.stages {
-                self.stages.insert(stage.artifact.clone(), stage);
-            }
-            info!(job = %id, complete = all, "job submitted");
-            let first = JobStatus {
-                job: id.clone(),
-                state: JobState::Running,
-                stages: vec![],
-                workers: 0,
-                reason: String::new(),
-                failure: None,
-            };
-            let known = KnownJob { toml: job.to_toml(), job, status: watch::Sender::new(first), settled: false };
-            self.jobs.insert(id.clone(), known);
-            self.feed(event);
+        if show {
+            self.publish();
         }
-        let _ = reply.send(Ok((id, all)));
     }
 
-    fn join(&mut self, to: mpsc::Sender<ToWorker>, reply: oneshot::Sender<WorkerId>) {
+    /// What a job's journal has to say of an event, while the core still knows whom it concerns.
+    fn note(&mut self, event: &Event) {
+        let (worker, level, text) = match event {
+            Event::Said(worker, FromWorker::Failed { class, reason, .. })
+                if *class != proto::FailureClass::Returned =>
+            {
+                (*worker, "warn", format!("failed: {reason}"))
+            }
+            Event::Said(worker, FromWorker::Committed { committed, .. }) => {
+                let Committed { shard, rows, took, .. } = committed;
+                (*worker, "info", format!("shard {shard} done: {rows} rows in {:.1} s", took.as_secs_f64()))
+            }
+            Event::Left(worker) => (*worker, "warn", "the worker is gone; what it held goes to others".to_owned()),
+            Event::Quarantined { artifact, committed } => {
+                let (rows, shard) = (committed.rejected.values().sum::<u64>(), committed.shard);
+                let text = format!("shard {shard} is put aside with {rows} rows, see the table of rejected rows");
+                return self.note_stage(artifact, "error", text);
+            }
+            Event::Broken { artifact, reason, .. } => return self.note_stage(artifact, "error", reason.clone()),
+            Event::Opened { artifact, rows, done } => {
+                let text = format!("{} shards, {} of them done before", rows.len(), done.len());
+                return self.note_stage(artifact, "info", text);
+            }
+            Event::Finished(artifact) => return self.note_stage(artifact, "info", "complete".to_owned()),
+            _ => return,
+        };
+        let Some((job, stage)) = self.core.lease_of(worker).and_then(|lease| self.core.purpose(lease)) else { return };
+        let name = self.core.name_of(worker).unwrap_or_default();
+        self.journal.note(job, Entry::now(level, &stage, name, text));
+    }
+
+    fn note_stage(&mut self, artifact: &ArtifactId, level: &str, text: String) {
+        let stage = artifact::role(artifact.stage, self.stages.get(artifact).and_then(|s| s.split));
+        for job in self.core.wanting(artifact) {
+            self.journal.note(job, Entry::now(level, &stage, "", text.clone()));
+        }
+    }
+
+    /// A line about a whole job.
+    pub(crate) fn note_job(&mut self, job: &JobId, level: &str, text: String) {
+        self.journal.note(job, Entry::now(level, "", "", text));
+    }
+
+    fn join(&mut self, register: Register, to: mpsc::Sender<ToWorker>, reply: oneshot::Sender<WorkerId>) {
         self.next_worker += 1;
         let id = WorkerId(self.next_worker);
-        let welcome = Welcome { worker: id, root: self.store.url().to_owned(), heartbeat: self.options.heartbeat };
+        let welcome = Welcome {
+            worker: id,
+            root: self.store.url().to_owned(),
+            heartbeat: self.options.heartbeat,
+            term: self.leadership.term(),
+            store_patience: self.options.store_patience,
+        };
         if to.try_send(ToWorker::Welcome(welcome)).is_ok() && reply.send(id).is_ok() {
             self.workers.insert(id, to);
-            self.feed(Event::Joined(id));
+            let Register { name, device, claims, .. } = register;
+            self.feed(Event::Joined(id, Joiner { name, device, claims }));
         }
     }
 
@@ -276,6 +199,7 @@ impl Shell {
         match action {
             Action::Open(id) => self.open(id),
             Action::Finish(id) => self.finish(id),
+            Action::Quarantine(id, shard, reason) => self.quarantine(id, shard, reason),
             Action::Grant(worker, lease) => self.grant(worker, lease),
             Action::Revoke(worker, lease, reason) => self.tell(worker, ToWorker::Revoke { lease, reason }),
             Action::Evict(worker, reason) => {
@@ -312,6 +236,22 @@ impl Shell {
         });
     }
 
+    /// Puts a shard aside, unless that is more than the job can spare.
+    fn quarantine(&self, id: ArtifactId, shard: u32, reason: String) {
+        let Some(job) = self.core.wanting(&id).find_map(|job| self.jobs.get(job)) else { return };
+        let (limit, split) = (job.job.limits.max_rejected, self.stages.get(&id).and_then(|s| s.split));
+        let (store, inbox) = (self.store.clone(), self.inbox.clone());
+        warn!(artifact = %id, shard, reason, "shard put aside");
+        tokio::spawn(async move {
+            let put = || put_aside(&store, &id, split, shard, limit, &reason).boxed();
+            let event = match patiently("put a shard aside", put).await {
+                Ok(committed) => Event::Quarantined { artifact: id, committed },
+                Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
+            };
+            let _ = inbox.send(Input::Event(event)).await;
+        });
+    }
+
     fn grant(&mut self, worker: WorkerId, lease: Lease) {
         let Some(known) = self.jobs.get(&lease.job) else { return };
         info!(%worker, lease = %lease.id, artifact = %lease.artifact, shards = ?lease.shards, "lease granted");
@@ -337,49 +277,10 @@ impl Shell {
         }
     }
 
-    /// Writes the report of a job that succeeded before anybody hears of its end.
-    fn settle(&mut self, id: JobId, state: JobState) {
-        let Some(known) = self.jobs.get_mut(&id) else { return };
-        if state != JobState::Succeeded {
-            known.settled = true;
-            if state == JobState::Cancelled {
-                let reason = self.core.status(&id).map(|s| s.reason).unwrap_or_default();
-                let (store, job) = (self.store.clone(), id.0);
-                tokio::spawn(async move {
-                    if let Err(e) = records::cancelled(&store, &job, &reason).await {
-                        error!(job, error = %e, "cannot note that the job was cancelled");
-                    }
-                });
-            }
-            return;
-        }
-        let (store, inbox, job) = (self.store.clone(), self.inbox.clone(), known.job.clone());
-        tokio::spawn(async move {
-            let outcome = patiently("write the report of a job", || write_report(&store, &id, &job).boxed()).await;
-            let _ = inbox.send(Input::Reported(id, outcome)).await;
-        });
-    }
-
-    fn reported(&mut self, id: &JobId, outcome: Result<()>) {
-        if let Some(known) = self.jobs.get_mut(id) {
-            known.settled = true;
-        }
-        match outcome {
-            Ok(()) => self.publish(),
-            Err(e) => {
-                error!(job = %id, error = %e, "cannot write the report of a job whose stages are all done");
-                self.feed(Event::Unreported { job: id.clone(), class: e.class(), reason: e.to_string() });
-            }
-        }
-    }
-
-    /// Shows every watcher the newest status, once.
-    fn publish(&self) {
+    /// Shows every watcher the newest status.
+    pub(crate) fn publish(&self) {
         for (id, known) in &self.jobs {
-            let Some(mut status) = self.core.status(id) else { continue };
-            if status.state.ended() && !known.settled {
-                status.state = JobState::Running;
-            }
+            let Some(status) = self.shown(id) else { continue };
             known.status.send_if_modified(|shown| {
                 let changed = *shown != status;
                 *shown = status;
@@ -388,15 +289,41 @@ impl Shell {
         }
     }
 
-    async fn dismiss(&mut self, reason: &str) {
-        for to in self.workers.values() {
+    /// The status of a job as others may see it: its end only once the store has it.
+    fn shown(&self, id: &JobId) -> Option<JobStatus> {
+        let mut status = self.core.status(id, self.now())?;
+        let settled = self.jobs.get(id).is_some_and(|known| known.settled);
+        if status.state.ended() && !settled {
+            status.state = proto::JobState::Running;
+        }
+        if let Some(trouble) = self.store.trouble().filter(|_| !status.state.ended()) {
+            status.waiting = trouble;
+        }
+        Some(status)
+    }
+
+    /// Writes what is new in the journals beside the loop.
+    pub(crate) fn write_journals(&mut self) {
+        let batches = self.journal.take(None);
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            for batch in batches {
+                batch.write(&store).await;
+            }
+        });
+    }
+
+    /// Ends the sessions. Workers of a lasting coordinator go on and look for its successor.
+    pub(crate) async fn dismiss(&mut self, reason: &str) {
+        for to in self.workers.values().filter(|_| !self.options.lasting) {
             let _ = to.send(ToWorker::Shutdown(reason.to_owned())).await;
         }
         self.workers.clear();
+        let written = async {
+            for batch in self.journal.take(None) {
+                batch.write(&self.store).await;
+            }
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), written).await;
     }
-}
-
-async fn write_report(store: &Store, id: &JobId, job: &Job) -> Result<()> {
-    let stages = records::stages(store, &id.0).await?;
-    report::write(store, &id.0, job, &stages).await
 }

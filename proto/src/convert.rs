@@ -1,10 +1,11 @@
 //! Between the generated types and the checked ones.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::messages::{
-    FailureClass, FromWorker, Grant, JobState, JobStatus, Progress, Register, StageState, StageStatus, ToWorker,
-    Welcome,
+    Claim, Committed, FailureClass, FromWorker, Grant, Info, JobState, JobStatus, Progress, Register, ShardCounts,
+    StageState, StageStatus, ToWorker, Welcome, WorkerStatus,
 };
 use crate::{JobId, LeaseId, WorkerId, pb};
 
@@ -19,16 +20,18 @@ impl TryFrom<pb::WorkerMessage> for FromWorker {
     fn try_from(message: pb::WorkerMessage) -> Result<Self, Invalid> {
         use pb::worker_message::Message as M;
         Ok(match message.message.ok_or(Invalid("message"))? {
-            M::Register(r) => {
-                Self::Register(Register { protocol: r.protocol, build: r.build, name: r.name, threads: r.threads })
-            }
+            M::Register(r) => Self::Register(r.try_into()?),
             M::Heartbeat(_) => Self::Heartbeat,
             M::Leaving(_) => Self::Leaving,
             M::Progress(p) => Self::Progress {
                 lease: LeaseId(p.lease),
                 progress: Progress { done: p.done, total: p.total, unit: p.unit, note: p.note },
             },
-            M::Committed(c) => Self::Committed { lease: LeaseId(c.lease), shard: c.shard, rows: c.rows },
+            M::Committed(c) => {
+                let took = Duration::from_millis(c.milliseconds);
+                let committed = Committed { shard: c.shard, rows: c.rows, took, rejected: sorted(c.rejected) };
+                Self::Committed { lease: LeaseId(c.lease), committed }
+            }
             M::Ended(e) => Self::Ended { lease: LeaseId(e.lease) },
             M::Failed(f) => {
                 let class = failure_class(f.class()).ok_or(Invalid("class"))?;
@@ -61,17 +64,19 @@ impl From<FromWorker> for pb::WorkerMessage {
     fn from(message: FromWorker) -> Self {
         use pb::worker_message::Message as M;
         let message = match message {
-            FromWorker::Register(r) => {
-                M::Register(pb::Register { protocol: r.protocol, build: r.build, name: r.name, threads: r.threads })
-            }
+            FromWorker::Register(r) => M::Register(r.into()),
             FromWorker::Heartbeat => M::Heartbeat(pb::Heartbeat {}),
             FromWorker::Leaving => M::Leaving(pb::Leaving {}),
             FromWorker::Progress { lease, progress: p } => {
                 M::Progress(pb::Progress { lease: lease.0, done: p.done, total: p.total, unit: p.unit, note: p.note })
             }
-            FromWorker::Committed { lease, shard, rows } => {
-                M::Committed(pb::ShardCommitted { lease: lease.0, shard, rows })
-            }
+            FromWorker::Committed { lease, committed: c } => M::Committed(pb::ShardCommitted {
+                lease: lease.0,
+                shard: c.shard,
+                rows: c.rows,
+                milliseconds: milliseconds(c.took),
+                rejected: c.rejected.into_iter().collect(),
+            }),
             FromWorker::Ended { lease } => M::Ended(pb::LeaseEnded { lease: lease.0 }),
             FromWorker::Failed { lease, class, reason } => {
                 let class = pb::FailureClass::from(class);
@@ -79,6 +84,45 @@ impl From<FromWorker> for pb::WorkerMessage {
             }
         };
         Self { message: Some(message) }
+    }
+}
+
+impl TryFrom<pb::Register> for Register {
+    type Error = Invalid;
+
+    fn try_from(r: pb::Register) -> Result<Self, Invalid> {
+        let claims = r.claims.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+        let (protocol, build, name, threads) = (r.protocol, r.build, r.name, r.threads);
+        Ok(Self { protocol, build, name, threads, device: r.device, term: r.term, claims })
+    }
+}
+
+impl From<Register> for pb::Register {
+    fn from(r: Register) -> Self {
+        let claims = r.claims.into_iter().map(|c| pb::Claim {
+            lease: c.lease.0,
+            stage: c.stage,
+            digest: c.digest,
+            shards: c.shards,
+        });
+        Self {
+            protocol: r.protocol,
+            build: r.build,
+            name: r.name,
+            threads: r.threads,
+            device: r.device,
+            term: r.term,
+            claims: claims.collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Claim> for Claim {
+    type Error = Invalid;
+
+    fn try_from(c: pb::Claim) -> Result<Self, Invalid> {
+        let (stage, digest) = (text(c.stage, "claim.stage")?, text(c.digest, "claim.digest")?);
+        Ok(Self { lease: LeaseId(c.lease), stage, digest, shards: c.shards })
     }
 }
 
@@ -92,6 +136,8 @@ impl TryFrom<pb::CoordinatorMessage> for ToWorker {
                 worker: WorkerId(w.worker),
                 root: text(w.root, "root")?,
                 heartbeat: Duration::from_millis(w.heartbeat_ms.max(1)),
+                term: w.term,
+                store_patience: Duration::from_millis(w.store_patience_ms),
             }),
             M::Refused(r) => Self::Refused(r.reason),
             M::Grant(g) => Self::Grant(g.try_into()?),
@@ -126,8 +172,14 @@ impl From<ToWorker> for pb::CoordinatorMessage {
         use pb::coordinator_message::Message as M;
         let message = match message {
             ToWorker::Welcome(w) => {
-                let heartbeat_ms = u64::try_from(w.heartbeat.as_millis()).unwrap_or(u64::MAX);
-                M::Welcome(pb::Welcome { worker: w.worker.0, root: w.root, heartbeat_ms })
+                let (heartbeat_ms, store_patience_ms) = (milliseconds(w.heartbeat), milliseconds(w.store_patience));
+                M::Welcome(pb::Welcome {
+                    worker: w.worker.0,
+                    root: w.root,
+                    heartbeat_ms,
+                    term: w.term,
+                    store_patience_ms,
+                })
             }
             ToWorker::Refused(reason) => M::Refused(pb::Refused { reason }),
             ToWorker::Grant(g) => M::Grant(pb::Grant {
@@ -161,7 +213,8 @@ impl TryFrom<pb::JobStatus> for JobStatus {
         let failure = failure_class(s.failure());
         let stages = s.stages.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
         let job = JobId(text(s.job_id, "job_id")?);
-        Ok(Self { job, state, stages, workers: s.workers, reason: s.reason, failure })
+        let age = Duration::from_secs(s.seconds);
+        Ok(Self { job, state, stages, workers: s.workers, reason: s.reason, failure, waiting: s.waiting, age })
     }
 }
 
@@ -180,6 +233,8 @@ impl From<JobStatus> for pb::JobStatus {
             workers: s.workers,
             reason: s.reason,
             failure: s.failure.map_or(pb::FailureClass::Unspecified, Into::into).into(),
+            waiting: s.waiting,
+            seconds: s.age.as_secs(),
         }
     }
 }
@@ -203,6 +258,13 @@ impl TryFrom<pb::StageStatus> for StageStatus {
             progress: Progress { done: s.done, total: s.total, unit: s.unit, note: s.note },
             reused: s.reused,
             retries: s.retries,
+            shards: ShardCounts { all: s.shards, done: s.shards_done, leased: s.shards_leased },
+            attempts: s.attempts,
+            oldest_lease: Duration::from_secs(s.oldest_lease_s),
+            rate: s.rate,
+            rejected: sorted(s.rejected),
+            quarantined: s.quarantined,
+            working: s.working,
         })
     }
 }
@@ -226,8 +288,55 @@ impl From<StageStatus> for pb::StageStatus {
             note: s.progress.note,
             reused: s.reused,
             retries: s.retries,
+            shards: s.shards.all,
+            shards_done: s.shards.done,
+            shards_leased: s.shards.leased,
+            attempts: s.attempts,
+            oldest_lease_s: s.oldest_lease.as_secs(),
+            rate: s.rate,
+            rejected: s.rejected.into_iter().collect(),
+            quarantined: s.quarantined,
+            working: s.working,
         }
     }
+}
+
+impl From<pb::InfoReply> for Info {
+    fn from(i: pb::InfoReply) -> Self {
+        let workers = i.workers.into_iter().map(|w| WorkerStatus {
+            worker: WorkerId(w.worker),
+            name: w.name,
+            device: w.device,
+            stage: optional(w.stage),
+            job: optional(w.job_id).map(JobId),
+            shards: w.shards,
+            leaving: w.leaving,
+        });
+        Self { root: i.root, term: i.term, build: i.build, workers: workers.collect() }
+    }
+}
+
+impl From<Info> for pb::InfoReply {
+    fn from(i: Info) -> Self {
+        let workers = i.workers.into_iter().map(|w| pb::WorkerStatus {
+            worker: w.worker.0,
+            name: w.name,
+            device: w.device,
+            stage: w.stage.unwrap_or_default(),
+            job_id: w.job.map(|j| j.0).unwrap_or_default(),
+            shards: w.shards,
+            leaving: w.leaving,
+        });
+        Self { root: i.root, term: i.term, build: i.build, workers: workers.collect() }
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn sorted<V>(map: HashMap<String, V>) -> BTreeMap<String, V> {
+    map.into_iter().collect()
 }
 
 fn text(value: String, name: &'static str) -> Result<String, Invalid> {

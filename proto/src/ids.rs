@@ -10,6 +10,20 @@ pub struct WorkerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
+impl LeaseId {
+    /// The term that gave it out.
+    #[must_use]
+    pub fn term(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// The number of a lease of a term: no two terms give out the same.
+    #[must_use]
+    pub fn of(term: u64, number: u64) -> Self {
+        Self((term << 32) | (number & u64::from(u32::MAX)))
+    }
+}
+
 /// `<name>-<12 hex>` of the stage digests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub String);
@@ -22,7 +36,7 @@ impl fmt::Display for WorkerId {
 
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "lease-{}", self.0)
+        write!(f, "lease-{}.{}", self.term(), self.0 & u64::from(u32::MAX))
     }
 }
 

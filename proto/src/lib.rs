@@ -17,9 +17,9 @@ mod tests;
 pub use convert::Invalid;
 pub use ids::{JobId, LeaseId, WorkerId};
 pub use messages::{
-    FailureClass, FromWorker, Grant, JobState, JobStatus, Progress, Register, StageState, StageStatus, ToWorker,
-    Welcome,
+    Claim, Committed, FailureClass, FromWorker, Grant, Info, JobState, JobStatus, Progress, Register, ShardCounts,
+    StageState, StageStatus, ToWorker, Welcome, WorkerStatus,
 };
 
 /// Raised when the two ends of a session would misunderstand each other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

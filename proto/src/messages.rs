@@ -1,5 +1,6 @@
 //! What coordinator, workers and clients say to each other.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::{JobId, LeaseId, WorkerId};
@@ -15,6 +16,38 @@ pub struct Register {
     pub name: String,
     /// Its compute threads.
     pub threads: u32,
+    /// Where it computes: cpu, cuda:0.
+    pub device: String,
+    /// The highest term that it has worked under.
+    pub term: u64,
+    /// What it still holds from a session that broke.
+    pub claims: Vec<Claim>,
+}
+
+/// A lease that outlived its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The stage by name.
+    pub stage: String,
+    /// The artifact's digest.
+    pub digest: String,
+    /// Shards that are not committed yet, in the order of work.
+    pub shards: Vec<u32>,
+}
+
+/// A shard whose done record is in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The shard.
+    pub shard: u32,
+    /// Its rows.
+    pub rows: u64,
+    /// Time that it took.
+    pub took: Duration,
+    /// Rows that were put aside, by reason.
+    pub rejected: BTreeMap<String, u64>,
 }
 
 /// How far a lease has come.
@@ -61,10 +94,8 @@ pub enum FromWorker {
     Committed {
         /// The lease.
         lease: LeaseId,
-        /// The shard.
-        shard: u32,
-        /// Rows of the shard.
-        rows: u64,
+        /// Which, and what it came to.
+        committed: Committed,
     },
     /// Every shard of the lease is committed.
     Ended {
@@ -91,6 +122,10 @@ pub struct Welcome {
     pub root: String,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
+    /// The coordinator's term.
+    pub term: u64,
+    /// How long a task waits for a store that is away before it hands its lease back.
+    pub store_patience: Duration,
 }
 
 /// Work for one worker.
@@ -169,7 +204,7 @@ pub enum StageState {
 }
 
 /// The status of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JobStatus {
     /// The job.
     pub job: JobId,
@@ -183,10 +218,14 @@ pub struct JobStatus {
     pub reason: String,
     /// Whether the same job may succeed later, where it failed.
     pub failure: Option<FailureClass>,
+    /// What keeps a running job from going on; empty while it goes on.
+    pub waiting: String,
+    /// Time since this coordinator took the job, in whole seconds.
+    pub age: Duration,
 }
 
 /// The status of one stage of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StageStatus {
     /// The stage by name.
     pub stage: String,
@@ -202,4 +241,61 @@ pub struct StageStatus {
     pub reused: bool,
     /// Leases that were given out again.
     pub retries: u32,
+    /// Its shards.
+    pub shards: ShardCounts,
+    /// Leases granted so far.
+    pub attempts: u32,
+    /// How long the lease that has committed nothing for the longest time has done so, in whole seconds.
+    pub oldest_lease: Duration,
+    /// Committed rows a second lately; 0 until that says something.
+    pub rate: f64,
+    /// Rows that were put aside, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Shards that were put aside because they killed their workers.
+    pub quarantined: Vec<u32>,
+    /// Rows that leases at work have computed and not committed.
+    pub working: u64,
+}
+
+/// The shards of a stage; all 0 before it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounts {
+    /// In all.
+    pub all: u32,
+    /// Done.
+    pub done: u32,
+    /// Given out now.
+    pub leased: u32,
+}
+
+/// What a coordinator says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// The root of the object store.
+    pub root: String,
+    /// How many coordinators have led this root so far, this one included.
+    pub term: u64,
+    /// Its build.
+    pub build: String,
+    /// Who works for it.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// A connected worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its session.
+    pub worker: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Where it computes.
+    pub device: String,
+    /// The stage of the lease in its hands.
+    pub stage: Option<String>,
+    /// The job that the lease is for.
+    pub job: Option<JobId>,
+    /// Shards in its hands.
+    pub shards: u32,
+    /// It takes no more leases.
+    pub leaving: bool,
 }

@@ -8,7 +8,7 @@ use data::artifact::{self, ArtifactId, Attempt, Commit, Digest, FilePayload, Par
 use data::job::{Job, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, Row, encode_part, part_name};
-use proto::{FromWorker, Grant, LeaseId, Progress};
+use proto::{Committed, FromWorker, Grant, LeaseId, Progress};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,8 @@ impl Context {
         let artifact = ArtifactId { stage, digest };
         let missing = |what: &str| Error::Input { stage, role: what.to_owned() };
         let Means { store, spool, decoder, threads } = means;
+        // Whoever is to stop does not wait for a store that is away.
+        let store = store.until(stop.clone());
         let spec = artifact::read_spec(&store, &artifact).await?.ok_or_else(|| missing("spec.json"))?;
         let plan = artifact::read_plan(&store, &artifact).await?.ok_or_else(|| missing("plan.json"))?;
         Ok(Self {
@@ -208,7 +210,8 @@ impl Context {
     /// Makes the output of a shard count.
     pub(crate) fn commit(&mut self, shard: u32, output: Output) -> Result<()> {
         let mut stats = output.stats;
-        stats.seconds = stats.seconds.max(self.began.elapsed().as_secs_f64());
+        let took = self.began.elapsed();
+        stats.seconds = stats.seconds.max(took.as_secs_f64());
         stats.peak_rss_bytes = peak_rss_bytes();
         let attempt = Attempt {
             shard,
@@ -224,8 +227,9 @@ impl Context {
             tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
         }
         self.began = Instant::now();
-        let committed = FromWorker::Committed { lease: self.lease, shard, rows: commit.done().rows };
-        let _ = self.wait(self.to_coordinator.send(committed));
+        let done = commit.done();
+        let committed = Committed { shard, rows: done.rows, took, rejected: done.rejected.clone() };
+        let _ = self.wait(self.to_coordinator.send(FromWorker::Committed { lease: self.lease, committed }));
         Ok(())
     }
 

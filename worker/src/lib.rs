@@ -6,6 +6,7 @@
 mod checkpoint;
 mod context;
 pub mod decoders;
+mod desk;
 mod device;
 pub mod devices;
 mod early_stopping;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use data::store::Store;
 use futures::StreamExt;
 use proto::pb::workers_client::WorkersClient;
-use proto::{FromWorker, Grant, LeaseId, PROTOCOL, Register, ToWorker, Welcome, pb};
+use proto::{FromWorker, PROTOCOL, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,14 +14,19 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{info, warn};
 
-use crate::context::{Context, Means};
+use crate::context::Means;
 use crate::decoders::DecoderCommand;
+use crate::desk::Desk;
 use crate::device::DeviceThread;
 use crate::devices::Place;
-use crate::{Class, Error, Result, tasks};
+use crate::{Error, Result};
 
 /// How long the coordinator may take to hear a worker's last words.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts to reach a coordinator.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a coordinator may take to answer a registration.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// How a worker is run.
 #[derive(Clone, Debug)]
@@ -42,90 +47,210 @@ pub struct Options {
     pub decoder: DecoderCommand,
 }
 
-/// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled.
+/// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled. What is at work when a
+/// session breaks goes on, and is claimed at the coordinator that answers next.
 ///
 /// # Errors
 /// If the device cannot be opened or is lost for good, or if the coordinator refuses this worker or cannot be reached.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<()> {
     let device = DeviceThread::start(options.place, options.threads)?;
+    let mut worker = Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None };
     let mut pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
     loop {
-        match session(&options, &device, &stop).await {
+        match worker.session(&stop).await {
             Ok(End::Over) => return Ok(()),
             Ok(End::DeviceLost(cause)) => return Err(Error::DeviceLost(cause)),
             Ok(End::Broken(reason)) => {
                 (pause, waited) = (Duration::from_millis(50), Duration::ZERO);
                 warn!(reason, "session broke, will register again");
             }
-            Err(e @ Error::Unreachable { .. }) if waited < options.patience => {
+            Err(e @ Error::Unreachable { .. }) if waited < worker.options.patience => {
                 info!(error = %e, "coordinator away, will try again");
             }
-            Err(e) => return Err(e),
+            Err(e) => {
+                worker.desk.clear(None).await;
+                return Err(e);
+            }
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => waited += pause,
-            () = stop.cancelled() => return Ok(()),
+            () = worker.desk.keep(pause) => waited += pause,
+            () = stop.cancelled() => {
+                worker.desk.clear(None).await;
+                return Ok(());
+            }
         }
-        pause = (pause * 2).min(Duration::from_secs(5));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
+/// How a session ended.
 enum End {
     /// There is nothing more to do.
     Over,
     /// There is nothing to do it with any more; another process may open the device.
     DeviceLost(String),
-    /// The stream broke; the coordinator may come back.
+    /// The stream broke; the coordinator may come back, or another one.
     Broken(String),
 }
 
-async fn session(options: &Options, device: &DeviceThread, stop: &CancellationToken) -> Result<End> {
-    let (to_coordinator, outbox) = mpsc::channel(256);
-    let (welcome, mut stream) = register(options, &to_coordinator, outbox).await?;
-    info!(worker = %welcome.worker, root = welcome.root, "registered");
-    let store = Store::open(&welcome.root)?;
-    let (spool, decoder, threads) = (options.spool.clone(), options.decoder.clone(), options.threads);
-    let means = Means { store, spool, decoder, threads };
-    let heartbeat = welcome.heartbeat;
-    let mut session = Session { means, device: device.clone(), heartbeat, to_coordinator, running: None };
-    let end = session.listen(&mut stream, stop).await;
-    session.drain().await;
-    // What was said last is on its way: the stream stays until the coordinator, too, has closed it.
-    drop(session);
-    let closed = async { while let Ok(Some(_)) = stream.message().await {} };
-    let _ = tokio::time::timeout(FAREWELL, closed).await;
-    Ok(end)
+/// What outlives a session.
+struct Worker {
+    options: Options,
+    device: DeviceThread,
+    desk: Desk,
+    /// The highest term that was heard of.
+    term: u64,
+    /// The store of the root, as its first coordinator named it.
+    store: Option<Store>,
 }
 
-async fn register(
-    options: &Options,
-    to_coordinator: &mpsc::Sender<FromWorker>,
-    outbox: mpsc::Receiver<FromWorker>,
-) -> Result<(Welcome, Streaming<pb::CoordinatorMessage>)> {
-    let unreachable = |reason: String| Error::Unreachable { address: options.coordinator.clone(), reason };
-    let register = Register {
-        protocol: PROTOCOL,
-        build: env!("CARGO_PKG_VERSION").to_owned(),
-        name: options.name.clone(),
-        threads: u32::try_from(options.threads).unwrap_or(u32::MAX),
-    };
-    let _ = to_coordinator.send(FromWorker::Register(register)).await;
-    let mut client =
-        WorkersClient::connect(options.coordinator.clone()).await.map_err(|e| unreachable(root_cause(&e)))?;
-    let said = ReceiverStream::new(outbox).map(pb::WorkerMessage::from);
-    let mut stream = match client.session(said).await {
-        Ok(response) => response.into_inner(),
-        Err(status) if status.code() == tonic::Code::FailedPrecondition => {
-            return Err(Error::Refused(status.message().to_owned()));
+impl Worker {
+    async fn session(&mut self, stop: &CancellationToken) -> Result<End> {
+        let (to_coordinator, outbox) = mpsc::channel(256);
+        let registered = tokio::time::timeout(ANSWER, self.register(&to_coordinator, outbox));
+        let late = || self.unreachable("it does not answer".to_owned());
+        let (welcome, mut stream) = registered.await.map_err(|_| late())??;
+        if welcome.term < self.term {
+            return Ok(End::Broken(format!("it leads term {}, and term {} has begun", welcome.term, self.term)));
         }
-        Err(status) => return Err(unreachable(status.message().to_owned())),
-    };
-    let first = stream.message().await.map_err(|s| unreachable(s.message().to_owned()))?;
-    match first.map(ToWorker::try_from) {
-        Some(Ok(ToWorker::Welcome(welcome))) => Ok((welcome, stream)),
-        Some(Ok(ToWorker::Refused(reason))) => Err(Error::Refused(reason)),
-        _ => Err(unreachable("it did not answer the registration".to_owned())),
+        self.term = welcome.term;
+        info!(worker = %welcome.worker, root = welcome.root, term = welcome.term, "registered");
+        let means = self.means(&welcome)?;
+        self.desk.repeat(&to_coordinator).await;
+        let end = self.listen(means, welcome.heartbeat, &to_coordinator, &mut stream, stop).await;
+        if !matches!(end, End::Broken(_)) {
+            self.desk.clear(Some((&to_coordinator, welcome.heartbeat))).await;
+        }
+        // What was said last is on its way: the stream stays until the coordinator, too, has closed it.
+        drop(to_coordinator);
+        let closed = async { while let Ok(Some(_)) = stream.message().await {} };
+        if !matches!(end, End::Broken(_)) {
+            let _ = tokio::time::timeout(FAREWELL, closed).await;
+        }
+        Ok(end)
+    }
+
+    fn unreachable(&self, reason: String) -> Error {
+        Error::Unreachable { address: self.options.coordinator.clone(), reason }
+    }
+
+    async fn register(
+        &self,
+        to_coordinator: &mpsc::Sender<FromWorker>,
+        outbox: mpsc::Receiver<FromWorker>,
+    ) -> Result<(Welcome, Streaming<pb::CoordinatorMessage>)> {
+        let register = Register {
+            protocol: PROTOCOL,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.options.name.clone(),
+            threads: u32::try_from(self.options.threads).unwrap_or(u32::MAX),
+            device: self.options.place.to_string(),
+            term: self.term,
+            claims: self.desk.claim().into_iter().collect(),
+        };
+        let _ = to_coordinator.send(FromWorker::Register(register)).await;
+        let connected = WorkersClient::connect(self.options.coordinator.clone()).await;
+        let mut client = connected.map_err(|e| self.unreachable(root_cause(&e)))?;
+        let said = ReceiverStream::new(outbox).map(pb::WorkerMessage::from);
+        let mut stream = match client.session(said).await {
+            Ok(response) => response.into_inner(),
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                return Err(Error::Refused(status.message().to_owned()));
+            }
+            Err(status) => return Err(self.unreachable(status.message().to_owned())),
+        };
+        let first = stream.message().await.map_err(|s| self.unreachable(s.message().to_owned()))?;
+        match first.map(ToWorker::try_from) {
+            Some(Ok(ToWorker::Welcome(welcome))) => Ok((welcome, stream)),
+            Some(Ok(ToWorker::Refused(reason))) => Err(Error::Refused(reason)),
+            _ => Err(self.unreachable("it did not answer the registration".to_owned())),
+        }
+    }
+
+    /// The store is opened once: what is at work goes on with it whoever leads.
+    fn means(&mut self, welcome: &Welcome) -> Result<Means> {
+        let store = match self.store.take().filter(|s| s.url() == welcome.root.trim_end_matches('/')) {
+            Some(store) => store,
+            None => Store::open(&welcome.root)?.patient(welcome.store_patience),
+        };
+        self.store = Some(store.clone());
+        let (spool, decoder, threads) =
+            (self.options.spool.clone(), self.options.decoder.clone(), self.options.threads);
+        Ok(Means { store, spool, decoder, threads })
+    }
+
+    async fn listen(
+        &mut self,
+        means: Means,
+        heartbeat: Duration,
+        to_coordinator: &mpsc::Sender<FromWorker>,
+        stream: &mut Streaming<pb::CoordinatorMessage>,
+        stop: &CancellationToken,
+    ) -> End {
+        let mut beat = tokio::time::interval(heartbeat);
+        loop {
+            tokio::select! {
+                message = stream.message() => match message.map(|m| m.map(ToWorker::try_from)) {
+                    Ok(Some(Ok(message))) => {
+                        if let Some(end) = self.obey(message, &means, heartbeat, to_coordinator).await {
+                            return end;
+                        }
+                    }
+                    Ok(Some(Err(e))) => return End::Broken(e.to_string()),
+                    Ok(None) => return End::Broken("the coordinator closed the stream".to_owned()),
+                    Err(status) => return End::Broken(status.message().to_owned()),
+                },
+                word = self.desk.word() => {
+                    if to_coordinator.send(word).await.is_err() {
+                        return End::Broken("the stream is closed".to_owned());
+                    }
+                }
+                _ = beat.tick() => {
+                    let sign = self.desk.sign_of_life(&means.store);
+                    // A full channel says as much as a heartbeat would: it must not keep a stop from being seen.
+                    if matches!(to_coordinator.try_send(sign), Err(TrySendError::Closed(_))) {
+                        return End::Broken("the stream is closed".to_owned());
+                    }
+                }
+                cause = self.device.ended() => {
+                    // The lease that it cost is handed back behind this, and no other comes.
+                    let _ = to_coordinator.try_send(FromWorker::Leaving);
+                    return End::DeviceLost(cause);
+                }
+                () = stop.cancelled() => {
+                    // A coordinator that does not take it hears of the end all the same, as a loss.
+                    let _ = to_coordinator.try_send(FromWorker::Leaving);
+                    return End::Over;
+                }
+            }
+        }
+    }
+
+    async fn obey(
+        &mut self,
+        message: ToWorker,
+        means: &Means,
+        heartbeat: Duration,
+        to_coordinator: &mpsc::Sender<FromWorker>,
+    ) -> Option<End> {
+        match message {
+            ToWorker::Welcome(_) => None,
+            ToWorker::Refused(reason) => Some(End::Broken(reason)),
+            ToWorker::Shutdown(reason) => {
+                info!(reason, "coordinator ends");
+                Some(End::Over)
+            }
+            ToWorker::Revoke { lease, reason } => {
+                self.desk.revoke(lease, &reason);
+                None
+            }
+            ToWorker::Grant(grant) => {
+                self.desk.clear(Some((to_coordinator, heartbeat))).await;
+                self.desk.start(grant, means.clone());
+                None
+            }
+        }
     }
 }
 
@@ -135,119 +260,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-/// A lease at work.
-struct Running {
-    lease: LeaseId,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-struct Session {
-    means: Means,
-    device: DeviceThread,
-    /// Time between two signs of life.
-    heartbeat: Duration,
-    to_coordinator: mpsc::Sender<FromWorker>,
-    running: Option<Running>,
-}
-
-impl Session {
-    async fn listen(&mut self, stream: &mut Streaming<pb::CoordinatorMessage>, stop: &CancellationToken) -> End {
-        let mut beat = tokio::time::interval(self.heartbeat);
-        loop {
-            tokio::select! {
-                message = stream.message() => match message.map(|m| m.map(ToWorker::try_from)) {
-                    Ok(Some(Ok(message))) => if let Some(end) = self.obey(message).await { return end },
-                    Ok(Some(Err(e))) => return End::Broken(e.to_string()),
-                    Ok(None) => return End::Broken("the coordinator closed the stream".to_owned()),
-                    Err(status) => return End::Broken(status.message().to_owned()),
-                },
-                _ = beat.tick() => {
-                    // A full channel says as much as a heartbeat would: it must not keep a stop from being seen.
-                    if matches!(self.to_coordinator.try_send(FromWorker::Heartbeat), Err(TrySendError::Closed(_))) {
-                        return End::Broken("the stream is closed".to_owned());
-                    }
-                }
-                cause = self.device.ended() => {
-                    // The lease that it cost is handed back behind this, and no other comes.
-                    let _ = self.to_coordinator.try_send(FromWorker::Leaving);
-                    return End::DeviceLost(cause);
-                }
-                () = stop.cancelled() => {
-                    // A coordinator that does not take it hears of the end all the same, as a loss.
-                    let _ = self.to_coordinator.try_send(FromWorker::Leaving);
-                    return End::Over;
-                }
-            }
-        }
-    }
-
-    async fn obey(&mut self, message: ToWorker) -> Option<End> {
-        match message {
-            ToWorker::Welcome(_) => None,
-            ToWorker::Refused(reason) => Some(End::Broken(reason)),
-            ToWorker::Shutdown(reason) => {
-                info!(reason, "coordinator ends");
-                Some(End::Over)
-            }
-            ToWorker::Revoke { lease, reason } => {
-                if let Some(running) = self.running.as_ref().filter(|r| r.lease == lease) {
-                    info!(%lease, reason, "lease revoked");
-                    running.stop.cancel();
-                }
-                None
-            }
-            ToWorker::Grant(grant) => {
-                self.drain().await;
-                self.running = Some(self.start(grant));
-                None
-            }
-        }
-    }
-
-    fn start(&self, grant: Grant) -> Running {
-        let stop = CancellationToken::new();
-        let lease = grant.lease;
-        let (means, device) = (self.means.clone(), self.device.clone());
-        let (to, token) = (self.to_coordinator.clone(), stop.clone());
-        let task = tokio::spawn(async move {
-            let outcome = match Context::open(&grant, means, token, to.clone()).await {
-                Ok(context) => {
-                    let shards = grant.shards.clone();
-                    device.run(move |device| tasks::run(context, &shards, device)).await
-                }
-                Err(e) => Err(e),
-            };
-            let word = match outcome {
-                Ok(()) => FromWorker::Ended { lease },
-                Err(e) => {
-                    match e.class() {
-                        Class::Stopped => info!(%lease, stage = grant.stage, "lease handed back"),
-                        // The coordinator tells the user.
-                        Class::Fatal => info!(%lease, stage = grant.stage, error = %e, "lease failed for good"),
-                        _ => warn!(%lease, stage = grant.stage, error = %e, "lease failed"),
-                    }
-                    FromWorker::Failed { lease, class: e.class().into(), reason: e.to_string() }
-                }
-            };
-            let _ = to.send(word).await;
-        });
-        Running { lease, stop, task }
-    }
-
-    /// Stops what is running and waits for it, with signs of life: a checkpoint may still be written.
-    async fn drain(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        running.stop.cancel();
-        let mut beat = tokio::time::interval(self.heartbeat);
-        loop {
-            tokio::select! {
-                _ = &mut running.task => return,
-                // A full or closed channel must not keep the task from being waited for.
-                _ = beat.tick() => drop(self.to_coordinator.try_send(FromWorker::Heartbeat)),
-            }
-        }
-    }
 }

@@ -1,7 +1,9 @@
 //! Jobs: what is wanted, in which order, and when it is over.
 
+use std::time::Duration;
+
 use data::artifact::ArtifactId;
-use proto::{FailureClass, JobId, JobState, Progress, StageState, StageStatus};
+use proto::{FailureClass, JobId, JobState};
 
 use super::artifacts::{Artifact, Phase};
 use super::{Action, Core, StageEntry};
@@ -13,6 +15,7 @@ pub(super) struct Job {
     pub(super) state: JobState,
     pub(super) reason: String,
     pub(super) failure: Option<FailureClass>,
+    pub(super) since: Duration,
     told: bool,
 }
 
@@ -20,12 +23,12 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) struct WantedStage {
     pub(super) artifact: ArtifactId,
-    reused: bool,
+    pub(super) reused: bool,
 }
 
 impl Job {
-    fn new(stages: Vec<WantedStage>) -> Self {
-        Self { stages, state: JobState::Running, reason: String::new(), failure: None, told: false }
+    fn new(stages: Vec<WantedStage>, since: Duration) -> Self {
+        Self { stages, state: JobState::Running, reason: String::new(), failure: None, since, told: false }
     }
 
     fn fail(&mut self, class: FailureClass, reason: String) {
@@ -35,7 +38,7 @@ impl Job {
 
 impl Core {
     /// A job that failed or was cancelled is taken up again by submitting it again.
-    pub(super) fn submit(&mut self, id: JobId, stages: Vec<StageEntry>) {
+    pub(super) fn submit(&mut self, id: JobId, stages: Vec<StageEntry>, now: Duration) {
         let wanted = stages.iter().map(|s| WantedStage { artifact: s.artifact.clone(), reused: s.complete }).collect();
         for stage in stages {
             let fresh = Artifact::new(&stage);
@@ -46,10 +49,10 @@ impl Core {
                 }
             }
         }
-        if !self.queue.contains(&id) {
-            self.queue.push(id.clone());
-        }
-        self.jobs.insert(id, Job::new(wanted));
+        // A job that is taken up again goes to the end of the queue, as a new one would.
+        self.queue.retain(|known| *known != id);
+        self.queue.push(id.clone());
+        self.jobs.insert(id, Job::new(wanted, now));
     }
 
     pub(super) fn cancel(&mut self, id: &JobId, reason: String) {
@@ -70,11 +73,11 @@ impl Core {
     pub(super) fn settle_jobs(&mut self, actions: &mut Vec<Action>) {
         for (id, job) in &mut self.jobs {
             if !job.state.ended() {
-                let phases = || job.stages.iter().filter_map(|s| self.artifacts.get(&s.artifact));
-                if let Some((artifact, failure)) = phases().find_map(|a| a.failure().map(|failure| (a, failure))) {
+                let artifacts = || job.stages.iter().filter_map(|s| self.artifacts.get(&s.artifact));
+                if let Some((artifact, failure)) = artifacts().find_map(|a| a.failure().map(|failure| (a, failure))) {
                     let stage = Self::stage_name(&artifact.id, artifact.split);
                     job.fail(failure.class, format!("{stage}: {}", failure.reason));
-                } else if phases().all(|a| matches!(a.phase, Phase::Done)) {
+                } else if artifacts().all(Artifact::is_done) {
                     job.state = JobState::Succeeded;
                 }
             }
@@ -83,17 +86,22 @@ impl Core {
                 actions.push(Action::Ended(id.clone(), job.state));
             }
         }
+        self.wanted = self.list_wanted();
     }
 
     /// The first running job that wants an artifact.
     pub(super) fn wanted_by(&self, artifact: &ArtifactId) -> Option<&JobId> {
-        self.queue.iter().find(|id| {
-            self.jobs.get(id).is_some_and(|j| !j.state.ended() && j.stages.iter().any(|s| s.artifact == *artifact))
-        })
+        self.wanting(artifact).next()
     }
 
-    /// The artifacts of running jobs, in the order of service.
-    pub(super) fn wanted(&self) -> Vec<ArtifactId> {
+    /// The running jobs that want an artifact, first come first.
+    pub fn wanting(&self, artifact: &ArtifactId) -> impl Iterator<Item = &JobId> {
+        let wants = |job: &Job| !job.state.ended() && job.stages.iter().any(|s| s.artifact == *artifact);
+        self.queue.iter().filter(move |id| self.jobs.get(id).is_some_and(&wants))
+    }
+
+    /// The artifacts of running jobs that are not done, in the order of service.
+    fn list_wanted(&self) -> Vec<ArtifactId> {
         let mut wanted: Vec<ArtifactId> = Vec::new();
         for job in self.queue.iter().filter_map(|id| self.jobs.get(id)).filter(|j| !j.state.ended()) {
             for stage in &job.stages {
@@ -103,36 +111,5 @@ impl Core {
             }
         }
         wanted
-    }
-
-    pub(super) fn stage_status(&self, stage: &WantedStage) -> StageStatus {
-        let artifact = self.artifacts.get(&stage.artifact);
-        StageStatus {
-            stage: stage.artifact.stage.to_string(),
-            split: artifact.and_then(|a| a.split).map(|s| s.to_string()),
-            digest: stage.artifact.digest.to_string(),
-            state: artifact.map_or(StageState::Waiting, Artifact::state),
-            progress: artifact.map_or_else(Progress::default, |a| self.progress_of(a)),
-            reused: stage.reused,
-            retries: artifact.map_or(0, |a| a.retries),
-        }
-    }
-
-    /// Committed rows and the progress of live leases together.
-    fn progress_of(&self, artifact: &Artifact) -> Progress {
-        let Phase::Open(shards) = &artifact.phase else { return artifact.last.clone() };
-        let live = self.workers.values().filter_map(|w| w.lease.as_ref()).filter(|l| l.artifact == artifact.id);
-        let mut sum = Progress { total: shards.rows.iter().sum(), ..artifact.last.clone() };
-        sum.done = shards.done.iter().filter_map(|s| shards.rows.get(*s as usize)).sum();
-        for lease in live {
-            sum.done += lease.progress.done;
-            if shards.rows.iter().all(|r| *r == 0) {
-                sum.total += lease.progress.total;
-            }
-        }
-        if sum.total > 0 {
-            sum.done = sum.done.min(sum.total);
-        }
-        sum
     }
 }

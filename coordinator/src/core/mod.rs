@@ -5,44 +5,36 @@
 //!                                        └──────────────── Broken / too many failures ─────────────► Failed
 //! shard      pending ──Grant──► leased ──Committed──► done
 //!               ▲                 │ Failed(retry), Returned, worker left or silent
-//!               └─────────────────┘
+//!               └─────────────────┘──── too many workers lost ───► condemned ──Quarantined──► done, its rows rejected
+//! lease      granted, or claimed after a coordinator's end ──► ended, lost or revoked; at the tail two leases may
+//!            work on one shard, and the first done record counts
 //! ```
 //!
 //! There is no clock, randomness, lock or hash order in here: the same events at the same times give the same actions.
+//! What comes often, heartbeats and progress, costs no more than looking up its worker.
 
 mod artifacts;
 mod jobs;
+mod leases;
+mod policy;
+mod shards;
+mod status;
 #[cfg(test)]
 mod tests;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use data::artifact::ArtifactId;
 use data::job::{Split, Stage};
-use proto::{FailureClass, FromWorker, JobId, JobState, JobStatus, LeaseId, WorkerId};
+use proto::{Claim, Committed, FailureClass, FromWorker, JobId, JobState, LeaseId, WorkerId};
 
 use artifacts::Artifact;
 use jobs::Job;
+use leases::Held;
+pub use policy::Policy;
 use workers::Worker;
-
-/// Limits that turn silence and failure into decisions.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// A worker that is silent for so long is lost.
-    pub dead_after: Duration,
-    /// A shard that fails so often fails its stage.
-    pub max_failures: u32,
-    /// A shard whose workers vanish so often fails its stage.
-    pub max_losses: u32,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { dead_after: Duration::from_secs(10), max_failures: 3, max_losses: 5 }
-    }
-}
 
 /// One stage of a submitted job.
 #[derive(Clone, Debug)]
@@ -87,8 +79,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A shard that killed its workers is put aside: its done record says so.
+    Quarantined {
+        /// The artifact.
+        artifact: ArtifactId,
+        /// The shard, with the rows that it has now and those that were put aside.
+        committed: Committed,
+    },
     /// A worker registered.
-    Joined(WorkerId),
+    Joined(WorkerId, Joiner),
     /// A worker's stream closed.
     Left(WorkerId),
     /// A worker said something.
@@ -113,6 +112,17 @@ pub enum Event {
     Tick,
 }
 
+/// What a worker brings along.
+#[derive(Clone, Debug, Default)]
+pub struct Joiner {
+    /// A name for people.
+    pub name: String,
+    /// Where it computes.
+    pub device: String,
+    /// What it still holds from a session that broke.
+    pub claims: Vec<Claim>,
+}
+
 /// Shards for one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -124,9 +134,9 @@ pub struct Lease {
     pub artifact: ArtifactId,
     /// The split, where it has one.
     pub split: Option<Split>,
-    /// The shards.
+    /// The shards, in the order of work.
     pub shards: Vec<u32>,
-    /// Shards in all.
+    /// Shards of the artifact in all.
     pub of: u32,
 }
 
@@ -137,6 +147,9 @@ pub enum Action {
     Open(ArtifactId),
     /// Complete an artifact whose shards are all done and answer with [`Event::Finished`].
     Finish(ArtifactId),
+    /// Put a shard aside that kills its workers: name its rows, write its done record, answer with
+    /// [`Event::Quarantined`] or, where that is too much, [`Event::Broken`].
+    Quarantine(ArtifactId, u32, String),
     /// Give shards to a worker.
     Grant(WorkerId, Lease),
     /// Take a lease back.
@@ -151,59 +164,83 @@ pub enum Action {
 #[derive(Debug, Default)]
 pub struct Core {
     policy: Policy,
-    next_lease: u64,
+    term: u64,
+    leases_granted: u64,
+    /// Nothing is granted before: workers of the coordinator before this one may hold it.
+    hold_until: Duration,
     jobs: BTreeMap<JobId, Job>,
     /// Jobs in the order of their submission, which is the order of service.
     queue: Vec<JobId>,
     artifacts: BTreeMap<ArtifactId, Artifact>,
+    /// The artifacts of running jobs, in the order of service.
+    wanted: Vec<ArtifactId>,
     workers: BTreeMap<WorkerId, Worker>,
+    /// Workers without a lease that would take one.
+    idle: BTreeSet<WorkerId>,
+    leases: BTreeMap<LeaseId, Held>,
+    /// Whether jobs and stages have to be looked at again.
+    changed: bool,
 }
 
 impl Core {
-    /// A coordinator that knows nothing yet.
+    /// The coordinator of a term, which knows nothing yet.
     #[must_use]
-    pub fn new(policy: Policy) -> Self {
-        Self { policy, ..Self::default() }
+    pub fn new(policy: Policy, term: u64) -> Self {
+        Self { policy, term, ..Self::default() }
+    }
+
+    /// Workers of an earlier coordinator may come back with what they hold: nothing is granted before they had time to.
+    pub fn expect_claims(&mut self, now: Duration) {
+        self.hold_until = now + self.policy.claim_grace;
     }
 
     /// Takes in an event at time `now` (since the start) and says what to do.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        match event {
-            Event::Submitted { job, stages } => self.submit(job, stages),
-            Event::Opened { artifact, rows, done } => self.opened(&artifact, rows, &done),
-            Event::Finished(artifact) => self.finished(&artifact),
-            Event::Broken { artifact, class, reason } => self.break_artifact(&artifact, class, reason),
-            Event::Joined(worker) => {
-                self.workers.insert(worker, Worker::new(now));
-            }
-            Event::Left(worker) => self.lose(worker),
-            Event::Said(worker, message) => self.hear(worker, message, now, &mut actions),
-            Event::Cancelled { job, reason } => self.cancel(&job, reason),
-            Event::Unreported { job, class, reason } => self.unreported(&job, class, &reason),
-            Event::Tick => self.evict_silent(now, &mut actions),
+        self.take(event, now, &mut actions);
+        if std::mem::take(&mut self.changed) {
+            self.settle_jobs(&mut actions);
+            self.revoke_unwanted(&mut actions);
+            self.open_ready(&mut actions);
+            self.finish_complete(&mut actions);
         }
-        self.settle_jobs(&mut actions);
-        self.revoke_unwanted(&mut actions);
-        self.open_ready(&mut actions);
-        self.finish_complete(&mut actions);
-        self.grant_idle(&mut actions);
+        self.grant_idle(now, &mut actions);
         actions
     }
 
-    /// The status of a job.
+    fn take(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) {
+        self.changed = !matches!(event, Event::Said(..) | Event::Tick | Event::Joined(..) | Event::Left(_));
+        match event {
+            Event::Submitted { job, stages } => self.submit(job, stages, now),
+            Event::Opened { artifact, rows, done } => self.opened(&artifact, rows, &done),
+            Event::Finished(artifact) => self.finished(&artifact),
+            Event::Broken { artifact, class, reason } => self.break_artifact(&artifact, class, reason),
+            Event::Quarantined { artifact, committed } => self.quarantined(&artifact, &committed, actions),
+            Event::Joined(worker, joiner) => self.join(worker, joiner, now, actions),
+            Event::Left(worker) => self.lose(worker, "the worker vanished", actions),
+            Event::Said(worker, message) => self.hear(worker, message, now, actions),
+            Event::Cancelled { job, reason } => self.cancel(&job, reason),
+            Event::Unreported { job, class, reason } => self.unreported(&job, class, &reason),
+            Event::Tick => {
+                self.evict_silent(now, actions);
+                self.look(now);
+                self.duplicate_slow(now, actions);
+            }
+        }
+    }
+
+    fn quarantined(&mut self, artifact: &ArtifactId, committed: &Committed, actions: &mut Vec<Action>) {
+        self.shard_done(artifact, committed, None, actions);
+        if let Some(shards) = self.artifacts.get_mut(artifact).and_then(Artifact::open_mut) {
+            shards.quarantined.push(committed.shard);
+        }
+        self.changed = true;
+    }
+
+    /// Whether a job runs or has run here.
     #[must_use]
-    pub fn status(&self, job: &JobId) -> Option<JobStatus> {
-        let known = self.jobs.get(job)?;
-        let stages = known.stages.iter().map(|s| self.stage_status(s)).collect();
-        Some(JobStatus {
-            job: job.clone(),
-            state: known.state,
-            stages,
-            workers: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
-            reason: known.reason.clone(),
-            failure: known.failure,
-        })
+    pub fn state(&self, job: &JobId) -> Option<JobState> {
+        self.jobs.get(job).map(|j| j.state)
     }
 
     /// Every job in the order of submission.

@@ -25,6 +25,15 @@ fn job(name: &str) -> JobId {
     JobId(name.to_owned())
 }
 
+fn joined(worker: WorkerId) -> Event {
+    Event::Joined(worker, Joiner::default())
+}
+
+fn committed(lease: LeaseId, shard: u32, rows: u64) -> FromWorker {
+    let took = Duration::from_secs(1);
+    FromWorker::Committed { lease, committed: Committed { shard, rows, took, ..Committed::default() } }
+}
+
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -32,7 +41,7 @@ fn at(seconds: u64) -> Duration {
 /// A core with one job of two stages, the first one opened with one shard.
 fn begun() -> (Core, ArtifactId, ArtifactId) {
     let (first, second) = (artifact(Stage::Prepare, "a"), artifact(Stage::Retrieve, "b"));
-    let mut core = Core::new(Policy::default());
+    let mut core = Core::new(Policy::default(), 1);
     let stages = vec![entry(&first, &[]), entry(&second, &[&first])];
     let actions = core.handle(Event::Submitted { job: job("j"), stages }, at(0));
     assert_eq!(actions, [Action::Open(first.clone())]);
@@ -51,16 +60,16 @@ fn granted(actions: &[Action]) -> &Lease {
 fn a_job_runs_from_the_first_stage_to_its_end() {
     let (mut core, first, second) = begun();
     let worker = WorkerId(1);
-    let lease = granted(&core.handle(Event::Joined(worker), at(1))).clone();
+    let lease = granted(&core.handle(joined(worker), at(1))).clone();
     assert_eq!((lease.artifact.clone(), lease.shards.clone()), (first.clone(), vec![0]));
-    let committed = FromWorker::Committed { lease: lease.id, shard: 0, rows: 9 };
-    assert_eq!(core.handle(Event::Said(worker, committed), at(2)), [Action::Finish(first.clone())]);
+    let word = committed(lease.id, 0, 9);
+    assert_eq!(core.handle(Event::Said(worker, word), at(2)), [Action::Finish(first.clone())]);
     core.handle(Event::Said(worker, FromWorker::Ended { lease: lease.id }), at(2));
     assert_eq!(core.handle(Event::Finished(first), at(3)), [Action::Open(second.clone())]);
     let opened = Event::Opened { artifact: second.clone(), rows: vec![4, 5], done: vec![0] };
     let lease = granted(&core.handle(opened, at(4))).clone();
     assert_eq!(lease.shards, [1], "shard 0 was done before");
-    core.handle(Event::Said(worker, FromWorker::Committed { lease: lease.id, shard: 1, rows: 5 }), at(5));
+    core.handle(Event::Said(worker, committed(lease.id, 1, 5)), at(5));
     core.handle(Event::Said(worker, FromWorker::Ended { lease: lease.id }), at(5));
     let actions = core.handle(Event::Finished(second), at(6));
     assert_eq!(actions, [Action::Ended(job("j"), JobState::Succeeded)]);
@@ -69,26 +78,26 @@ fn a_job_runs_from_the_first_stage_to_its_end() {
 #[test]
 fn a_silent_worker_loses_its_lease_to_another() {
     let (mut core, ..) = begun();
-    let first = granted(&core.handle(Event::Joined(WorkerId(1)), at(1))).clone();
-    assert_eq!(core.handle(Event::Joined(WorkerId(2)), at(8)), []);
+    let first = granted(&core.handle(joined(WorkerId(1)), at(1))).clone();
+    assert_eq!(core.handle(joined(WorkerId(2)), at(8)), []);
     let actions = core.handle(Event::Tick, at(11));
     assert!(matches!(actions[0], Action::Evict(WorkerId(1), _)), "{actions:?}");
     assert_eq!(granted(&actions).shards, first.shards);
-    let late = FromWorker::Committed { lease: first.id, shard: 0, rows: 1 };
+    let late = committed(first.id, 0, 1);
     assert!(matches!(core.handle(Event::Said(WorkerId(1), late), at(12))[0], Action::Evict(WorkerId(1), _)));
 }
 
 #[test]
 fn a_failure_is_tried_again_and_then_told() {
     let (mut core, ..) = begun();
-    let mut actions = core.handle(Event::Joined(WorkerId(1)), at(1));
+    let mut actions = core.handle(joined(WorkerId(1)), at(1));
     for round in 0..3 {
         let lease = granted(&actions).id;
         let failed = FromWorker::Failed { lease, class: FailureClass::Retry, reason: "no route".into() };
         actions = core.handle(Event::Said(WorkerId(1), failed), at(2 + round));
     }
     assert_eq!(actions, [Action::Ended(job("j"), JobState::Failed)]);
-    let status = core.status(&job("j")).unwrap();
+    let status = core.status(&job("j"), at(9)).unwrap();
     assert_eq!(status.reason, "prepare: failed 3 times, the last time: no route");
     assert_eq!(status.failure, Some(FailureClass::Retry), "the same job may succeed later");
 }
@@ -96,7 +105,7 @@ fn a_failure_is_tried_again_and_then_told() {
 #[test]
 fn a_fatal_failure_ends_the_job_at_once_and_a_new_submission_tries_again() {
     let (mut core, first, second) = begun();
-    let lease = granted(&core.handle(Event::Joined(WorkerId(1)), at(1))).id;
+    let lease = granted(&core.handle(joined(WorkerId(1)), at(1))).id;
     let failed = FromWorker::Failed { lease, class: FailureClass::Fatal, reason: "bad file".into() };
     assert_eq!(core.handle(Event::Said(WorkerId(1), failed), at(2)), [Action::Ended(job("j"), JobState::Failed)]);
     let stages = vec![entry(&first, &[]), entry(&second, &[&first])];
@@ -107,7 +116,7 @@ fn a_fatal_failure_ends_the_job_at_once_and_a_new_submission_tries_again() {
 fn workers_that_leave_in_order_cost_the_shard_nothing() {
     let (mut core, ..) = begun();
     for worker in (1..=20).map(WorkerId) {
-        let lease = granted(&core.handle(Event::Joined(worker), at(1))).id;
+        let lease = granted(&core.handle(joined(worker), at(1))).id;
         assert_eq!(core.handle(Event::Said(worker, FromWorker::Leaving), at(1)), []);
         if worker.0.is_multiple_of(2) {
             let returned = FromWorker::Failed { lease, class: FailureClass::Returned, reason: "leaving".into() };
@@ -115,7 +124,7 @@ fn workers_that_leave_in_order_cost_the_shard_nothing() {
         }
         core.handle(Event::Left(worker), at(1));
     }
-    let status = core.status(&job("j")).unwrap();
+    let status = core.status(&job("j"), at(9)).unwrap();
     assert_eq!((status.state, status.stages[0].retries), (JobState::Running, 0));
     assert_eq!(status.stages[0].state, proto::StageState::Running, "it was begun, whoever goes on with it");
 }
@@ -133,7 +142,7 @@ fn a_report_that_cannot_be_written_fails_the_job_until_it_is_submitted_again() {
     assert_eq!(core.handle(Event::Finished(second.clone()), at(2)).last(), succeeded.last());
     let (class, reason) = (FailureClass::Retry, "disk full".to_owned());
     core.handle(Event::Unreported { job: job("k"), class, reason }, at(3));
-    let status = core.status(&job("k")).unwrap();
+    let status = core.status(&job("k"), at(9)).unwrap();
     assert_eq!((status.state, status.reason.as_str()), (JobState::Failed, "report: disk full"));
     assert_eq!(core.handle(Event::Submitted { job: job("k"), stages: stages(true) }, at(4)), succeeded);
 }
@@ -141,7 +150,7 @@ fn a_report_that_cannot_be_written_fails_the_job_until_it_is_submitted_again() {
 #[test]
 fn cancelling_takes_the_lease_back() {
     let (mut core, ..) = begun();
-    let lease = granted(&core.handle(Event::Joined(WorkerId(1)), at(1))).id;
+    let lease = granted(&core.handle(joined(WorkerId(1)), at(1))).id;
     let actions = core.handle(Event::Cancelled { job: job("j"), reason: "enough".into() }, at(2));
     assert_eq!(actions[0], Action::Ended(job("j"), JobState::Cancelled));
     assert!(matches!(actions[1], Action::Revoke(WorkerId(1), l, _) if l == lease), "{actions:?}");
@@ -155,7 +164,7 @@ fn jobs_share_what_they_have_in_common() {
     let other = artifact(Stage::Retrieve, "c");
     let stages = vec![entry(&first, &[]), entry(&other, &[&first])];
     assert_eq!(core.handle(Event::Submitted { job: job("k"), stages }, at(1)), [], "prepare is already open");
-    granted(&core.handle(Event::Joined(WorkerId(1)), at(1)));
+    granted(&core.handle(joined(WorkerId(1)), at(1)));
 }
 
 /// A cluster in a test tube: workers commit, fail, vanish and join as a seed wishes; a store remembers done shards.
@@ -178,9 +187,10 @@ impl Simulation {
         let names = [Stage::Prepare, Stage::Retrieve, Stage::Rank, Stage::Evaluate];
         let ids: Vec<ArtifactId> = names.iter().map(|s| artifact(*s, s.as_str())).collect();
         let sizes = [1, shards, shards, 1];
-        let policy = Policy { max_failures: u32::MAX, max_losses: u32::MAX, ..Policy::default() };
+        let policy =
+            Policy { max_failures: u32::MAX, max_losses: u32::MAX, quarantine_after: u32::MAX, ..Policy::default() };
         let mut sim = Self {
-            core: Core::new(policy),
+            core: Core::new(policy, 1),
             now: Duration::ZERO,
             random: seed,
             next_worker: 0,
@@ -215,7 +225,7 @@ impl Simulation {
             0 | 1 if self.leases.len() + self.idle.len() < 4 => {
                 self.next_worker += 1;
                 self.idle.insert(WorkerId(self.next_worker));
-                self.feed(Event::Joined(WorkerId(self.next_worker)));
+                self.feed(joined(WorkerId(self.next_worker)));
             }
             2 => self.one(|sim, worker, lease| {
                 let class = if sim.draw(2) == 0 { FailureClass::Retry } else { FailureClass::Returned };
@@ -233,8 +243,9 @@ impl Simulation {
             6 => self.feed(Event::Tick),
             _ => self.one(|sim, worker, lease| {
                 sim.commit(&lease);
-                let shard = lease.shards[0];
-                sim.feed(Event::Said(worker, FromWorker::Committed { lease: lease.id, shard, rows: 1 }));
+                for shard in &lease.shards {
+                    sim.feed(Event::Said(worker, committed(lease.id, *shard, 1)));
+                }
                 sim.idle.insert(worker);
                 sim.feed(Event::Said(worker, FromWorker::Ended { lease: lease.id }));
             }),
@@ -279,10 +290,18 @@ impl Simulation {
                         assert!(self.idle.remove(&worker), "{worker} was not idle");
                         self.leases.insert(worker, lease);
                     }
-                    Action::Revoke(worker, ..) | Action::Evict(worker, _) => {
+                    Action::Revoke(worker, lease, _) => {
+                        if self.leases.remove(&worker).is_some() {
+                            self.idle.insert(worker);
+                        }
+                        let class = FailureClass::Returned;
+                        events.push(Event::Said(worker, FromWorker::Failed { lease, class, reason: "taken".into() }));
+                    }
+                    Action::Evict(worker, _) => {
                         self.leases.remove(&worker);
                         self.idle.remove(&worker);
                     }
+                    Action::Quarantine(..) => panic!("nothing is put aside here"),
                     Action::Ended(_, state) => self.ended.push(state),
                 }
             }

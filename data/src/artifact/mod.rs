@@ -16,6 +16,7 @@ mod digest;
 mod done;
 mod finish;
 mod inputs;
+mod quarantine;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use digest::{Digest, NotADigest};
 pub use done::{Done, FileRecord, PartRecord, done_records, done_shards};
 pub use finish::{finish, is_complete};
 pub use inputs::InputDigests;
+pub use quarantine::{QUARANTINED, quarantine};
 pub use spec::{InputPart, Output, Plan, Spec, read_plan, read_spec, write_plan, write_spec};
 
 use crate::job::Stage;
@@ -67,7 +69,7 @@ impl ArtifactId {
         model_prefix(self.stage, &self.digest)
     }
 
-    fn control(&self, name: &str) -> String {
+    pub(crate) fn control(&self, name: &str) -> String {
         format!("{}/{name}", self.control_prefix())
     }
 }

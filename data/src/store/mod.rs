@@ -14,18 +14,20 @@ mod retry;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use location::Location;
 pub use retry::Retry;
 
-use crate::{Class, Error, Result};
+use crate::{Error, Result};
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +71,10 @@ pub struct Store {
     folder: Option<PathBuf>,
     url: String,
     retry: Retry,
+    /// What the last call waits for, shared by all clones.
+    trouble: Arc<Mutex<Option<String>>>,
+    /// Ends the waiting.
+    until: CancellationToken,
 }
 
 impl Store {
@@ -99,6 +105,8 @@ impl Store {
             folder: None,
             url: url.trim_end_matches('/').into(),
             retry: Retry::default(),
+            trouble: Arc::default(),
+            until: CancellationToken::new(),
         }
     }
 
@@ -107,6 +115,26 @@ impl Store {
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
+    }
+
+    /// The same store for somebody who rather waits than fails: what may pass is tried again for so long.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.retry = self.retry.for_at_least(patience);
+        self
+    }
+
+    /// The same store for somebody who may have to leave: nothing is tried again once `until` is cancelled.
+    #[must_use]
+    pub fn until(mut self, until: CancellationToken) -> Self {
+        self.until = until;
+        self
+    }
+
+    /// Why calls wait at present, if the last one failed and is tried again.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The root as the user wrote it, without a trailing slash.
@@ -210,11 +238,14 @@ impl Store {
     /// # Errors
     /// Those of [`Store::create`].
     pub async fn create_or_read(&self, path: &str, bytes: Bytes) -> Result<Option<Bytes>> {
-        let mut failures = 0;
+        let mut failures = retry::Failures::default();
         loop {
-            let Err(error) = self.write(path, bytes.clone(), PutMode::Create).await else { return Ok(None) };
+            let Err(error) = self.write(path, bytes.clone(), PutMode::Create).await else {
+                self.went_well();
+                return Ok(None);
+            };
             let error = self.explain(error, "create", path);
-            if error.class() == Class::Fatal {
+            if !self.retry.is_worth(&error) {
                 return Err(error);
             }
             // A lost response, another writer, or a conflict with nothing written: only reading back can tell.

@@ -8,6 +8,7 @@ use futures::future::join_all;
 
 use super::faults::{Fault, FaultStore};
 use super::*;
+use crate::Class;
 
 fn body(text: &str) -> Bytes {
     Bytes::from(text.to_owned())

@@ -1,0 +1,39 @@
+//! Limits that turn silence, failure and time into decisions.
+
+use std::time::Duration;
+
+/// How patient a coordinator is, and with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// A worker that is silent for so long is lost.
+    pub dead_after: Duration,
+    /// A shard that fails so often fails its stage.
+    pub max_failures: u32,
+    /// A shard of users that costs so many workers is put aside.
+    pub quarantine_after: u32,
+    /// Any other shard that costs so many workers fails its stage.
+    pub max_losses: u32,
+    /// A lease holds as many shards as take about so long.
+    pub lease_target: Duration,
+    /// The most shards of one lease.
+    pub max_bundle: usize,
+    /// A shard whose lease has committed nothing for so long is given to an idle worker too, when nothing else is left.
+    pub duplicate_after: Duration,
+    /// After a coordinator took over, workers of the one before have so long to say what they hold.
+    pub claim_grace: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            dead_after: Duration::from_secs(10),
+            max_failures: 3,
+            quarantine_after: 3,
+            max_losses: 5,
+            lease_target: Duration::from_secs(60),
+            max_bundle: 256,
+            duplicate_after: Duration::from_secs(10),
+            claim_grace: Duration::from_secs(5),
+        }
+    }
+}

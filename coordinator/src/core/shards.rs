@@ -1,0 +1,221 @@
+//! The shards of one open artifact: every one is pending, leased, condemned or done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::{Committed, LeaseId};
+
+/// The weight of the newest shard in the estimate of how long a row takes.
+const NEWEST: f64 = 0.3;
+/// Time after which a rate is half forgotten.
+const HALF_LIFE: f64 = 10.0;
+
+/// The shards of an open artifact.
+#[derive(Debug, Default)]
+pub(super) struct Shards {
+    rows: Vec<u64>,
+    pub(super) pending: BTreeSet<u32>,
+    /// Who works on what; more than one at the tail, or when a lease outlived its coordinator.
+    leased: BTreeMap<u32, BTreeSet<LeaseId>>,
+    /// Put aside; the record of it is being written.
+    condemned: BTreeSet<u32>,
+    done: BTreeSet<u32>,
+    pub(super) quarantined: Vec<u32>,
+    failures: BTreeMap<u32, u32>,
+    losses: BTreeMap<u32, u32>,
+    pub(super) rejected: BTreeMap<String, u64>,
+    total_rows: u64,
+    done_rows: u64,
+    seconds_per_row: Option<f64>,
+    rate: f64,
+    /// Rows done at the time of the last look.
+    looked: (u64, Duration),
+}
+
+/// What the end of a lease means for the shard that was at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    /// The shard.
+    pub(super) shard: u32,
+    /// How often this has happened to it.
+    pub(super) times: u32,
+}
+
+impl Shards {
+    /// Shards of so many rows each, 0 where unknown, of which some are done.
+    pub(super) fn new(rows: Vec<u64>, done: &[u32]) -> Self {
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let total_rows = rows.iter().sum();
+        let mut shards = Self { rows, pending: (0..count).collect(), total_rows, ..Self::default() };
+        for shard in done.iter().filter(|s| **s < count) {
+            shards.pending.remove(shard);
+            shards.finish(*shard);
+        }
+        shards.looked.0 = shards.done_rows;
+        shards
+    }
+
+    pub(super) fn all(&self) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn done(&self) -> u32 {
+        u32::try_from(self.done.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn leased(&self) -> u32 {
+        u32::try_from(self.leased.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.done.len() == self.rows.len()
+    }
+
+    pub(super) fn is_done(&self, shard: u32) -> bool {
+        self.done.contains(&shard)
+    }
+
+    /// Rows in all; 0 where they are not known before.
+    pub(super) fn total_rows(&self) -> u64 {
+        self.total_rows
+    }
+
+    /// Rows of the shards that are done.
+    pub(super) fn done_rows(&self) -> u64 {
+        self.done_rows
+    }
+
+    pub(super) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Takes pending shards that together take about `target`, at most `most` of them. One that has cost a worker goes
+    /// alone: it shall not take others with it.
+    pub(super) fn take(&mut self, lease: LeaseId, target: Duration, most: usize) -> Vec<u32> {
+        let mut taken = Vec::new();
+        let mut seconds = 0.0;
+        for shard in &self.pending {
+            let suspect = self.losses.contains_key(shard);
+            let takes = self.estimate(*shard);
+            let fits = takes.is_some_and(|s| seconds + s <= target.as_secs_f64());
+            if !taken.is_empty() && (suspect || !fits || taken.len() >= most) {
+                break;
+            }
+            taken.push(*shard);
+            seconds += takes.unwrap_or_default();
+            if suspect {
+                break;
+            }
+        }
+        for shard in &taken {
+            self.pending.remove(shard);
+            self.leased.entry(*shard).or_default().insert(lease);
+        }
+        taken
+    }
+
+    /// A lease works on a shard that is at work already, or that another coordinator gave it. Says whether that is of use.
+    pub(super) fn join(&mut self, shard: u32, lease: LeaseId) -> bool {
+        if shard >= self.all() || self.is_done(shard) || self.condemned.contains(&shard) {
+            return false;
+        }
+        self.pending.remove(&shard);
+        self.leased.entry(shard).or_default().insert(lease)
+    }
+
+    /// How many leases work on a shard.
+    pub(super) fn hands(&self, shard: u32) -> usize {
+        self.leased.get(&shard).map_or(0, BTreeSet::len)
+    }
+
+    /// Seconds that a shard will take, once one has been seen.
+    pub(super) fn estimate(&self, shard: u32) -> Option<f64> {
+        Some(self.seconds_per_row? * self.weight(shard))
+    }
+
+    /// A shard is in the store, whoever wrote it. Returns the leases that work on it, or nothing if that was known.
+    pub(super) fn committed(&mut self, committed: &Committed) -> Option<BTreeSet<LeaseId>> {
+        let shard = committed.shard;
+        if shard >= self.all() || self.is_done(shard) {
+            return None;
+        }
+        if !committed.took.is_zero() {
+            let seconds = committed.took.as_secs_f64() / self.weight(shard);
+            self.seconds_per_row = Some(self.seconds_per_row.map_or(seconds, |s| s + NEWEST * (seconds - s)));
+        }
+        for (reason, rows) in &committed.rejected {
+            *self.rejected.entry(reason.clone()).or_default() += rows;
+        }
+        self.pending.remove(&shard);
+        self.condemned.remove(&shard);
+        self.finish(shard);
+        Some(self.leased.remove(&shard).unwrap_or_default())
+    }
+
+    /// A lease gives a shard back; it is pending again unless another lease works on it.
+    pub(super) fn give_back(&mut self, shard: u32, lease: LeaseId) {
+        let Some(leases) = self.leased.get_mut(&shard) else { return };
+        leases.remove(&lease);
+        if leases.is_empty() {
+            self.leased.remove(&shard);
+            self.pending.insert(shard);
+        }
+    }
+
+    pub(super) fn failed(&mut self, shard: u32) -> Count {
+        Self::count(&mut self.failures, shard)
+    }
+
+    pub(super) fn lost(&mut self, shard: u32) -> Count {
+        Self::count(&mut self.losses, shard)
+    }
+
+    /// A worker that counted as lost is back and works on.
+    pub(super) fn forgive(&mut self, shard: u32) {
+        if let Some(times) = self.losses.get_mut(&shard) {
+            *times -= 1;
+            if *times == 0 {
+                self.losses.remove(&shard);
+            }
+        }
+    }
+
+    /// Puts a pending shard aside. Says whether it was one.
+    pub(super) fn condemn(&mut self, shard: u32) -> bool {
+        let pending = self.pending.remove(&shard);
+        if pending {
+            self.condemned.insert(shard);
+        }
+        pending
+    }
+
+    /// Takes the measure of the time since the last look.
+    pub(super) fn look(&mut self, now: Duration) {
+        let (rows, then) = self.looked;
+        let seconds = now.saturating_sub(then).as_secs_f64();
+        if then.is_zero() || seconds <= 0.0 {
+            self.looked = (self.done_rows, now);
+            return;
+        }
+        let fresh = self.done_rows.saturating_sub(rows) as f64 / seconds;
+        let kept = 0.5_f64.powf(seconds / HALF_LIFE);
+        self.rate = if self.rate == 0.0 { fresh } else { kept * self.rate + (1.0 - kept) * fresh };
+        self.looked = (self.done_rows, now);
+    }
+
+    fn finish(&mut self, shard: u32) {
+        self.done.insert(shard);
+        self.done_rows += self.rows[shard as usize];
+    }
+
+    /// What a shard weighs against another: its rows, or one where they are not known.
+    fn weight(&self, shard: u32) -> f64 {
+        self.rows.get(shard as usize).map_or(1.0, |rows| (*rows).max(1) as f64)
+    }
+
+    fn count(counts: &mut BTreeMap<u32, u32>, shard: u32) -> Count {
+        let times = counts.entry(shard).or_default();
+        *times += 1;
+        Count { shard, times: *times }
+    }
+}

@@ -1,0 +1,176 @@
+//! The life of a job around the core: submitted, taken up again, settled.
+
+use data::job::Job;
+use data::store::Store;
+use futures::FutureExt;
+use proto::{FailureClass, JobId, JobState, JobStatus};
+use tracing::{error, info, warn};
+
+use crate::core::{Event, StageEntry};
+use crate::inbox::{Input, Reply, Submission};
+use crate::opening::{patiently, planned, recorded};
+use crate::shell::{KnownJob, Shell};
+use crate::submissions::{self, Ended, Submitted};
+use crate::{Error, Result, records, report};
+
+impl Shell {
+    /// Takes up the jobs that an earlier coordinator of this root left unfinished.
+    pub(crate) async fn take_up(&mut self) -> Result<()> {
+        if !self.options.lasting {
+            return Ok(());
+        }
+        let jobs = records::list(&self.store).await?;
+        for (job, round) in submissions::active(&self.store, jobs).await? {
+            match recorded(&self.store, &job).await {
+                Ok(submission) => {
+                    info!(job, "job taken up");
+                    self.submit(Submission { round: Some(round), ..submission });
+                }
+                // One job that cannot be read must not keep the others.
+                Err(e) => {
+                    warn!(job, error = %e, "cannot take up a job");
+                    let ended = Ended::of(JobState::Failed, &e.to_string(), Some(e.class()));
+                    submissions::end(&self.store, &job, round, &ended).await?;
+                }
+            }
+        }
+        if !self.jobs.is_empty() {
+            let now = self.now();
+            self.core.expect_claims(now);
+        }
+        Ok(())
+    }
+
+    /// Plans a job and asks the store what is done, beside the loop.
+    pub(crate) fn look_up(&mut self, job: Box<Job>, reply: Reply<(JobId, bool)>) {
+        let (store, cache) = (self.store.clone(), self.options.digest_cache.clone());
+        self.enter(reply, async move {
+            let (plan, complete) =
+                patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await?;
+            Ok(Submission { id: plan.id, job, stages: plan.stages, complete, round: None })
+        });
+    }
+
+    /// Takes up a job that the store knows.
+    pub(crate) fn resume(&mut self, id: JobId, reply: Reply<(JobId, bool)>) {
+        let store = self.store.clone();
+        self.enter(reply, async move { patiently("look up a job", || recorded(&store, &id.0).boxed()).await });
+    }
+
+    /// Notes in the store that a job is wanted, before anybody is told so; then hands it to the loop.
+    fn enter(
+        &mut self,
+        reply: Reply<(JobId, bool)>,
+        look_up: impl Future<Output = Result<Submission>> + Send + 'static,
+    ) {
+        self.submissions += 1;
+        let submitted = Submitted { term: self.leadership.term(), order: self.submissions };
+        let (store, inbox, lasting) = (self.store.clone(), self.inbox.clone(), self.options.lasting);
+        tokio::spawn(async move {
+            let entered = async {
+                let mut submission = look_up.await?;
+                let (id, complete) = (submission.id.clone(), submission.complete.iter().all(|c| *c));
+                if lasting {
+                    let begin = || submissions::begin(&store, &id.0, submitted).boxed();
+                    submission.round = Some(patiently("note a job", begin).await?);
+                }
+                let stopping = |_| Error::Server("the coordinator is stopping".to_owned());
+                inbox.send(Input::Planned(Box::new(submission))).await.map_err(stopping)?;
+                Ok((id, complete))
+            };
+            let _ = reply.send(entered.await);
+        });
+    }
+
+    pub(crate) fn submit(&mut self, submission: Submission) {
+        let Submission { id, job, stages, complete, round } = submission;
+        if self.core.state(&id).is_some_and(|state| !state.ended()) {
+            return;
+        }
+        let entries = stages.iter().zip(&complete).map(|(s, complete)| StageEntry {
+            artifact: s.artifact.clone(),
+            split: s.split,
+            needs: s.needs.clone(),
+            complete: *complete,
+        });
+        let event = Event::Submitted { job: id.clone(), stages: entries.collect() };
+        for stage in stages {
+            self.stages.insert(stage.artifact.clone(), stage);
+        }
+        let done = complete.iter().filter(|c| **c).count();
+        info!(job = %id, stages = complete.len(), done, "job submitted");
+        self.note_job(&id, "info", format!("submitted: {done} of {} stages were done before", complete.len()));
+        self.jobs.insert(id.clone(), KnownJob::new(job, round, unseen(id)));
+        self.feed(event);
+        self.publish();
+    }
+
+    /// Writes down how a job ended before anybody hears of it.
+    pub(crate) fn settle(&mut self, id: JobId, state: JobState) {
+        let reason = self.core.status(&id, self.now()).map(|s| s.reason).unwrap_or_default();
+        let level = if state == JobState::Failed { "error" } else { "info" };
+        let text = if reason.is_empty() { "all stages are done".to_owned() } else { format!("ended: {reason}") };
+        self.note_job(&id, level, text);
+        let Some(known) = self.jobs.get(&id) else { return };
+        if state != JobState::Succeeded {
+            self.end(&id);
+            return;
+        }
+        let (store, inbox, job) = (self.store.clone(), self.inbox.clone(), known.job.clone());
+        tokio::spawn(async move {
+            let outcome = patiently("write the report of a job", || write_report(&store, &id, &job).boxed()).await;
+            let _ = inbox.send(Input::Reported(id, outcome)).await;
+        });
+    }
+
+    pub(crate) fn reported(&mut self, id: &JobId, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.end(id),
+            Err(e) => {
+                error!(job = %id, error = %e, "cannot write the report of a job whose stages are all done");
+                self.note_job(id, "error", format!("report: {e}"));
+                self.feed(Event::Unreported { job: id.clone(), class: e.class(), reason: e.to_string() });
+                self.end(id);
+            }
+        }
+    }
+
+    /// Puts the end of a job into the store, where it is kept, and its journal; then it may be shown.
+    fn end(&mut self, id: &JobId) {
+        let round = self.jobs.get(id).and_then(|known| known.round);
+        let ended = self.core.status(id, self.now()).map(|s| Ended::of(s.state, &s.reason, s.failure));
+        let batches = self.journal.take(Some(id));
+        let (store, inbox, id) = (self.store.clone(), self.inbox.clone(), id.clone());
+        tokio::spawn(async move {
+            for batch in batches {
+                batch.write(&store).await;
+            }
+            if let Some((round, ended)) = round.zip(ended) {
+                let end = || submissions::end(&store, &id.0, round, &ended).boxed();
+                if let Err(e) = patiently("note the end of a job", end).await {
+                    error!(job = %id, error = %e, "cannot note the end of a job: the next coordinator takes it up again");
+                }
+            }
+            let _ = inbox.send(Input::Settled(id)).await;
+        });
+    }
+
+    pub(crate) fn settled(&mut self, id: &JobId) {
+        if let Some(known) = self.jobs.get_mut(id) {
+            known.settled = true;
+        }
+        self.publish();
+    }
+}
+
+/// The status of a job that the core has not taken in yet.
+fn unseen(job: JobId) -> JobStatus {
+    let failure: Option<FailureClass> = None;
+    let (state, age) = (JobState::Running, std::time::Duration::ZERO);
+    JobStatus { job, state, stages: vec![], workers: 0, reason: String::new(), failure, waiting: String::new(), age }
+}
+
+async fn write_report(store: &Store, id: &JobId, job: &Job) -> Result<()> {
+    let stages = records::stages(store, &id.0).await?;
+    report::write(store, &id.0, job, &stages).await
+}
