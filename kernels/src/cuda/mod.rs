@@ -33,6 +33,12 @@ pub(crate) fn emulator() -> Stream {
     Stream::new(std::sync::Arc::new(emulator::Emulator::new().in_one_order()))
 }
 
+/// The emulator that is lost with the launch after so many.
+pub(crate) fn mortal(launches: usize) -> Stream {
+    let device = emulator::Emulator::new().in_one_order();
+    Stream::new(std::sync::Arc::new(emulator::Mortal::new(device, launches)))
+}
+
 /// The emulator with every launch in two orders.
 #[cfg(test)]
 pub(crate) fn prover() -> Stream {

@@ -15,6 +15,7 @@
 
 mod compile;
 mod memory;
+mod mortal;
 mod signature;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::compile::{Launch, Module};
 use self::memory::Memory;
+pub(crate) use self::mortal::Mortal;
 use self::signature::{Kind, Signature};
 use super::{Address, Arg, Driver, Geometry, Graph, Operation, Product, Source};
 use crate::{Error, Result};
@@ -186,7 +188,7 @@ impl Driver for Emulator {
     }
 
     fn record(self: Arc<Self>, operations: &[Operation<'static>]) -> Result<Box<dyn Graph>> {
-        Ok(Box::new(List { device: self, operations: operations.to_vec() }))
+        Ok(Box::new(List::of(self, operations)))
     }
 
     fn wait(&self) -> Result<()> {
@@ -197,8 +199,14 @@ impl Driver for Emulator {
 /// Operations that are run one after the other.
 #[derive(Debug)]
 struct List {
-    device: Arc<Emulator>,
+    device: Arc<dyn Driver>,
     operations: Vec<Operation<'static>>,
+}
+
+impl List {
+    fn of(device: Arc<dyn Driver>, operations: &[Operation<'static>]) -> Self {
+        Self { device, operations: operations.to_vec() }
+    }
 }
 
 impl Graph for List {

@@ -51,6 +51,10 @@ fn refuses(result: Result<()>, parts: &[&str]) {
     }
 }
 
+const COUNT: &str = r#"
+extern "C" __global__ void count(u32* __restrict__ counters) { counters[threadIdx.x] += 1; }
+"#;
+
 const ADD: &str = r#"
 // A comment with an extern "C" __global__ void decoy(
 extern "C" __global__ void __launch_bounds__(256) add(
@@ -571,6 +575,28 @@ fn memory_ends() {
     emulator.free(a);
     let b = emulator.allocate(1_700_000).unwrap();
     assert_eq!(b.0 % 256, 0);
+}
+
+#[test]
+fn a_mortal_device_is_lost_behind_a_launch_that_says_nothing() {
+    let device = Mortal::new(Emulator::new(), 1);
+    let sum = device.allocate(4 * 64).unwrap();
+    device.fill(sum, 0, 4 * 64).unwrap();
+    let source = Source { name: "count", text: COUNT };
+    // SAFETY: the kernel writes 64 words of `sum`.
+    let launch = || unsafe { device.launch(&source, "count", block(64), &[Arg::Address(sum)]) };
+    launch().unwrap();
+    let mut bytes = [0; 4 * 64];
+    device.read(sum, &mut bytes).unwrap();
+    assert_eq!(bytes[4 * 63..], 1_u32.to_ne_bytes());
+    launch().unwrap();
+    let says =
+        [device.wait(), device.read(sum, &mut bytes), device.write(sum, &bytes), device.fill(sum, 0, 4), launch()];
+    for said in says.into_iter().chain([device.allocate(4).map(drop)]) {
+        let lost = said.unwrap_err();
+        assert!(lost.is_lost() && lost.to_string().contains("launch 2"), "{lost}");
+    }
+    device.free(sum);
 }
 
 #[test]
