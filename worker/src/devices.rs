@@ -57,8 +57,6 @@ pub enum Place {
     Cpu,
     /// On the card of a number, and on the CPU what is done beside it.
     Card(usize),
-    /// On a card that the CPU plays, slowly: for tests, there is no wish for it.
-    Emulated,
 }
 
 impl Place {
@@ -70,7 +68,6 @@ impl Place {
         match self {
             Self::Cpu => Device::cpu(threads),
             Self::Card(number) => Device::cuda(number, threads),
-            Self::Emulated => Device::emulated(),
         }
     }
 }
@@ -80,7 +77,6 @@ impl fmt::Display for Place {
         match self {
             Self::Cpu => Wish::Cpu.fmt(f),
             Self::Card(number) => Wish::Card(*number).fmt(f),
-            Self::Emulated => f.write_str("emulated"),
         }
     }
 }

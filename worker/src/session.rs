@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use data::store::Store;
 use futures::StreamExt;
+use kernels::Device;
 use proto::pb::workers_client::WorkersClient;
 use proto::{FromWorker, Grant, LeaseId, PROTOCOL, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
@@ -17,7 +18,6 @@ use tracing::{info, warn};
 use crate::context::{Context, Means};
 use crate::decoders::DecoderCommand;
 use crate::device::DeviceThread;
-use crate::devices::Place;
 use crate::{Class, Error, Result, tasks};
 
 /// How long the coordinator may take to hear a worker's last words.
@@ -30,9 +30,7 @@ pub struct Options {
     pub coordinator: String,
     /// A name for people.
     pub name: String,
-    /// Where to compute.
-    pub place: Place,
-    /// Compute threads.
+    /// Compute threads of the CPU.
     pub threads: usize,
     /// A local folder for what does not fit into memory.
     pub spool: PathBuf,
@@ -42,12 +40,17 @@ pub struct Options {
     pub decoder: DecoderCommand,
 }
 
-/// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled.
+/// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled, on a device that `open` opens: at
+/// the beginning, and anew whenever it is lost.
 ///
 /// # Errors
 /// If the device cannot be opened or is lost for good, or if the coordinator refuses this worker or cannot be reached.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<()> {
-    let device = DeviceThread::start(options.place, options.threads)?;
+pub async fn run(
+    open: impl FnMut() -> kernels::Result<Device> + Send + 'static,
+    options: Options,
+    stop: CancellationToken,
+) -> Result<()> {
+    let device = DeviceThread::start(open)?;
     let mut pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
     loop {
