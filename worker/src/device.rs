@@ -172,7 +172,7 @@ mod tests {
         assert!(cause.contains("an illegal address") && cause.contains("still bad"), "{cause}");
         let next = device.run(|_| Ok(())).await.unwrap_err();
         assert!(matches!(&next, Error::DeviceLost(said) if *said == cause), "{next}");
-        assert_eq!(next.class(), Class::Retry);
+        assert_eq!(next.class(), Class::Stopped);
     }
 
     #[test]
