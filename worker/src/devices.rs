@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use kernels::{Card, Device, NoCard};
-pub use kernels::{CardReport, Inspection, Library, inspect};
+pub use kernels::{CardReport, Inspection, Lacking, Library, inspect};
 
 use crate::{Error, Result};
 
@@ -167,7 +167,8 @@ mod tests {
     }
 
     fn no_library() -> Result<Vec<Card>, NoCard> {
-        Err(NoCard::NoLibrary { library: "NVRTC", brought_by: "the package cuda-nvrtc-13-0" })
+        let lacking = Lacking::Absent("no such file".to_owned());
+        Err(NoCard::NoLibrary { library: "NVRTC", brought_by: "the package cuda-nvrtc-13-0", lacking })
     }
 
     #[test]

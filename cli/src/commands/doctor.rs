@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use worker::devices::{self, CardReport, Inspection, Library, Wish};
+use worker::devices::{self, CardReport, Inspection, Lacking, Library, Wish};
 
 use crate::args::Doctor;
 use crate::exit;
@@ -39,14 +39,15 @@ fn libraries(libraries: &[Library]) -> String {
                 let version = opened.version.as_deref().unwrap_or("of unknown version");
                 lines.push(format!("  {:<12} {version}, {}", library.name, opened.path.display()));
             }
-            Err(reason) => {
-                let absent = if reason.contains("No such file or directory") { "missing" } else { "not usable" };
-                let needed =
-                    if library.needed { absent.to_owned() } else { format!("{absent}, and nothing needs it yet") };
-                lines.push(format!("  {:<12} {needed}: it comes with {}", library.name, library.brought_by));
-                // That there is no such file is said already.
-                let broken = reason.split("; ").find(|said| !said.contains("No such file or directory"));
-                lines.extend(broken.map(|said| format!("  {:<12} {said}", "")));
+            Err(lacking) => {
+                // What is said of a library that is nowhere says no more than that.
+                let (how, wrong) = match lacking {
+                    Lacking::Absent(_) => ("missing", None),
+                    Lacking::Unusable(said) => ("not usable", Some(said)),
+                };
+                let needed = if library.needed { "" } else { ", and nothing needs it yet" };
+                lines.push(format!("  {:<12} {how}{needed}: it comes with {}", library.name, library.brought_by));
+                lines.extend(wrong.map(|said| format!("  {:<12} {said}", "")));
             }
         }
     }
@@ -103,7 +104,7 @@ fn as_json(found: &Inspection) -> Value {
             "needed": library.needed,
             "path": opened.ok().map(|opened| &opened.path),
             "version": opened.ok().and_then(|opened| opened.version.as_ref()),
-            "missing": opened.err(),
+            "missing": opened.err().map(Lacking::said),
             "brought_by": library.brought_by,
         })
     });

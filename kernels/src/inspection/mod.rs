@@ -34,8 +34,28 @@ pub struct Library {
     pub brought_by: &'static str,
     /// Whether nothing runs on a card without it.
     pub needed: bool,
-    /// Where it was found, or what the system's loader says.
-    pub found: Result<Opened, String>,
+    /// Where it was found, or why it cannot be used.
+    pub found: Result<Opened, Lacking>,
+}
+
+/// Why a library cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lacking {
+    /// It is nowhere: what the system's loader says.
+    #[error("is missing")]
+    Absent(String),
+    /// There is one, which is too old or damaged, or wants another that is not there: what is wrong with it.
+    #[error("cannot be used ({0})")]
+    Unusable(String),
+}
+
+impl Lacking {
+    /// What is said of every place where it was looked for.
+    #[must_use]
+    pub fn said(&self) -> &str {
+        let (Self::Absent(said) | Self::Unusable(said)) = self;
+        said
+    }
 }
 
 /// A library that was found.
@@ -98,12 +118,14 @@ pub enum NoCard {
         capability: (u32, u32),
     },
     /// There is a card, but not all that it needs.
-    #[error("{library} is missing")]
+    #[error("{library} {lacking}")]
     NoLibrary {
         /// What is missing.
         library: &'static str,
         /// What installs it.
         brought_by: &'static str,
+        /// Whether it is absent.
+        lacking: Lacking,
     },
 }
 
