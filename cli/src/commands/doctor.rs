@@ -15,7 +15,7 @@ pub(crate) fn run(args: &Doctor) -> Result<u8> {
         print(format_args!("{:#}", as_json(&found)));
     } else {
         let verdict = verdict(&found)?;
-        let lines = [processor(&found), libraries(&found.libraries), cards(&found), verdict];
+        let lines = [processor(&found), libraries(&found), cards(&found), verdict];
         print(lines.join("\n\n"));
     }
     Ok(exit::DONE)
@@ -31,27 +31,30 @@ fn processor(found: &Inspection) -> String {
     format!("processor\n  {}: {} threads, {}{memory}", cpu.name, cpu.threads, cpu.instructions)
 }
 
-fn libraries(libraries: &[Library]) -> String {
+fn libraries(found: &Inspection) -> String {
     let mut lines = vec!["CUDA's libraries".to_owned()];
-    for library in libraries {
-        match &library.found {
-            Ok(opened) => {
-                let version = opened.version.as_deref().unwrap_or("of unknown version");
-                lines.push(format!("  {:<12} {version}, {}", library.name, opened.path.display()));
-            }
-            Err(lacking) => {
-                // What is said of a library that is nowhere says no more than that.
-                let (how, wrong) = match lacking {
-                    Lacking::Absent(_) => ("missing", None),
-                    Lacking::Unusable(said) => ("not usable", Some(said)),
-                };
-                let needed = if library.needed { "" } else { ", and nothing needs it yet" };
-                lines.push(format!("  {:<12} {how}{needed}: it comes with {}", library.name, library.brought_by));
-                lines.extend(wrong.map(|said| format!("  {:<12} {said}", "")));
-            }
-        }
-    }
+    lines.extend(found.libraries.iter().map(library));
+    lines.extend(found.misnamed_folders.iter().map(|said| format!("  {said}")));
     lines.join("\n")
+}
+
+fn library(library: &Library) -> String {
+    let said = match &library.found {
+        Ok(opened) => {
+            let version = opened.version.as_deref().unwrap_or("of unknown version");
+            format!("{version}, {}", opened.path.display())
+        }
+        Err(lacking) => {
+            // What the loader says of a library that is nowhere says no more than that.
+            let (how, wrong) = match lacking {
+                Lacking::Absent(_) => ("missing", String::new()),
+                Lacking::Unusable(said) => ("not usable", format!("\n  {:<12} {said}", "")),
+            };
+            let needed = if library.needed { "" } else { ", and nothing needs it yet" };
+            format!("{how}{needed}: it comes with {}{wrong}", library.brought_by)
+        }
+    };
+    format!("  {:<12} {said}", library.name)
 }
 
 fn cards(found: &Inspection) -> String {
@@ -82,7 +85,7 @@ fn card(report: &CardReport) -> String {
 
 /// What a run without `--devices` would use.
 fn verdict(found: &Inspection) -> Result<String> {
-    let choice = devices::choose_from(Wish::Auto, &found.usable)?;
+    let choice = devices::choose_from(Wish::Auto, &found.usable, &found.misnamed_folders)?;
     let places: Vec<String> = choice.places.iter().map(ToString::to_string).collect();
     let note = choice.note.map(|note| format!(" ({note})")).unwrap_or_default();
     let remedy = found.usable.as_ref().err().and_then(|why| why.remedy().map(|remedy| format!("{why}: {remedy}")));
@@ -129,6 +132,7 @@ fn as_json(found: &Inspection) -> Value {
         },
         "driver_release": found.driver_release,
         "libraries": libraries.collect::<Vec<_>>(),
+        "misnamed_folders": found.misnamed_folders,
         "gpus": cards.collect::<Vec<_>>(),
         "usable": found.usable.is_ok(),
         "reason": found.usable.as_ref().err().map(ToString::to_string),

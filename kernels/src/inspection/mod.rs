@@ -17,6 +17,8 @@ pub struct Inspection {
     pub processor: Processor,
     /// The libraries of CUDA, in the order in which they are needed.
     pub libraries: Vec<Library>,
+    /// What is wrong with the folders that are named for them, as [`misnamed_folders`] finds it.
+    pub misnamed_folders: Vec<String>,
     /// The release of NVIDIA's kernel module, such as 580.65.06.
     pub driver_release: Option<String>,
     /// Every card that the driver sees.
@@ -162,6 +164,12 @@ pub fn cards() -> Result<Vec<Card>, NoCard> {
     cuda::cards()
 }
 
+/// What is wrong with `MLLM4REC_CUDA_LIBS`: a sentence for every entry in which no library is looked for, as it is no folder.
+#[must_use]
+pub fn misnamed_folders() -> Vec<String> {
+    cuda::misnamed()
+}
+
 /// Looks at everything that computations use. Every card runs a small kernel: that takes a moment, and some of its memory
 /// meanwhile.
 #[must_use]
@@ -169,6 +177,7 @@ pub fn inspect() -> Inspection {
     Inspection {
         processor: Processor::inspect(),
         libraries: cuda::libraries(),
+        misnamed_folders: misnamed_folders(),
         driver_release: driver_release(),
         cards: cuda::seen().unwrap_or_default().into_iter().map(cuda::examine).collect(),
         usable: cuda::cards(),

@@ -217,10 +217,31 @@ impl Library {
     }
 }
 
+const FOLDERS: &str = "MLLM4REC_CUDA_LIBS";
+
 /// The folders of `MLLM4REC_CUDA_LIBS`.
 fn folders() -> Vec<PathBuf> {
-    let named = std::env::var_os("MLLM4REC_CUDA_LIBS").unwrap_or_default();
-    std::env::split_paths(&named).filter(|folder| folder.is_absolute()).collect()
+    named(&std::env::var_os(FOLDERS).unwrap_or_default()).0
+}
+
+/// What is wrong with `MLLM4REC_CUDA_LIBS`: a sentence for every entry that is passed over.
+pub(crate) fn misnamed() -> Vec<String> {
+    named(&std::env::var_os(FOLDERS).unwrap_or_default()).1
+}
+
+/// The folders of such a list, and what is wrong with its other entries.
+fn named(list: &OsStr) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut folders, mut misnamed) = (Vec::new(), Vec::new());
+    for entry in std::env::split_paths(list).filter(|entry| !entry.as_os_str().is_empty()) {
+        if !entry.is_absolute() {
+            misnamed.push(format!("{FOLDERS} names {}, which is no absolute path", entry.display()));
+        } else if !entry.is_dir() {
+            misnamed.push(format!("{FOLDERS} names {}, which is no folder", entry.display()));
+        } else {
+            folders.push(entry);
+        }
+    }
+    (folders, misnamed)
 }
 
 /// Whether the loader says that there is no such file, which it does in words only: not that the file wants another that is
@@ -269,6 +290,17 @@ mod tests {
         let wants = "libother.so.1: cannot open shared object file: No such file or directory";
         let denied = "libmllm4rec-nowhere.so.7: cannot open shared object file: Permission denied";
         assert!(!is_absence(name, wants) && !is_absence(name, denied));
+    }
+
+    #[test]
+    fn entries_that_are_no_folders_are_told() {
+        let here = std::env::temp_dir();
+        let list = std::env::join_paths([&here, Path::new("/nowhere/cuda"), Path::new(""), Path::new("lib")]).unwrap();
+        let (folders, misnamed) = named(&list);
+        assert_eq!(folders, [here]);
+        let wanted = ["/nowhere/cuda, which is no folder", "lib, which is no absolute path"];
+        assert_eq!(misnamed, wanted.map(|what| format!("MLLM4REC_CUDA_LIBS names {what}")));
+        assert_eq!(named(OsStr::new("")), (vec![], vec![]));
     }
 
     #[test]
