@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use kernels::{Card, Device, NoCard};
-pub use kernels::{CardReport, Inspection, Lacking, Library, inspect};
+pub use kernels::{Card, CardReport, Inspection, Lacking, Library, inspect};
+use kernels::{Device, NoCard};
 
 use crate::{Error, Result};
 

@@ -108,6 +108,7 @@ fn as_json(found: &Inspection) -> Value {
             "path": opened.ok().map(|opened| &opened.path),
             "version": opened.ok().and_then(|opened| opened.version.as_ref()),
             "missing": opened.err().map(Lacking::said),
+            "absent": matches!(opened, Err(Lacking::Absent(_))),
             "brought_by": library.brought_by,
         })
     });
@@ -138,4 +139,42 @@ fn as_json(found: &Inspection) -> Value {
         "reason": found.usable.as_ref().err().map(ToString::to_string),
         "remedy": found.usable.as_ref().err().and_then(|why| why.remedy()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use worker::devices::Card;
+
+    use super::*;
+
+    /// The keys of a report, those of objects in lists behind `[]`.
+    fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
+        let objects = value.as_array().filter(|list| list.iter().any(Value::is_object));
+        if let Some(objects) = objects {
+            objects.iter().for_each(|object| keys(object, &format!("{path}[]"), into));
+        } else if let Some(object) = value.as_object() {
+            let dot = if path.is_empty() { "" } else { "." };
+            object.iter().for_each(|(key, value)| keys(value, &format!("{path}{dot}{key}"), into));
+        } else {
+            into.insert(path.to_owned());
+        }
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_is_there() {
+        let document = include_str!("../../../docs/outputs.md");
+        let (_, section) = document.split_once("\n## doctor\n").expect("outputs.md has a section about it");
+        let table =
+            section.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with('|'));
+        let documented = table.filter_map(|row| row.split('`').nth(1)).map(str::to_owned).collect();
+        let mut found = devices::inspect();
+        // Of this machine, and a GPU, which not every machine has.
+        let card = Card { number: 0, name: "H100".to_owned(), capability: (9, 0), memory_bytes: 80 << 30 };
+        found.cards.push(CardReport { card, free_bytes: None, problem: None });
+        let mut printed = BTreeSet::new();
+        keys(&as_json(&found), "", &mut printed);
+        assert_eq!(printed, documented);
+    }
 }
