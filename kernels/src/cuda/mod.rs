@@ -16,7 +16,7 @@ mod stream;
 pub(crate) use buffer::{Array, Buffer, Plain};
 pub(crate) use card::inspect::{cards, examine, libraries, seen};
 pub(crate) use card::libraries::misnamed;
-pub(crate) use driver::{Address, Arg, Driver, Geometry, Graph, Source};
+pub(crate) use driver::{Address, Arg, Driver, Geometry, Graph, SharedLimit, Source};
 pub(crate) use operation::Operation;
 pub(crate) use product::{Matrix, Product};
 pub use recorder::Recording;

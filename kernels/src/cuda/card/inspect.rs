@@ -138,7 +138,7 @@ fn probe(driver: &dyn Driver) -> Result<()> {
     let values: Vec<u8> = (0..LANES).flat_map(|i| f32::from(i).to_ne_bytes()).collect();
     let [x, y] = [driver.allocate(values.len())?, driver.allocate(values.len())?];
     let mut found = vec![0; values.len()];
-    let geometry = Geometry { grid: [1, 1, 1], block: [u32::from(LANES), 1, 1], shared: 0 };
+    let geometry = Geometry::blocks(1, u32::from(LANES));
     let ran = driver.write(x, &values).and_then(|()| {
         // SAFETY: x and y hold 32 floats each.
         unsafe { driver.launch(&PROBE, PROBE.name, geometry, &[Arg::Address(x), Arg::Address(y)])? };

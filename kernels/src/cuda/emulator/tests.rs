@@ -19,7 +19,7 @@ fn launch(
 
 /// One block of so many threads.
 fn block(threads: u32) -> Geometry {
-    Geometry { grid: [1, 1, 1], block: [threads, 1, 1], shared: 0 }
+    Geometry::blocks(1, threads)
 }
 
 fn upload<const N: usize, T: Copy>(emulator: &Emulator, values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Address {
@@ -111,7 +111,7 @@ fn reduce(seed: u64, text: &'static str) -> Result<()> {
     let emulator = Emulator::new().seeded(seed);
     let x: Vec<f32> = (0..3 * 256).map(|i| (i % 61) as f32).collect();
     let sums = emulator.allocate(12).unwrap();
-    let geometry = Geometry { grid: [3, 1, 1], block: [256, 1, 1], shared: 1024 };
+    let geometry = Geometry::blocks(3, 256).with_shared(1024);
     launch(&emulator, "reduce", text, geometry, &[Arg::Address(floats(&emulator, &x)), Arg::Address(sums)])?;
     let wanted: Vec<f32> = x.chunks(256).map(|chunk| chunk.iter().sum()).collect();
     assert_eq!(read(&emulator, sums, 3), wanted);
@@ -554,8 +554,7 @@ fn geometry_that_no_card_has_is_reported() {
     nothing(Geometry { shared: 60_000, ..block(1) }).unwrap();
     refuses(nothing(Geometry { shared: 102_000, ..block(1) }), &["more than every card has"]);
     // Who has asked for what the card has may use it.
-    let text: &str = text.replace("nothing", CHOOSES_BY_MEMORY).leak();
-    let chosen = |shared| launch(&emulator, CHOOSES_BY_MEMORY, text, Geometry { shared, ..block(1) }, &[]);
+    let chosen = |bytes| nothing(block(1).with_shared_of_this_card(bytes));
     chosen(180_000).unwrap();
     refuses(chosen(200_000), &["more shared memory"]);
     refuses(chosen(240_000), &["240000 bytes of shared memory"]);
