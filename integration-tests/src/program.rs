@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use data::job::Job;
+
 use crate::outputs::JobOutputs;
 use crate::{base, shop};
 
@@ -123,6 +125,20 @@ validate_every = 3
         let path = self.path("job.toml");
         std::fs::write(&path, text).expect("the job file can be written");
         path
+    }
+
+    /// The job file as a coordinator is given it, with overrides and a root of its own.
+    ///
+    /// # Panics
+    /// If an override is wrong.
+    #[must_use]
+    pub fn parsed(&self, root: &str, sets: &[&str]) -> Job {
+        let text = std::fs::read_to_string(self.job()).expect("the job file can be read");
+        let root = format!("output.root={:?}", self.path(root).display().to_string());
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).chain([root]).collect();
+        let mut job = Job::parse("job.toml", &text, &sets).expect("the job file is right");
+        job.inline_template(model::ranker::DEFAULT_TEMPLATE.to_owned());
+        job
     }
 
     /// A command of the binary with a digest cache of its own.

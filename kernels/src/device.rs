@@ -43,6 +43,15 @@ impl Device {
         Ok(Self { pool: pool(1)?, stream: Some(cuda::emulator()) })
     }
 
+    /// [`Device::emulated`] that is lost after so many launches, for tests of what a loss costs. As with a card, the launch that
+    /// goes astray says nothing, and what is asked for next fails with [`Error::Lost`].
+    ///
+    /// # Errors
+    /// As [`Device::emulated`].
+    pub fn mortal(launches: usize) -> Result<Self> {
+        Ok(Self { pool: pool(1)?, stream: Some(cuda::mortal(launches)) })
+    }
+
     /// Where tests compute that are about a device: the emulator, or the card that `MLLM4REC_TEST_DEVICE=cuda` asks for.
     ///
     /// # Errors

@@ -51,6 +51,8 @@ pub mod grad_norm;
 pub use cuda::Recording;
 pub use device::Device;
 pub use error::{Error, Result};
-pub use inspection::{Card, CardReport, Inspection, Library, NoCard, Opened, Processor, cards, inspect};
+pub use inspection::{
+    Card, CardReport, Inspection, Lacking, Library, NoCard, Opened, Processor, cards, inspect, misnamed_folders,
+};
 pub use segments::Segments;
 pub use tensor::{Dtype, Tensor};

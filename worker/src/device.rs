@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::devices::Place;
 use crate::{Error, Result, tasks};
 
 /// Does its work, and says why the device is lost if it is.
@@ -32,12 +31,8 @@ struct End {
 }
 
 impl DeviceThread {
-    /// Starts the thread. It ends when the last handle is dropped.
-    pub(crate) fn start(place: Place, threads: usize) -> Result<Self> {
-        Self::serve(move || place.open(threads))
-    }
-
-    fn serve(mut open: impl FnMut() -> kernels::Result<Device> + Send + 'static) -> Result<Self> {
+    /// Starts the thread with a device that `open` opens, and opens anew when it is lost. It ends when the last handle is dropped.
+    pub(crate) fn start(mut open: impl FnMut() -> kernels::Result<Device> + Send + 'static) -> Result<Self> {
         let mut device = open()?;
         let (commands, mut inbox) = mpsc::channel::<Command>(4);
         let end = Arc::new(End::default());
@@ -137,7 +132,7 @@ mod tests {
             opened += 1;
             if opened > most { Err(lost("still bad")) } else { Device::cpu(opened) }
         };
-        DeviceThread::serve(open).unwrap()
+        DeviceThread::start(open).unwrap()
     }
 
     fn lost(what: &str) -> kernels::Error {
@@ -177,7 +172,7 @@ mod tests {
         assert!(cause.contains("an illegal address") && cause.contains("still bad"), "{cause}");
         let next = device.run(|_| Ok(())).await.unwrap_err();
         assert!(matches!(&next, Error::DeviceLost(said) if *said == cause), "{next}");
-        assert_eq!(next.class(), Class::Retry);
+        assert_eq!(next.class(), Class::Stopped);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use kernels::{Card, Device, NoCard};
-pub use kernels::{CardReport, Inspection, Library, inspect};
+pub use kernels::{Card, CardReport, Inspection, Lacking, Library, inspect};
+use kernels::{Device, NoCard};
 
 use crate::{Error, Result};
 
@@ -57,8 +57,6 @@ pub enum Place {
     Cpu,
     /// On the card of a number, and on the CPU what is done beside it.
     Card(usize),
-    /// On a card that the CPU plays, slowly: for tests, there is no wish for it.
-    Emulated,
 }
 
 impl Place {
@@ -70,7 +68,6 @@ impl Place {
         match self {
             Self::Cpu => Device::cpu(threads),
             Self::Card(number) => Device::cuda(number, threads),
-            Self::Emulated => Device::emulated(),
         }
     }
 }
@@ -80,7 +77,6 @@ impl fmt::Display for Place {
         match self {
             Self::Cpu => Wish::Cpu.fmt(f),
             Self::Card(number) => Wish::Card(*number).fmt(f),
-            Self::Emulated => f.write_str("emulated"),
         }
     }
 }
@@ -114,26 +110,31 @@ pub fn choose(wish: Wish) -> Result<Choice> {
     if wish == Wish::Cpu {
         return Ok(Choice::cpu(None));
     }
-    choose_from(wish, &kernels::cards())
+    choose_from(wish, &kernels::cards(), &kernels::misnamed_folders())
 }
 
-/// The same for cards that were found, or not.
+/// The same for cards that were found, or not; why not may have to do with folders that were named for libraries and are none.
 ///
 /// # Errors
 /// As [`choose`].
-pub fn choose_from(wish: Wish, cards: &Result<Vec<Card>, NoCard>) -> Result<Choice> {
+pub fn choose_from(wish: Wish, cards: &Result<Vec<Card>, NoCard>, misnamed: &[String]) -> Result<Choice> {
     let refuse = |reason: String| Err(Error::NoDevice { wish, reason });
+    let why = |said: String| [&[said], misnamed].concat().join("; ");
     let all = |cards: &[Card]| Choice {
         places: cards.iter().map(|card| Place::Card(card.number)).collect(),
         note: Some(untried(cards)),
     };
     match (wish, cards) {
         (Wish::Cpu, _) => Ok(Choice::cpu(None)),
-        (Wish::Auto, Err(why)) if why.is_there() => {
-            Ok(Choice::cpu(Some(format!("the GPU cannot be used: using the CPU ({why}); `mllm4rec doctor` says more"))))
+        (Wish::Auto, Err(none)) => {
+            let reason = why(none.to_string());
+            Ok(Choice::cpu(Some(if none.is_there() {
+                format!("the GPU cannot be used: using the CPU ({reason}); `mllm4rec doctor` says more")
+            } else {
+                format!("no GPU: using the CPU ({reason})")
+            })))
         }
-        (Wish::Auto, Err(why)) => Ok(Choice::cpu(Some(format!("no GPU: using the CPU ({why})")))),
-        (Wish::Cards | Wish::Card(_), Err(why)) => refuse(explained(why)),
+        (Wish::Cards | Wish::Card(_), Err(none)) => refuse(why(explained(none))),
         (Wish::Auto | Wish::Cards, Ok(cards)) => Ok(all(cards)),
         (Wish::Card(number), Ok(cards)) => match cards.iter().find(|card| card.number == number) {
             Some(card) => Ok(all(std::slice::from_ref(card))),
@@ -152,8 +153,8 @@ fn untried(cards: &[Card]) -> String {
     format!("computing on {names}, on which this version has never been tried; --devices cpu does without")
 }
 
-fn explained(why: &NoCard) -> String {
-    why.remedy().map_or_else(|| why.to_string(), |remedy| format!("{why}: {remedy}"))
+fn explained(none: &NoCard) -> String {
+    none.remedy().map_or_else(|| none.to_string(), |remedy| format!("{none}: {remedy}"))
 }
 
 #[cfg(test)]
@@ -171,7 +172,8 @@ mod tests {
     }
 
     fn no_library() -> Result<Vec<Card>, NoCard> {
-        Err(NoCard::NoLibrary { library: "NVRTC", brought_by: "the package cuda-nvrtc-13-0" })
+        let lacking = Lacking::Absent("no such file".to_owned());
+        Err(NoCard::NoLibrary { library: "NVRTC", brought_by: "the package cuda-nvrtc-13-0", lacking })
     }
 
     #[test]
@@ -187,29 +189,40 @@ mod tests {
 
     #[test]
     fn cards_are_taken_if_there_are_any_and_their_absence_is_told_in_a_line() {
-        let two = choose_from(Wish::Auto, &cards(&[0, 2])).unwrap();
+        let two = choose_from(Wish::Auto, &cards(&[0, 2]), &[]).unwrap();
         assert_eq!((0..3).map(|i| two.place(i)).collect::<Vec<_>>(), [Place::Card(0), Place::Card(2), Place::Card(0)]);
         assert!(two.note.unwrap().starts_with("computing on cuda:0 (H100), cuda:2 (H100), on which"));
-        let none = choose_from(Wish::Auto, &no_driver()).unwrap();
+        let none = choose_from(Wish::Auto, &no_driver(), &[]).unwrap();
         assert_eq!(none, Choice::cpu(Some("no GPU: using the CPU (no CUDA driver on this machine)".to_owned())));
-        let useless = choose_from(Wish::Auto, &no_library()).unwrap();
+        let useless = choose_from(Wish::Auto, &no_library(), &[]).unwrap();
         assert_eq!(useless.places, [Place::Cpu]);
         assert!(useless.note.unwrap().contains("(NVRTC is missing)"));
     }
 
     #[test]
+    fn folders_that_are_none_are_part_of_why_there_is_no_card() {
+        let misnamed = ["MLLM4REC_CUDA_LIBS names /cuda, which is no folder".to_owned()];
+        for found in [no_driver(), no_library()] {
+            let note = choose_from(Wish::Auto, &found, &misnamed).unwrap().note.unwrap();
+            let refused = choose_from(Wish::Cards, &found, &misnamed).unwrap_err().to_string();
+            assert!(note.contains(&misnamed[0]) && refused.ends_with(&misnamed[0]), "{note}; {refused}");
+        }
+        assert!(!choose_from(Wish::Auto, &cards(&[0]), &misnamed).unwrap().note.unwrap().contains(&misnamed[0]));
+    }
+
+    #[test]
     fn the_cpu_is_used_without_a_word_if_it_was_asked_for() {
         for found in [cards(&[0]), no_driver()] {
-            assert_eq!(choose_from(Wish::Cpu, &found).unwrap(), Choice::cpu(None));
+            assert_eq!(choose_from(Wish::Cpu, &found, &[]).unwrap(), Choice::cpu(None));
         }
         assert_eq!(choose(Wish::Cpu).unwrap(), Choice::cpu(None));
     }
 
     #[test]
     fn a_card_that_was_asked_for_is_used_or_missed_by_name() {
-        assert_eq!(choose_from(Wish::Cards, &cards(&[0, 1])).unwrap().places, [Place::Card(0), Place::Card(1)]);
-        assert_eq!(choose_from(Wish::Card(1), &cards(&[0, 1])).unwrap().places, [Place::Card(1)]);
-        let refused = |wish, found| choose_from(wish, &found).unwrap_err().to_string();
+        assert_eq!(choose_from(Wish::Cards, &cards(&[0, 1]), &[]).unwrap().places, [Place::Card(0), Place::Card(1)]);
+        assert_eq!(choose_from(Wish::Card(1), &cards(&[0, 1]), &[]).unwrap().places, [Place::Card(1)]);
+        let refused = |wish, found| choose_from(wish, &found, &[]).unwrap_err().to_string();
         let said = refused(Wish::Card(3), cards(&[0, 1]));
         assert_eq!(
             said,

@@ -16,7 +16,7 @@ pub enum Class {
     Retry,
     /// It will not succeed until somebody changes something.
     Fatal,
-    /// Nothing is wrong: the work was taken back.
+    /// Nothing is wrong with the work: it was taken back, or its worker leaves.
     Stopped,
 }
 
@@ -157,12 +157,10 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Data(e) if e.may_pass() => Class::Retry,
-            Self::Stopped(_) => Class::Stopped,
+            // Work that reaches a worker behind the loss of its device was never begun.
+            Self::Stopped(_) | Self::DeviceLost(_) => Class::Stopped,
             e if e.lost_device() => Class::Retry,
-            Self::DeviceLost(_)
-            | Self::Panicked(_)
-            | Self::Unreachable { .. }
-            | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
+            Self::Panicked(_) | Self::Unreachable { .. } | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
             _ => Class::Fatal,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use data::store::Store;
 use futures::StreamExt;
+use kernels::Device;
 use proto::pb::workers_client::WorkersClient;
 use proto::{FromWorker, PROTOCOL, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
@@ -18,7 +19,6 @@ use crate::context::Means;
 use crate::decoders::DecoderCommand;
 use crate::desk::Desk;
 use crate::device::DeviceThread;
-use crate::devices::Place;
 use crate::{Error, Result};
 
 /// How long the coordinator may take to hear a worker's last words.
@@ -35,9 +35,9 @@ pub struct Options {
     pub coordinator: String,
     /// A name for people.
     pub name: String,
-    /// Where to compute.
-    pub place: Place,
-    /// Compute threads.
+    /// What it computes on, for people.
+    pub device: String,
+    /// Compute threads of the CPU.
     pub threads: usize,
     /// A local folder for what does not fit into memory.
     pub spool: PathBuf,
@@ -47,13 +47,18 @@ pub struct Options {
     pub decoder: DecoderCommand,
 }
 
-/// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled. What is at work when a
-/// session breaks goes on, and is claimed at the coordinator that answers next.
+/// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled, on a device that `open`
+/// opens: at the beginning, and anew whenever it is lost. What is at work when a session breaks goes on, and is claimed at
+/// the coordinator that answers next.
 ///
 /// # Errors
 /// If the device cannot be opened or is lost for good, or if the coordinator refuses this worker or cannot be reached.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<()> {
-    let device = DeviceThread::start(options.place, options.threads)?;
+pub async fn run(
+    open: impl FnMut() -> kernels::Result<Device> + Send + 'static,
+    options: Options,
+    stop: CancellationToken,
+) -> Result<()> {
+    let device = DeviceThread::start(open)?;
     let mut worker = Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None };
     let mut pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
@@ -145,7 +150,7 @@ impl Worker {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.options.name.clone(),
             threads: u32::try_from(self.options.threads).unwrap_or(u32::MAX),
-            device: self.options.place.to_string(),
+            device: self.options.device.clone(),
             term: self.term,
             claims: self.desk.claim().into_iter().collect(),
         };

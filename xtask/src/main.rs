@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod executed;
 mod gpu;
+mod help;
 mod kernels;
 mod programs;
 mod python;
@@ -18,40 +19,23 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-const HELP: &str = "\
-cargo xtask check [--full]   set up what tests need, then fmt, clippy, build and every test
-                             --full: the tests that start processes three times more, for what shows rarely
-cargo xtask sanitize         run the kernels' tests under AddressSanitizer, on AVX-512, AVX2 and neither
-cargo xtask bench retriever --data FOLDER [--json] [--rounds N] [--threads 1,2] [--only beauty|movielens]
-                             LRURec beside PyTorch twins; FOLDER holds amazon-beauty/user_sequence.txt and
-                             ml-latest-small/ratings.csv
-cargo xtask bench nf4 [--json] [--rounds N] [--threads 1,2]
-                             four-bit weights beside bitsandbytes
-cargo xtask bench captioner [--json] [--rounds N] [--threads N]
-                             BLIP-2 beside transformers
-cargo xtask bench gpu [--device emulated --tiny] [--json FILE] [--markdown FILE] [--rounds N] [--only nf4,attention,…]
-                             the kernels of cards beside PyTorch, bitsandbytes and transformers
-cargo xtask gpu [--out FOLDER]
-                             pack tests and benches for a machine with a card, CUDA 13 and PyTorch but no Rust:
-                             FOLDER (target/gpu) gets mllm4rec-gpu.tar.gz and run.sh, which says how it is used
-cargo xtask demo [ARGS]      build the program and run its demo";
-
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if let Some(help) = help::asked(&args) {
+        println!("{help}");
+        return ExitCode::SUCCESS;
+    }
     let outcome = match args.as_slice() {
         ["check"] => check::run(false),
         ["check", "--full"] => check::run(true),
         ["sanitize"] => sanitize::run(),
         ["bench", bench @ ("retriever" | "nf4" | "captioner" | "gpu"), rest @ ..] => bench::run(bench, rest),
-        ["gpu", rest @ ..] => gpu::run(rest),
+        ["gpu"] => gpu::run(None),
+        ["gpu", "--out", folder] if !folder.starts_with('-') => gpu::run(Some(folder)),
         ["demo", rest @ ..] => demo(rest),
-        ["help" | "--help" | "-h"] => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
         _ => {
-            eprintln!("{HELP}");
+            eprintln!("{}", help::refusal(&args));
             return ExitCode::from(64);
         }
     };

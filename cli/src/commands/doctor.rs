@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use worker::devices::{self, CardReport, Inspection, Library, Wish};
+use worker::devices::{self, CardReport, Inspection, Lacking, Library, Wish};
 
 use crate::args::Doctor;
 use crate::exit;
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &Doctor) -> Result<u8> {
         print(format_args!("{:#}", as_json(&found)));
     } else {
         let verdict = verdict(&found)?;
-        let lines = [processor(&found), libraries(&found.libraries), cards(&found), verdict];
+        let lines = [processor(&found), libraries(&found), cards(&found), verdict];
         print(lines.join("\n\n"));
     }
     Ok(exit::DONE)
@@ -31,26 +31,30 @@ fn processor(found: &Inspection) -> String {
     format!("processor\n  {}: {} threads, {}{memory}", cpu.name, cpu.threads, cpu.instructions)
 }
 
-fn libraries(libraries: &[Library]) -> String {
+fn libraries(found: &Inspection) -> String {
     let mut lines = vec!["CUDA's libraries".to_owned()];
-    for library in libraries {
-        match &library.found {
-            Ok(opened) => {
-                let version = opened.version.as_deref().unwrap_or("of unknown version");
-                lines.push(format!("  {:<12} {version}, {}", library.name, opened.path.display()));
-            }
-            Err(reason) => {
-                let absent = if reason.contains("No such file or directory") { "missing" } else { "not usable" };
-                let needed =
-                    if library.needed { absent.to_owned() } else { format!("{absent}, and nothing needs it yet") };
-                lines.push(format!("  {:<12} {needed}: it comes with {}", library.name, library.brought_by));
-                // That there is no such file is said already.
-                let broken = reason.split("; ").find(|said| !said.contains("No such file or directory"));
-                lines.extend(broken.map(|said| format!("  {:<12} {said}", "")));
-            }
-        }
-    }
+    lines.extend(found.libraries.iter().map(library));
+    lines.extend(found.misnamed_folders.iter().map(|said| format!("  {said}")));
     lines.join("\n")
+}
+
+fn library(library: &Library) -> String {
+    let said = match &library.found {
+        Ok(opened) => {
+            let version = opened.version.as_deref().unwrap_or("of unknown version");
+            format!("{version}, {}", opened.path.display())
+        }
+        Err(lacking) => {
+            // What the loader says of a library that is nowhere says no more than that.
+            let (how, wrong) = match lacking {
+                Lacking::Absent(_) => ("missing", String::new()),
+                Lacking::Unusable(said) => ("not usable", format!("\n  {:<12} {said}", "")),
+            };
+            let needed = if library.needed { "" } else { ", and nothing needs it yet" };
+            format!("{how}{needed}: it comes with {}{wrong}", library.brought_by)
+        }
+    };
+    format!("  {:<12} {said}", library.name)
 }
 
 fn cards(found: &Inspection) -> String {
@@ -81,7 +85,7 @@ fn card(report: &CardReport) -> String {
 
 /// What a run without `--devices` would use.
 fn verdict(found: &Inspection) -> Result<String> {
-    let choice = devices::choose_from(Wish::Auto, &found.usable)?;
+    let choice = devices::choose_from(Wish::Auto, &found.usable, &found.misnamed_folders)?;
     let places: Vec<String> = choice.places.iter().map(ToString::to_string).collect();
     let note = choice.note.map(|note| format!(" ({note})")).unwrap_or_default();
     let remedy = found.usable.as_ref().err().and_then(|why| why.remedy().map(|remedy| format!("{why}: {remedy}")));
@@ -103,7 +107,8 @@ fn as_json(found: &Inspection) -> Value {
             "needed": library.needed,
             "path": opened.ok().map(|opened| &opened.path),
             "version": opened.ok().and_then(|opened| opened.version.as_ref()),
-            "missing": opened.err(),
+            "missing": opened.err().map(Lacking::said),
+            "absent": matches!(opened, Err(Lacking::Absent(_))),
             "brought_by": library.brought_by,
         })
     });
@@ -128,9 +133,48 @@ fn as_json(found: &Inspection) -> Value {
         },
         "driver_release": found.driver_release,
         "libraries": libraries.collect::<Vec<_>>(),
+        "misnamed_folders": found.misnamed_folders,
         "gpus": cards.collect::<Vec<_>>(),
         "usable": found.usable.is_ok(),
         "reason": found.usable.as_ref().err().map(ToString::to_string),
         "remedy": found.usable.as_ref().err().and_then(|why| why.remedy()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use worker::devices::Card;
+
+    use super::*;
+
+    /// The keys of a report, those of objects in lists behind `[]`.
+    fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
+        let objects = value.as_array().filter(|list| list.iter().any(Value::is_object));
+        if let Some(objects) = objects {
+            objects.iter().for_each(|object| keys(object, &format!("{path}[]"), into));
+        } else if let Some(object) = value.as_object() {
+            let dot = if path.is_empty() { "" } else { "." };
+            object.iter().for_each(|(key, value)| keys(value, &format!("{path}{dot}{key}"), into));
+        } else {
+            into.insert(path.to_owned());
+        }
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_is_there() {
+        let document = include_str!("../../../docs/outputs.md");
+        let (_, section) = document.split_once("\n## doctor\n").expect("outputs.md has a section about it");
+        let table =
+            section.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with('|'));
+        let documented = table.filter_map(|row| row.split('`').nth(1)).map(str::to_owned).collect();
+        let mut found = devices::inspect();
+        // Of this machine, and a GPU, which not every machine has.
+        let card = Card { number: 0, name: "H100".to_owned(), capability: (9, 0), memory_bytes: 80 << 30 };
+        found.cards.push(CardReport { card, free_bytes: None, problem: None });
+        let mut printed = BTreeSet::new();
+        keys(&as_json(&found), "", &mut printed);
+        assert_eq!(printed, documented);
+    }
 }

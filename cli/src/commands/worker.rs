@@ -25,17 +25,18 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         watch_parent(stop.clone());
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (place, threads) = (devices.place(0), args.threads.unwrap_or(cores));
     let options = worker::Options {
         coordinator: args.coordinator,
         name: args.name,
-        place: devices.place(0),
-        threads: args.threads.unwrap_or(cores),
+        device: place.to_string(),
+        threads,
         spool: std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id())),
         patience: Duration::from_secs(60),
         decoder: super::decoder()?,
     };
     let spool = options.spool.clone();
-    let ended = worker::run(options, stop).await;
+    let ended = worker::run(move || place.open(threads), options, stop).await;
     // What a stopped task left there; nothing durable lies in it.
     let _ = std::fs::remove_dir_all(&spool);
     ended?;

@@ -25,6 +25,16 @@ fn doctor_says_what_is_there_and_what_brings_the_rest() {
 }
 
 #[test]
+fn folders_that_are_named_for_libraries_and_are_none_are_told() {
+    let workshop = Workshop::open();
+    let output = workshop.command(&["doctor"]).env("MLLM4REC_CUDA_LIBS", "/nowhere/cuda:lib").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for wrong in ["/nowhere/cuda, which is no folder", "lib, which is no absolute path"] {
+        assert!(said.contains(&format!("  MLLM4REC_CUDA_LIBS names {wrong}\n")), "{said}");
+    }
+}
+
+#[test]
 fn a_gpu_that_is_not_there_is_missed_before_anything_is_computed() {
     let workshop = Workshop::open();
     let report = doctor(&workshop);

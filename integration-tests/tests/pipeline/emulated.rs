@@ -1,19 +1,14 @@
 //! A whole job whose tensors lie in the memory of a card that the CPU plays: what the stages do there is what they do on a
 //! card, but for its speed.
 
-use std::time::Duration;
-
-use coordinator::{Coordinator, Options};
-use data::job::{Job, Split, Stage};
-use data::store::Store;
+use coordinator::Options;
+use data::job::{Split, Stage};
 use data::tables::{CandidateRow, MetricRow, RankingRow};
+use kernels::Device;
+use mllm4rec_integration_tests::in_process::InProcess;
 use mllm4rec_integration_tests::outputs::JobOutputs;
-use mllm4rec_integration_tests::program::{Workshop, binary};
-use proto::pb::{SubmitRequest, WatchRequest, jobs_client::JobsClient};
-use proto::{JobState, JobStatus};
-use tokio_stream::StreamExt;
-use tokio_util::sync::CancellationToken;
-use worker::devices::Place;
+use mllm4rec_integration_tests::program::Workshop;
+use proto::JobState;
 
 /// Little work, for it is slow.
 const SETS: [&str; 4] = ["retriever.max_epochs=2", "ranker.max_steps=2", "ranker.validate_every=2", "ranker.history=1"];
@@ -48,52 +43,10 @@ fn a_job_on_an_emulated_card_ends_as_on_the_cpu() {
 
 /// Runs the workshop's job by a coordinator and a worker of this process.
 fn run_emulated(workshop: &Workshop, root: &str) -> JobOutputs {
-    let root = workshop.path(root);
-    std::fs::create_dir(&root).unwrap();
-    let text = std::fs::read_to_string(workshop.job()).unwrap();
-    let mut sets: Vec<String> = SETS.iter().map(|&set| set.to_owned()).collect();
-    sets.push(format!("output.root={:?}", root.display().to_string()));
-    let mut job = Job::parse("job.toml", &text, &sets).unwrap();
-    job.inline_template(model::ranker::DEFAULT_TEMPLATE.to_owned());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let id = runtime.block_on(async {
-        let store = Store::open(&job.output.root).unwrap();
-        let coordinator = Coordinator::start(store, Options::default()).await.unwrap();
-        let stop = CancellationToken::new();
-        let options = worker::Options {
-            coordinator: format!("http://{}", coordinator.address()),
-            name: "emulated".to_owned(),
-            place: Place::Emulated,
-            threads: 1,
-            spool: workshop.path("spool"),
-            patience: Duration::from_secs(10),
-            decoder: worker::decoders::DecoderCommand {
-                program: binary().into(),
-                args: vec!["decode-pictures".into()],
-            },
-        };
-        let url = options.coordinator.clone();
-        let working = tokio::spawn(worker::run(options, stop.clone()));
-        let id = tokio::time::timeout(Duration::from_secs(280), submitted(url, &job)).await.expect("the job ends");
-        stop.cancel();
-        working.await.unwrap().unwrap();
-        coordinator.stop().await.unwrap();
-        id
-    });
-    JobOutputs::open(&root, &id)
-}
-
-/// Submits the job and waits until it has succeeded.
-async fn submitted(url: String, job: &Job) -> String {
-    let mut client = JobsClient::connect(url).await.unwrap();
-    let id = client.submit(SubmitRequest { job_toml: job.to_toml() }).await.unwrap().into_inner().job_id;
-    let mut statuses = client.watch(WatchRequest { job_id: id.clone() }).await.unwrap().into_inner();
-    while let Some(status) = statuses.next().await {
-        let status = JobStatus::try_from(status.unwrap()).unwrap();
-        if status.state.ended() {
-            assert_eq!(status.state, JobState::Succeeded, "{}", status.reason);
-            break;
-        }
-    }
-    id
+    let cluster = InProcess::start(&workshop.path(root), Options::default());
+    let working = cluster.worker("emulated", Device::emulated);
+    let id = cluster.submit(&workshop.parsed(root, &SETS));
+    let last = cluster.watch(&id, |_| false);
+    assert_eq!(last.state, JobState::Succeeded, "{}", last.reason);
+    cluster.close([working], &id)
 }

@@ -7,5 +7,6 @@ mod damage;
 mod devices;
 mod emulated;
 mod interruption;
+mod lost_device;
 mod reuse;
 mod workers;

@@ -81,13 +81,24 @@ pub(crate) struct Geometry {
     pub(crate) block: [u32; 3],
     /// Bytes of `extern __shared__` memory.
     pub(crate) shared: u32,
+    /// What those were chosen to fit into.
+    pub(crate) limit: SharedLimit,
+}
+
+/// Which cards have the shared memory that a launch asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SharedLimit {
+    /// Every card.
+    EveryCard,
+    /// That at hand, whose [`Driver::most_shared`] the launch was planned for: another card gets another plan.
+    ThisCard,
 }
 
 impl Geometry {
     /// Blocks of so many threads for work that is cut into so many of them.
     pub(crate) fn blocks(blocks: usize, threads: u32) -> Self {
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX); // which the driver refuses
-        Self { grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0 }
+        Self { grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0, limit: SharedLimit::EveryCard }
     }
 
     /// A thread for every element, in blocks of 256.
@@ -100,9 +111,14 @@ impl Geometry {
         Self::elements(n.div_ceil(4))
     }
 
-    /// The same with memory that a block asks for.
+    /// The same with memory that a block asks for, which every card has.
     pub(crate) fn with_shared(self, bytes: usize) -> Self {
         Self { shared: u32::try_from(bytes).unwrap_or(u32::MAX), ..self }
+    }
+
+    /// The same with memory that the card at hand has: [`Driver::most_shared`] was asked.
+    pub(crate) fn with_shared_of_this_card(self, bytes: usize) -> Self {
+        Self { limit: SharedLimit::ThisCard, ..self.with_shared(bytes) }
     }
 }
 

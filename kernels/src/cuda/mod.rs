@@ -15,7 +15,8 @@ mod stream;
 
 pub(crate) use buffer::{Array, Buffer, Plain};
 pub(crate) use card::inspect::{cards, examine, libraries, seen};
-pub(crate) use driver::{Address, Arg, Driver, Geometry, Graph, Source};
+pub(crate) use card::libraries::misnamed;
+pub(crate) use driver::{Address, Arg, Driver, Geometry, Graph, SharedLimit, Source};
 pub(crate) use operation::Operation;
 pub(crate) use product::{Matrix, Product};
 pub use recorder::Recording;
@@ -31,6 +32,12 @@ pub(crate) fn card(number: usize) -> Result<Stream> {
 /// The emulator, for what is made of operations that were proven on [`prover`].
 pub(crate) fn emulator() -> Stream {
     Stream::new(std::sync::Arc::new(emulator::Emulator::new().in_one_order()))
+}
+
+/// The emulator that is lost with the launch after so many.
+pub(crate) fn mortal(launches: usize) -> Stream {
+    let device = emulator::Emulator::new().in_one_order();
+    Stream::new(std::sync::Arc::new(emulator::Mortal::new(device, launches)))
 }
 
 /// The emulator with every launch in two orders.

@@ -1,7 +1,6 @@
 //! What the device side of an operation is written with.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::buffer::Plain;
 use super::recorder::{Recorder, Recording};
@@ -109,11 +108,16 @@ impl Stream {
     ///
     /// # Safety
     /// The arguments are those of the kernel, in their order, and what it reads and writes lies in memory of this device.
-    pub(crate) unsafe fn launch(&self, source: &Source, kernel: &str, geometry: Geometry, args: &[Arg]) -> Result<()> {
+    pub(crate) unsafe fn launch(
+        &self,
+        source: &Source,
+        kernel: &'static str,
+        geometry: Geometry,
+        args: &[Arg],
+    ) -> Result<()> {
         if geometry.grid.contains(&0) {
             return Ok(());
         }
-        let kernel = interned(kernel);
         // SAFETY: the caller's promise.
         unsafe { self.recorder.ask(Operation::Launch { source: *source, kernel, geometry, arguments: args.into() }) }
     }
@@ -147,16 +151,4 @@ impl Stream {
 
 fn name(place: Option<&Stream>) -> String {
     place.map_or_else(|| "the host".to_owned(), Stream::name)
-}
-
-/// The name of a kernel, kept once: there are as many as kernels.
-fn interned(name: &str) -> &'static str {
-    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = names.get(name) {
-        return known;
-    }
-    let kept: &'static str = Box::leak(name.into());
-    names.insert(kept);
-    kept
 }

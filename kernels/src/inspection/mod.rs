@@ -17,6 +17,8 @@ pub struct Inspection {
     pub processor: Processor,
     /// The libraries of CUDA, in the order in which they are needed.
     pub libraries: Vec<Library>,
+    /// What is wrong with the folders that are named for them, as [`misnamed_folders`] finds it.
+    pub misnamed_folders: Vec<String>,
     /// The release of NVIDIA's kernel module, such as 580.65.06.
     pub driver_release: Option<String>,
     /// Every card that the driver sees.
@@ -34,8 +36,28 @@ pub struct Library {
     pub brought_by: &'static str,
     /// Whether nothing runs on a card without it.
     pub needed: bool,
-    /// Where it was found, or what the system's loader says.
-    pub found: Result<Opened, String>,
+    /// Where it was found, or why it cannot be used.
+    pub found: Result<Opened, Lacking>,
+}
+
+/// Why a library cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lacking {
+    /// It is nowhere: what the system's loader says.
+    #[error("is missing")]
+    Absent(String),
+    /// There is one, which is too old or damaged, or wants another that is not there: what is wrong with it.
+    #[error("cannot be used ({0})")]
+    Unusable(String),
+}
+
+impl Lacking {
+    /// What is said of every place where it was looked for.
+    #[must_use]
+    pub fn said(&self) -> &str {
+        let (Self::Absent(said) | Self::Unusable(said)) = self;
+        said
+    }
 }
 
 /// A library that was found.
@@ -98,12 +120,14 @@ pub enum NoCard {
         capability: (u32, u32),
     },
     /// There is a card, but not all that it needs.
-    #[error("{library} is missing")]
+    #[error("{library} {lacking}")]
     NoLibrary {
         /// What is missing.
         library: &'static str,
         /// What installs it.
         brought_by: &'static str,
+        /// Whether it is absent.
+        lacking: Lacking,
     },
 }
 
@@ -140,6 +164,12 @@ pub fn cards() -> Result<Vec<Card>, NoCard> {
     cuda::cards()
 }
 
+/// What is wrong with `MLLM4REC_CUDA_LIBS`: a sentence for every entry in which no library is looked for, as it is no folder.
+#[must_use]
+pub fn misnamed_folders() -> Vec<String> {
+    cuda::misnamed()
+}
+
 /// Looks at everything that computations use. Every card runs a small kernel: that takes a moment, and some of its memory
 /// meanwhile.
 #[must_use]
@@ -147,6 +177,7 @@ pub fn inspect() -> Inspection {
     Inspection {
         processor: Processor::inspect(),
         libraries: cuda::libraries(),
+        misnamed_folders: misnamed_folders(),
         driver_release: driver_release(),
         cards: cuda::seen().unwrap_or_default().into_iter().map(cuda::examine).collect(),
         usable: cuda::cards(),

@@ -25,7 +25,7 @@ fn a_machine_is_described_whatever_it_has() {
     for library in &found.libraries {
         match &library.found {
             Ok(opened) => assert!(opened.path.is_absolute() && opened.version.is_some(), "{library:?}"),
-            Err(reason) => assert!(!reason.is_empty(), "{library:?}"),
+            Err(lacking) => assert!(!lacking.said().is_empty(), "{library:?}"),
         }
     }
     let missing = found.libraries.iter().any(|library| library.needed && library.found.is_err());
@@ -40,7 +40,11 @@ fn what_is_missing_is_said_briefly_and_with_the_way_out() {
     let driver = NoCard::NoDriver { brought_by: "the driver" };
     assert_eq!(driver.to_string(), "no CUDA driver on this machine");
     assert_eq!(driver.remedy().unwrap(), "it comes with the driver");
-    let library = NoCard::NoLibrary { library: "NVRTC", brought_by: "the package cuda-nvrtc" };
+    let without = |lacking| NoCard::NoLibrary { library: "NVRTC", brought_by: "the package cuda-nvrtc", lacking };
+    let library = without(Lacking::Absent("no such file".to_owned()));
+    assert_eq!(library.to_string(), "NVRTC is missing");
+    let damaged = without(Lacking::Unusable("lacks nvrtcVersion".to_owned()));
+    assert_eq!(damaged.to_string(), "NVRTC cannot be used (lacks nvrtcVersion)");
     assert!(library.is_there() && library.remedy().unwrap().contains("the package cuda-nvrtc"));
     let old = NoCard::TooOld { name: "Tesla T4".to_owned(), capability: (7, 5) };
     assert_eq!(old.to_string(), "Tesla T4 has compute capability 7.5, the kernels need 8.0");

@@ -21,7 +21,7 @@ pub(super) fn cut(on: &Stream, pictures: &Tensor, grid: &Grid) -> Result<Tensor>
 }
 
 /// The rows that a kernel makes of pictures; they have as many numbers as the pictures have values.
-fn rows(on: &Stream, kernel: &str, pictures: &Tensor, grid: &Grid, numbers: &[Arg]) -> Result<Tensor> {
+fn rows(on: &Stream, kernel: &'static str, pictures: &Tensor, grid: &Grid, numbers: &[Arg]) -> Result<Tensor> {
     let (n, each) = (pictures.shape()[0], grid.patches() * grid.row());
     let mut rows = on.result(&[n * grid.patches(), grid.row()], Dtype::F32)?;
     if rows.is_empty() {

@@ -27,12 +27,11 @@ const MOST_BYTES: u64 = 60_000_000;
 /// Libraries of bitsandbytes that are taken along: those for CUDA 13.
 const KEPT_LIBRARIES: &str = "libbitsandbytes_cuda13";
 
-/// Builds everything and packs it.
-pub(crate) fn run(args: &[&str]) -> Result<bool> {
-    let out = match args {
-        [] => target_folder()?.join("gpu"),
-        ["--out", folder] => PathBuf::from(folder),
-        _ => bail!("cargo xtask gpu [--out FOLDER]"),
+/// Builds everything and packs it into a folder, or `target/gpu`.
+pub(crate) fn run(out: Option<&str>) -> Result<bool> {
+    let out = match out {
+        Some(folder) => PathBuf::from(folder),
+        None => target_folder()?.join("gpu"),
     };
     if !step::cargo(&["build", "--release", "--workspace"]).status()?.success() {
         return Ok(false);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::{OP, Operands, layout::Layout};
 use super::work::{THREADS, Work};
-use super::{WIDEST, Width, operands, settings};
+use super::{WIDEST, Width, of_all_widths, operands, settings};
 use crate::cuda::{Arg, Array, Geometry, Source, Stream};
 use crate::{Dtype, Result, Tensor};
 
@@ -131,23 +131,22 @@ impl Family {
         }
     }
 
-    /// The kernels for the gradients of keys and values.
-    fn key_kernels(&self, width: Width) -> (&'static Source, Vec<String>) {
+    /// The kernel for the gradients of keys and values, and that for the values alone where heads are too wide for both.
+    fn key_kernels(&self, width: Width) -> (&'static Source, [Option<&'static str>; 2]) {
         match self {
-            Self::F32 => (&KEYS_F32, vec![width.kernel("backward_keys_f32")]),
-            Self::Bf16 if width.0 < WIDEST => (&KEYS_BF16, vec![width.kernel("backward_keys_bf16")]),
+            Self::F32 => (&KEYS_F32, [Some(width.kernel(&of_all_widths!("backward_keys_f32"))), None]),
             Self::Bf16 => {
-                let both = ["backward_keys_bf16", "backward_values_bf16"];
-                (&KEYS_BF16, both.map(|family| width.kernel(family)).into())
+                let keys = width.kernel(&of_all_widths!("backward_keys_bf16"));
+                (&KEYS_BF16, [Some(keys), (width.0 == WIDEST).then_some("backward_values_bf16_256")])
             }
         }
     }
 
     /// The kernel for the gradient of queries.
-    fn query_kernel(&self, width: Width) -> (&'static Source, String) {
+    fn query_kernel(&self, width: Width) -> (&'static Source, &'static str) {
         match self {
-            Self::F32 => (&QUERIES_F32, width.kernel("backward_queries_f32")),
-            Self::Bf16 => (&QUERIES_BF16, width.kernel("backward_queries_bf16")),
+            Self::F32 => (&QUERIES_F32, width.kernel(&of_all_widths!("backward_queries_f32"))),
+            Self::Bf16 => (&QUERIES_BF16, width.kernel(&of_all_widths!("backward_queries_bf16"))),
         }
     }
 
@@ -257,7 +256,7 @@ impl<'a> Pass<'a> {
         let (source, kernel) = self.family.query_kernel(self.width);
         // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; d_out and
         // dq are shaped as the queries, what is passed is there for all rows and heads.
-        unsafe { self.on.launch(source, &kernel, blocks, &args) }
+        unsafe { self.on.launch(source, kernel, blocks, &args) }
     }
 
     /// The gradients of keys and values in tiles of a list.
@@ -268,9 +267,9 @@ impl<'a> Pass<'a> {
         let args = [&operands[..], &self.passed, places, &self.rows, &settings].concat();
         let blocks = work.blocks(self.layout.shape.kv_heads).with_shared(self.family.keys(self.width).bytes);
         let (source, kernels) = self.family.key_kernels(self.width);
-        for kernel in kernels {
+        for kernel in kernels.into_iter().flatten() {
             // SAFETY: as above; keys, values and their gradients have the rows that the list speaks of.
-            unsafe { self.on.launch(source, &kernel, blocks, &args)? };
+            unsafe { self.on.launch(source, kernel, blocks, &args)? };
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ const KERNELS: Source = Source { name: "attention_cache", text: include_str!("ca
 const PART: usize = 256;
 /// Features that a lane holds.
 const EIGHT: usize = 8;
-/// Heads that a block computes where as many read the same keys.
+/// Heads that a block computes where as many read the same keys, as in the names of the kernels.
 const HEADS: usize = 4;
 
 /// Keys and values, both `[places, capacity, width]`.
@@ -54,7 +54,7 @@ impl Rows {
         let width = k.cols();
         let each = k.len().checked_div(sequences).unwrap_or(0) * size;
         let stride = self.keys.shape()[1] * width * size;
-        let unit = if (width * size).is_multiple_of(16) { 16 } else { 2 };
+        let (unit, kernel) = if (width * size).is_multiple_of(16) { (16, "append_16") } else { (2, "append_2") };
         let units = |bytes: usize| Arg::U64((bytes / unit) as u64);
         let n = sequences * each / unit;
         if n == 0 {
@@ -74,7 +74,7 @@ impl Rows {
         let blocks = Geometry::elements(n);
         let both = Geometry { grid: [blocks.grid[0], 2, 1], ..blocks };
         // SAFETY: k and v hold `each` bytes for every sequence, which its place has room for behind `from` rows.
-        unsafe { self.on.launch(&KERNELS, &format!("append_{unit}"), both, &args) }
+        unsafe { self.on.launch(&KERNELS, kernel, both, &args) }
     }
 
     /// Keeps some sequences, whose numbers rise.
@@ -115,17 +115,21 @@ impl Rows {
             Arg::count(OP, rows)?,
             Arg::F32(shape.scale()),
         ];
-        let name = if self.dtype() == Dtype::Bf16 { "bf16" } else { "f32" };
+        let [step, step_together, combine] = match self.dtype() {
+            Dtype::Bf16 => ["step_bf16_1", "step_bf16_4", "combine_bf16"],
+            _ => ["step_f32_1", "step_f32_4", "combine_f32"],
+        };
+        let step = if together == HEADS { step_together } else { step };
         let blocks = Geometry::blocks(all / together, THREADS);
         let blocks = Geometry { grid: [blocks.grid[0], Geometry::blocks(count, 1).grid[0], 1], ..blocks };
         // SAFETY: q and the result are [sequences, heads * features], every sequence has a place among the keys and
         // values that holds as many rows, and the parts are [sequences * heads, count, 2 + features].
-        unsafe { self.on.launch(&KERNELS, &format!("step_{name}_{together}"), blocks, &args)? };
+        unsafe { self.on.launch(&KERNELS, step, blocks, &args)? };
         if let Some(parts) = parts {
             let args = [parts.arg(), out.arg_mut()?, Arg::count(OP, features)?, Arg::count(OP, count)?];
             let blocks = Geometry::blocks(all, WIDEST as u32);
             // SAFETY: as above.
-            unsafe { self.on.launch(&KERNELS, &format!("combine_{name}"), blocks, &args)? };
+            unsafe { self.on.launch(&KERNELS, combine, blocks, &args)? };
         }
         Ok(out)
     }

@@ -1,7 +1,7 @@
 //! Forward passes.
 
 use super::super::{Operands, layout::Layout};
-use super::{Width, operands, settings, work::Work};
+use super::{Kernels, Width, of_all_widths, operands, settings, work::Work};
 use crate::cuda::{Arg, Source, Stream};
 use crate::{Dtype, Result, Tensor};
 
@@ -34,7 +34,7 @@ fn tiles_f32(width: Width) -> Tiles {
 
 /// The result and the logarithms of the denominators, `[n, heads]`.
 pub(in super::super) fn forward(on: &Stream, of: &Operands<'_>, layout: &Layout) -> Result<(Tensor, Tensor)> {
-    saved(on, (&F32, "forward_f32", tiles_f32), of, layout)
+    saved(on, (&F32, &of_all_widths!("forward_f32"), tiles_f32), of, layout)
 }
 
 /// The same in bfloat16; the logarithms are f32.
@@ -43,19 +43,19 @@ pub(in super::super) fn forward_bf16_saved(
     of: &Operands<'_>,
     layout: &Layout,
 ) -> Result<(Tensor, Tensor)> {
-    saved(on, (&BF16, "forward_bf16", tiles_bf16), of, layout)
+    saved(on, (&BF16, &of_all_widths!("forward_bf16"), tiles_bf16), of, layout)
 }
 
 /// The result alone.
 pub(in super::super) fn forward_bf16(on: &Stream, of: &Operands<'_>, layout: &Layout) -> Result<Tensor> {
     let mut out = on.result(of.q.shape(), Dtype::Bf16)?;
     let results = [out.arg_mut()?, Arg::NULL];
-    run(on, (&BF16, "forward_bf16", tiles_bf16), of, layout, results)?;
+    run(on, (&BF16, &of_all_widths!("forward_bf16"), tiles_bf16), of, layout, results)?;
     Ok(out)
 }
 
 /// Kernels for heads of all widths, and what their blocks take.
-type Family = (&'static Source, &'static str, fn(Width) -> Tiles);
+type Family = (&'static Source, &'static Kernels, fn(Width) -> Tiles);
 
 fn saved(on: &Stream, family: Family, of: &Operands<'_>, layout: &Layout) -> Result<(Tensor, Tensor)> {
     let mut out = on.result(of.q.shape(), of.q.dtype())?;
@@ -67,7 +67,7 @@ fn saved(on: &Stream, family: Family, of: &Operands<'_>, layout: &Layout) -> Res
 /// Runs the kernel of a family that fits the heads.
 fn run(
     on: &Stream,
-    (source, family, tiles): Family,
+    (source, kernels, tiles): Family,
     of: &Operands<'_>,
     layout: &Layout,
     results: [Arg; 2],
@@ -83,5 +83,5 @@ fn run(
     let blocks = work.blocks(layout.shape.heads).with_shared(bytes);
     // SAFETY: the operands were checked against the layout, of whose sequences the list holds the tiles; the first
     // result is shaped as the queries, the second is absent or [n, heads].
-    unsafe { on.launch(source, &width.kernel(family), blocks, &args) }
+    unsafe { on.launch(source, width.kernel(kernels), blocks, &args) }
 }

@@ -33,11 +33,29 @@ impl Width {
         width.map(Self).ok_or_else(|| too_wide(features))
     }
 
-    /// The name of the kernel of a family.
-    fn kernel(self, family: &str) -> String {
-        format!("{family}_{}", self.0)
+    /// That of such kernels that is for it.
+    fn kernel(self, of_all: &Kernels) -> &'static str {
+        let place = WIDTHS.iter().position(|&width| width == self.0);
+        of_all[place.expect("it is one of them, as `of` made it")]
     }
 }
+
+/// The names of kernels that differ in the width of heads alone, in the order of [`WIDTHS`].
+type Kernels = [&'static str; WIDTHS.len()];
+
+/// The [`Kernels`] whose names begin so.
+macro_rules! of_all_widths {
+    ($name:literal) => {
+        [
+            concat!($name, "_32"),
+            concat!($name, "_64"),
+            concat!($name, "_96"),
+            concat!($name, "_128"),
+            concat!($name, "_256"),
+        ]
+    };
+}
+use of_all_widths;
 
 fn too_wide(features: usize) -> Error {
     Error::Setting { op: OP, what: format!("heads of {features} features, a device takes up to {WIDEST}") }

@@ -116,8 +116,8 @@ fn every_kernel_compiles_for_every_architecture_and_spills_only_where_that_is_al
     }
     let version = match Library::Nvrtc.open() {
         Ok(found) => found.version.unwrap(),
-        Err(reason) => {
-            assert!(std::env::var_os("MLLM4REC_NEED_NVRTC").is_none(), "NVRTC was promised: {reason}");
+        Err(lacking) => {
+            assert!(std::env::var_os("MLLM4REC_NEED_NVRTC").is_none(), "NVRTC was promised and {lacking}");
             eprintln!("skipped: there is no NVRTC; set MLLM4REC_CUDA_LIBS to its folder");
             return;
         }

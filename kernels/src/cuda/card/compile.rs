@@ -32,10 +32,7 @@ pub(super) struct Compiled {
 
 /// Compiles a file for an architecture such as `sm_90a`.
 pub(super) fn compile(source: &Source, arch: &str) -> Result<Compiled> {
-    Library::Nvrtc.open().map_err(|reason| {
-        let by = Library::Nvrtc.brought_by();
-        Error::Device(format!("NVRTC is missing ({reason}): it comes with {by}"))
-    })?;
+    Library::Nvrtc.required()?;
     let text = CString::new(format!("{PRELUDE}\n#line 1 \"{}/kernel.cu\"\n{}", source.name, source.text));
     let text = text.map_err(|_| failed(source, arch, "the text holds a zero byte"))?;
     let program = Program(result::create_program(&text, None).map_err(|e| failed(source, arch, &e.to_string()))?);

@@ -67,13 +67,7 @@ impl Card {
     /// Opens the card of a number.
     pub(crate) fn open(number: usize) -> Result<Self> {
         for library in [Library::Driver, Library::Nvrtc] {
-            library.open().map_err(|reason| {
-                Error::Device(format!(
-                    "{} is missing ({reason}): it comes with {}",
-                    library.name(),
-                    library.brought_by()
-                ))
-            })?;
+            library.required()?;
         }
         result::init().map_err(|e| failed("starting CUDA", e))?;
         let count = result::device::get_count().map_err(|e| failed("counting cards", e))?;

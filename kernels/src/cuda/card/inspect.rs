@@ -11,7 +11,7 @@ use super::device;
 use super::failure::words;
 use super::libraries::{Found, Library};
 use crate::cuda::{Arg, Driver, Geometry, Source};
-use crate::inspection::{self, Card, CardReport, NoCard, Opened};
+use crate::inspection::{self, Card, CardReport, Lacking, NoCard, Opened};
 use crate::{Error, Result};
 
 const PROBE: Source = Source { name: "probe", text: include_str!("probe.cu") };
@@ -27,7 +27,7 @@ pub(crate) fn libraries() -> Vec<inspection::Library> {
         name: library.name(),
         brought_by: library.brought_by(),
         needed: NEEDED.contains(&library),
-        found: library.open().map(opened).map_err(str::to_owned),
+        found: library.open().map(opened).map_err(Clone::clone),
     };
     Library::ALL.into_iter().map(report).collect()
 }
@@ -54,10 +54,9 @@ fn mapped(name: &Path) -> Option<PathBuf> {
 
 /// The cards that the driver sees, at least one.
 pub(crate) fn seen() -> Result<Vec<Card>, NoCard> {
-    Library::Driver.open().map_err(|reason| {
-        let absent = reason.contains("libcuda.so.1: cannot open shared object file");
-        let brought_by = Library::Driver.brought_by();
-        if absent { NoCard::NoDriver { brought_by } } else { NoCard::BadDriver(reason.to_owned()) }
+    Library::Driver.open().map_err(|lacking| match lacking {
+        Lacking::Absent(_) => NoCard::NoDriver { brought_by: Library::Driver.brought_by() },
+        Lacking::Unusable(said) => NoCard::BadDriver(said.clone()),
     })?;
     let refuse = |e: DriverError| match e.0 {
         CUresult::CUDA_ERROR_NO_DEVICE => NoCard::NoneSeen,
@@ -90,9 +89,15 @@ fn card(number: c_int) -> Result<Card, DriverError> {
 /// The cards that are new enough, if there is all that they need.
 pub(crate) fn cards() -> Result<Vec<Card>, NoCard> {
     let usable = new_enough(seen()?)?;
-    let missing = NEEDED.into_iter().find(|library| library.open().is_err());
-    let refuse = |library: Library| NoCard::NoLibrary { library: library.name(), brought_by: library.brought_by() };
-    missing.map_or(Ok(usable), |library| Err(refuse(library)))
+    for library in NEEDED {
+        let refuse = |lacking: &Lacking| NoCard::NoLibrary {
+            library: library.name(),
+            brought_by: library.brought_by(),
+            lacking: lacking.clone(),
+        };
+        library.open().map_err(refuse)?;
+    }
+    Ok(usable)
 }
 
 fn new_enough(seen: Vec<Card>) -> Result<Vec<Card>, NoCard> {
@@ -133,7 +138,7 @@ fn probe(driver: &dyn Driver) -> Result<()> {
     let values: Vec<u8> = (0..LANES).flat_map(|i| f32::from(i).to_ne_bytes()).collect();
     let [x, y] = [driver.allocate(values.len())?, driver.allocate(values.len())?];
     let mut found = vec![0; values.len()];
-    let geometry = Geometry { grid: [1, 1, 1], block: [u32::from(LANES), 1, 1], shared: 0 };
+    let geometry = Geometry::blocks(1, u32::from(LANES));
     let ran = driver.write(x, &values).and_then(|()| {
         // SAFETY: x and y hold 32 floats each.
         unsafe { driver.launch(&PROBE, PROBE.name, geometry, &[Arg::Address(x), Arg::Address(y)])? };

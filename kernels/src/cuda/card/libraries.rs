@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_NOW};
 
+use crate::inspection::Lacking;
+use crate::{Error, Result};
+
 /// A library of CUDA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Library {
@@ -132,16 +135,23 @@ impl Library {
     /// Opens the library, once for the process.
     ///
     /// # Errors
-    /// What the loader says of each place that was tried.
-    pub(super) fn open(self) -> Result<&'static Found, &'static str> {
-        static OPENED: [OnceLock<Result<Found, String>>; 4] = [const { OnceLock::new() }; 4];
-        OPENED[self as usize].get_or_init(|| self.search()).as_ref().map_err(String::as_str)
+    /// Whether it is absent, or what is wrong with it.
+    pub(super) fn open(self) -> Result<&'static Found, &'static Lacking> {
+        static OPENED: [OnceLock<Result<Found, Lacking>>; 4] = [const { OnceLock::new() }; 4];
+        OPENED[self as usize].get_or_init(|| self.search(&folders())).as_ref()
     }
 
-    fn search(self) -> Result<Found, String> {
-        let named = std::env::var_os("MLLM4REC_CUDA_LIBS").unwrap_or_default();
-        let folders: Vec<PathBuf> = std::env::split_paths(&named).filter(|folder| folder.is_absolute()).collect();
-        let mut tried = Vec::new();
+    /// Opens the library for whoever cannot do without it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] says what brings it.
+    pub(super) fn required(self) -> Result<&'static Found> {
+        let refuse = |lacking| Error::Device(format!("{} {lacking}: it comes with {}", self.name(), self.brought_by()));
+        self.open().map_err(refuse)
+    }
+
+    fn search(self, folders: &[PathBuf]) -> Result<Found, Lacking> {
+        let (mut absent, mut unusable) = (Vec::new(), Vec::new());
         for file in self.facts().files {
             let paths = folders.iter().map(|folder| folder.join(file)).filter(|path| path.exists());
             for path in paths.chain([PathBuf::from(file)]) {
@@ -152,15 +162,20 @@ impl Library {
                     Ok(handle) => match self.lacking(&handle) {
                         None => return Ok(Found { version: self.version(&handle), opened: keep(path, handle) }),
                         Some(function) => {
-                            tried.push(format!("{}: lacks {function}: it is too old or damaged", path.display()));
+                            unusable.push(format!("{}: lacks {function}: it is too old or damaged", path.display()));
                         }
                     },
-                    Err(reason) if reason.starts_with(&*path.to_string_lossy()) => tried.push(reason),
-                    Err(reason) => tried.push(format!("{}: {reason}", path.display())),
+                    Err(said) if is_absence(&path, &said) => absent.push(said),
+                    Err(said) if said.starts_with(&*path.to_string_lossy()) => unusable.push(said),
+                    Err(said) => unusable.push(format!("{}: {said}", path.display())),
                 }
             }
         }
-        Err(tried.join("; "))
+        Err(if unusable.is_empty() {
+            Lacking::Absent(absent.join("; "))
+        } else {
+            Lacking::Unusable(unusable.join("; "))
+        })
     }
 
     /// The first function that the library should have and does not.
@@ -202,6 +217,39 @@ impl Library {
     }
 }
 
+const FOLDERS: &str = "MLLM4REC_CUDA_LIBS";
+
+/// The folders of `MLLM4REC_CUDA_LIBS`.
+fn folders() -> Vec<PathBuf> {
+    named(&std::env::var_os(FOLDERS).unwrap_or_default()).0
+}
+
+/// What is wrong with `MLLM4REC_CUDA_LIBS`: a sentence for every entry that is passed over.
+pub(crate) fn misnamed() -> Vec<String> {
+    named(&std::env::var_os(FOLDERS).unwrap_or_default()).1
+}
+
+/// The folders of such a list, and what is wrong with its other entries.
+fn named(list: &OsStr) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut folders, mut misnamed) = (Vec::new(), Vec::new());
+    for entry in std::env::split_paths(list).filter(|entry| !entry.as_os_str().is_empty()) {
+        if !entry.is_absolute() {
+            misnamed.push(format!("{FOLDERS} names {}, which is no absolute path", entry.display()));
+        } else if !entry.is_dir() {
+            misnamed.push(format!("{FOLDERS} names {}, which is no folder", entry.display()));
+        } else {
+            folders.push(entry);
+        }
+    }
+    (folders, misnamed)
+}
+
+/// Whether the loader says that there is no such file, which it does in words only: not that the file wants another that is
+/// not there, and not that it may not be read.
+fn is_absence(file: &Path, said: &str) -> bool {
+    said.contains(&*file.to_string_lossy()) && said.ends_with("No such file or directory")
+}
+
 /// The library stays for the rest of the process.
 fn keep(path: PathBuf, handle: Handle) -> PathBuf {
     std::mem::forget(handle);
@@ -225,6 +273,48 @@ fn open_builtins(nvrtc: &Path) {
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.file_name().is_some_and(is_builtins)) {
         if let Ok(handle) = load(&path) {
             std::mem::forget(handle);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn absence_is_told_from_damage() {
+        let name = Path::new("libmllm4rec-nowhere.so.7");
+        let said = load(name).err().unwrap();
+        assert!(is_absence(name, &said), "the loader of this system says {said}");
+        let wants = "libother.so.1: cannot open shared object file: No such file or directory";
+        let denied = "libmllm4rec-nowhere.so.7: cannot open shared object file: Permission denied";
+        assert!(!is_absence(name, wants) && !is_absence(name, denied));
+    }
+
+    #[test]
+    fn entries_that_are_no_folders_are_told() {
+        let here = std::env::temp_dir();
+        let list = std::env::join_paths([&here, Path::new("/nowhere/cuda"), Path::new(""), Path::new("lib")]).unwrap();
+        let (folders, misnamed) = named(&list);
+        assert_eq!(folders, [here]);
+        let wanted = ["/nowhere/cuda, which is no folder", "lib, which is no absolute path"];
+        assert_eq!(misnamed, wanted.map(|what| format!("MLLM4REC_CUDA_LIBS names {what}")));
+        assert_eq!(named(OsStr::new("")), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_file_that_is_no_library_is_named() {
+        let folder = std::env::temp_dir().join(format!("mllm4rec-libraries-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("libnccl.so.2");
+        std::fs::write(&file, "no library").unwrap();
+        let found = Library::Nccl.search(std::slice::from_ref(&folder));
+        std::fs::remove_dir_all(&folder).unwrap();
+        match found {
+            Ok(found) => assert!(found.opened.is_relative(), "the system has another"),
+            Err(Lacking::Unusable(said)) => assert!(said.starts_with(&*file.to_string_lossy()), "{said}"),
+            Err(Lacking::Absent(said)) => panic!("{said}"),
         }
     }
 }

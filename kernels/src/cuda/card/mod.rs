@@ -11,7 +11,7 @@ mod failure;
 mod graph;
 pub(super) mod inspect;
 mod kernels;
-mod libraries;
+pub(super) mod libraries;
 mod products;
 mod staging;
 #[cfg(test)]

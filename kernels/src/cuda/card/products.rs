@@ -78,10 +78,7 @@ impl Products {
     /// # Errors
     /// [`Error::Device`] names the package that is missing.
     pub(super) fn new(workspace: Address) -> Result<Self> {
-        Library::CublasLt.open().map_err(|reason| {
-            let by = Library::CublasLt.brought_by();
-            Error::Device(format!("cuBLASLt is missing ({reason}): it comes with {by}"))
-        })?;
+        Library::CublasLt.required()?;
         let handle = result::create_handle().map_err(|e| failed("opening the library", e))?;
         Ok(Self { handle, workspace, algorithms: Mutex::default() })
     }

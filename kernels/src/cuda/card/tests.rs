@@ -19,7 +19,7 @@ fn a_library_is_opened_or_its_absence_is_explained() {
                 eprintln!("{}: {} ({:?})", library.name(), found.opened.display(), found.version);
                 assert!(found.version.is_some(), "{}", library.name());
             }
-            Err(reason) => assert!(!reason.is_empty() && !library.brought_by().is_empty(), "{}", library.name()),
+            Err(lacking) => assert!(!lacking.said().is_empty(), "{}", library.name()),
         }
     }
 }
@@ -31,7 +31,9 @@ fn a_card_computes_or_its_absence_is_told() {
         Err(error) => {
             let said = error.to_string();
             assert!(
-                ["is missing", "there is no card", "starting CUDA"].iter().any(|words| said.contains(words)),
+                ["is missing", "cannot be used", "there is no card", "starting CUDA"]
+                    .iter()
+                    .any(|words| said.contains(words)),
                 "{said}"
             );
             eprintln!("skipped: {said}");
@@ -43,7 +45,7 @@ fn a_card_computes_or_its_absence_is_told() {
     let [x, y] = [(); 2].map(|()| card.allocate(values.len()).unwrap());
     card.fill(y, 0, values.len()).unwrap();
     card.write(x, &values).unwrap();
-    let geometry = Geometry { grid: [4, 1, 1], block: [256, 1, 1], shared: 0 };
+    let geometry = Geometry::blocks(4, 256);
     // SAFETY: the arguments are those of the kernel.
     unsafe { card.launch(&TWICE, "twice", geometry, &[Arg::Address(x), Arg::U32(1000)]).unwrap() };
     card.copy(x, y, values.len()).unwrap();
@@ -61,7 +63,7 @@ fn a_card_computes_or_its_absence_is_told() {
 
 /// Doubles the first half of what is at `x` in a graph, then in the same graph all of it, and copies it to `y`.
 fn replays(card: &Arc<Card>, x: Address, y: Address, values: &[u8]) {
-    let geometry = Geometry { grid: [4, 1, 1], block: [256, 1, 1], shared: 0 };
+    let geometry = Geometry::blocks(4, 256);
     let arguments = |n| [Arg::Address(x), Arg::U32(n)];
     let twice =
         Operation::Launch { source: TWICE, kernel: "twice", geometry, arguments: arguments(500).to_vec().into() };

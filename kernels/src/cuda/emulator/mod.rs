@@ -15,6 +15,7 @@
 
 mod compile;
 mod memory;
+mod mortal;
 mod signature;
 #[cfg(test)]
 mod tests;
@@ -26,15 +27,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::compile::{Launch, Module};
 use self::memory::Memory;
+pub(crate) use self::mortal::Mortal;
 use self::signature::{Kind, Signature};
-use super::{Address, Arg, Driver, Geometry, Graph, Operation, Product, Source};
+use super::{Address, Arg, Driver, Geometry, Graph, Operation, Product, SharedLimit, Source};
 use crate::{Error, Result};
 
 /// What a block of a card of compute capability 9 can ask for.
 const MOST_SHARED_BYTES: u32 = 227 * 1024;
-/// What one of compute capability 8.9 has; kernels that want more ask for [`Driver::most_shared`] and have other plans.
+/// What one of compute capability 8.9 has: every card.
 const LEAST_SHARED_BYTES: u32 = 99 * 1024;
-const CHOOSES_BY_MEMORY: &str = "top_k_rough";
 const MOST_THREADS: u64 = 1024;
 const MOST_BLOCK: [u32; 3] = [1024, 1024, 64];
 const MOST_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
@@ -158,9 +159,6 @@ impl Driver for Emulator {
         let (signature, wrapper) = module.kernel(kernel).ok_or_else(|| error("is not in the file".to_owned()))?;
         check_arguments(signature, arguments, &self.memory()).map_err(error)?;
         check_geometry(geometry).map_err(error)?;
-        if geometry.shared > LEAST_SHARED_BYTES && source.name != CHOOSES_BY_MEMORY {
-            return Err(error(format!("{} bytes of shared memory are more than every card has", geometry.shared)));
-        }
         bear_witness(source.name, kernel);
 
         let mut slots: Vec<[u8; 8]> = arguments.iter().map(bits).collect();
@@ -186,7 +184,7 @@ impl Driver for Emulator {
     }
 
     fn record(self: Arc<Self>, operations: &[Operation<'static>]) -> Result<Box<dyn Graph>> {
-        Ok(Box::new(List { device: self, operations: operations.to_vec() }))
+        Ok(Box::new(List::of(self, operations)))
     }
 
     fn wait(&self) -> Result<()> {
@@ -197,8 +195,14 @@ impl Driver for Emulator {
 /// Operations that are run one after the other.
 #[derive(Debug)]
 struct List {
-    device: Arc<Emulator>,
+    device: Arc<dyn Driver>,
     operations: Vec<Operation<'static>>,
+}
+
+impl List {
+    fn of(device: Arc<dyn Driver>, operations: &[Operation<'static>]) -> Self {
+        Self { device, operations: operations.to_vec() }
+    }
 }
 
 impl Graph for List {
@@ -274,7 +278,7 @@ fn bear_witness(source: &'static str, kernel: &str) {
 
 /// Whether a card can run such a launch.
 fn check_geometry(geometry: Geometry) -> Result<(), String> {
-    let Geometry { grid, block, shared } = geometry;
+    let Geometry { grid, block, shared, limit } = geometry;
     let within = |extents: [u32; 3], most: [u32; 3]| extents.iter().zip(most).all(|(&e, most)| (1..=most).contains(&e));
     if !within(grid, MOST_GRID) {
         return Err(format!("a grid of {grid:?} blocks, allowed are 1 to {MOST_GRID:?}"));
@@ -285,6 +289,9 @@ fn check_geometry(geometry: Geometry) -> Result<(), String> {
     }
     if shared > MOST_SHARED_BYTES {
         return Err(format!("blocks ask for {shared} bytes of shared memory, a card has {MOST_SHARED_BYTES}"));
+    }
+    if limit == SharedLimit::EveryCard && shared > LEAST_SHARED_BYTES {
+        return Err(format!("blocks ask for {shared} bytes of shared memory, which is more than every card has"));
     }
     Ok(())
 }

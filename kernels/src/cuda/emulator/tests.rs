@@ -19,7 +19,7 @@ fn launch(
 
 /// One block of so many threads.
 fn block(threads: u32) -> Geometry {
-    Geometry { grid: [1, 1, 1], block: [threads, 1, 1], shared: 0 }
+    Geometry::blocks(1, threads)
 }
 
 fn upload<const N: usize, T: Copy>(emulator: &Emulator, values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Address {
@@ -50,6 +50,10 @@ fn refuses(result: Result<()>, parts: &[&str]) {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
 }
+
+const COUNT: &str = r#"
+extern "C" __global__ void count(u32* __restrict__ counters) { counters[threadIdx.x] += 1; }
+"#;
 
 const ADD: &str = r#"
 // A comment with an extern "C" __global__ void decoy(
@@ -107,7 +111,7 @@ fn reduce(seed: u64, text: &'static str) -> Result<()> {
     let emulator = Emulator::new().seeded(seed);
     let x: Vec<f32> = (0..3 * 256).map(|i| (i % 61) as f32).collect();
     let sums = emulator.allocate(12).unwrap();
-    let geometry = Geometry { grid: [3, 1, 1], block: [256, 1, 1], shared: 1024 };
+    let geometry = Geometry::blocks(3, 256).with_shared(1024);
     launch(&emulator, "reduce", text, geometry, &[Arg::Address(floats(&emulator, &x)), Arg::Address(sums)])?;
     let wanted: Vec<f32> = x.chunks(256).map(|chunk| chunk.iter().sum()).collect();
     assert_eq!(read(&emulator, sums, 3), wanted);
@@ -550,8 +554,7 @@ fn geometry_that_no_card_has_is_reported() {
     nothing(Geometry { shared: 60_000, ..block(1) }).unwrap();
     refuses(nothing(Geometry { shared: 102_000, ..block(1) }), &["more than every card has"]);
     // Who has asked for what the card has may use it.
-    let text: &str = text.replace("nothing", CHOOSES_BY_MEMORY).leak();
-    let chosen = |shared| launch(&emulator, CHOOSES_BY_MEMORY, text, Geometry { shared, ..block(1) }, &[]);
+    let chosen = |bytes| nothing(block(1).with_shared_of_this_card(bytes));
     chosen(180_000).unwrap();
     refuses(chosen(200_000), &["more shared memory"]);
     refuses(chosen(240_000), &["240000 bytes of shared memory"]);
@@ -571,6 +574,28 @@ fn memory_ends() {
     emulator.free(a);
     let b = emulator.allocate(1_700_000).unwrap();
     assert_eq!(b.0 % 256, 0);
+}
+
+#[test]
+fn a_mortal_device_is_lost_behind_a_launch_that_says_nothing() {
+    let device = Mortal::new(Emulator::new(), 1);
+    let sum = device.allocate(4 * 64).unwrap();
+    device.fill(sum, 0, 4 * 64).unwrap();
+    let source = Source { name: "count", text: COUNT };
+    // SAFETY: the kernel writes 64 words of `sum`.
+    let launch = || unsafe { device.launch(&source, "count", block(64), &[Arg::Address(sum)]) };
+    launch().unwrap();
+    let mut bytes = [0; 4 * 64];
+    device.read(sum, &mut bytes).unwrap();
+    assert_eq!(bytes[4 * 63..], 1_u32.to_ne_bytes());
+    launch().unwrap();
+    let says =
+        [device.wait(), device.read(sum, &mut bytes), device.write(sum, &bytes), device.fill(sum, 0, 4), launch()];
+    for said in says.into_iter().chain([device.allocate(4).map(drop)]) {
+        let lost = said.unwrap_err();
+        assert!(lost.is_lost() && lost.to_string().contains("launch 2"), "{lost}");
+    }
+    device.free(sum);
 }
 
 #[test]

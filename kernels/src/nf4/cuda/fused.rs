@@ -18,12 +18,21 @@ pub(super) const TOKENS: usize = 128;
 /// Bytes of shared memory beside the steps: the table of pairs and the dynamic code.
 const TABLES: usize = 256 * 16 * 8 + 256 * 4;
 
-/// The tokens of a block for so many rows, and the steps that shared memory holds, as in the kernels.
-fn tile(n: usize) -> (usize, usize) {
+/// What a block takes, as in the kernels.
+struct Tile {
+    tokens: usize,
+    /// Steps that shared memory holds.
+    stages: usize,
+    forward: &'static str,
+    backward: &'static str,
+}
+
+/// That for so many rows.
+fn tile(n: usize) -> Tile {
     match n {
-        0..=32 => (32, 4),
-        33..=64 => (64, 4),
-        _ => (TOKENS, 3),
+        0..=32 => Tile { tokens: 32, stages: 4, forward: "forward_32", backward: "backward_32" },
+        33..=64 => Tile { tokens: 64, stages: 4, forward: "forward_64", backward: "backward_64" },
+        _ => Tile { tokens: TOKENS, stages: 3, forward: "forward_128", backward: "backward_128" },
     }
 }
 
@@ -57,10 +66,10 @@ unsafe fn launch(
     [splits, steps]: [usize; 2],
 ) -> Result<()> {
     let (n, [outputs, _]) = (x.rows(), pass.extents(weight.dimensions()?));
-    let (tokens, stages) = tile(n);
+    let Tile { tokens, stages, forward, backward } = tile(n);
     let kernel = match pass {
-        Pass::Forward => format!("forward_{tokens}"),
-        Pass::Backward => format!("backward_{tokens}"),
+        Pass::Forward => forward,
+        Pass::Backward => backward,
     };
     let grid =
         [outputs.div_ceil(OUTPUTS), n.div_ceil(tokens), splits].map(|blocks| Geometry::blocks(blocks, 1).grid[0]);
@@ -70,7 +79,7 @@ unsafe fn launch(
     let args = [&[x.arg()?][..], &parts::args_of_matrix(weight)?, &results, &settings].concat();
     // SAFETY: x is [n, terms] and the weight's extents are what the kernel asks for, as the choice of the regime sees to; the
     // rest is the caller's promise.
-    unsafe { on.launch(&KERNELS, &kernel, geometry, &args) }
+    unsafe { on.launch(&KERNELS, kernel, geometry, &args) }
 }
 
 /// Adds what the parts came to, in order, and rounds.

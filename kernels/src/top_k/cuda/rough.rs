@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
         let end = (first + ranges.width * ranges.count).min(tiles);
         let blocks = Geometry::blocks(rows.len().div_ceil(warps * ROWS_OF_WARP), (warps * 32) as u32);
         let grid = [blocks.grid[0], Geometry::blocks(ranges.count, 1).grid[0], 1];
-        let geometry = Geometry { grid, ..blocks }.with_shared(shared_bytes(width, warps));
+        let geometry = Geometry { grid, ..blocks }.with_shared_of_this_card(shared_bytes(width, warps));
         let offsets = at(self.excluded.offsets.arg(), rows.start, size_of::<u32>());
         let own = [packed.arg(), self.classes.arg(), offsets, self.excluded.ids.arg(), seeds, to];
         let counts = [rows.len(), first, end, ranges.width, CANDIDATES].map(|count| Arg::count(OP, count));
