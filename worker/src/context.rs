@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use data::artifact::{self, ArtifactId, Attempt, Commit, Digest, FilePayload, PartPayload, Plan, Spec, Stats};
+use data::artifact::{self, ArtifactId, Attempt, Commit, Digest, Done, FilePayload, PartPayload, Plan, Spec, Stats};
 use data::job::{Job, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, Row, encode_part, part_name};
@@ -207,6 +207,16 @@ impl Context {
         Ok(())
     }
 
+    /// Whether a shard need not be done any more, because another worker was faster; the coordinator hears of it.
+    pub(crate) fn is_done(&mut self, shard: u32) -> Result<bool> {
+        let Some(done) = self.wait(artifact::done_record(&self.store, &self.artifact, shard))? else {
+            return Ok(false);
+        };
+        tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "done by another attempt");
+        self.tell_committed(Duration::ZERO, &done);
+        Ok(true)
+    }
+
     /// Makes the output of a shard count.
     pub(crate) fn commit(&mut self, shard: u32, output: Output) -> Result<()> {
         let mut stats = output.stats;
@@ -227,10 +237,13 @@ impl Context {
             tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
         }
         self.began = Instant::now();
-        let done = commit.done();
-        let committed = Committed { shard, rows: done.rows, took, rejected: done.rejected.clone() };
-        let _ = self.wait(self.to_coordinator.send(FromWorker::Committed { lease: self.lease, committed }));
+        self.tell_committed(took, commit.done());
         Ok(())
+    }
+
+    fn tell_committed(&self, took: Duration, done: &Done) {
+        let committed = Committed { shard: done.shard, rows: done.rows, took, rejected: done.rejected.clone() };
+        let _ = self.wait(self.to_coordinator.send(FromWorker::Committed { lease: self.lease, committed }));
     }
 
     fn payload<R: Row>(&self, rows: &[R], index: u32, of: u32) -> Result<PartPayload> {

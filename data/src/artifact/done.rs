@@ -94,6 +94,14 @@ impl Done {
     }
 }
 
+/// The done record of a shard, or nothing while there is none.
+///
+/// # Errors
+/// [`Error::Control`] if it cannot be understood; the store's own failures.
+pub async fn done_record(store: &Store, id: &ArtifactId, shard: u32) -> Result<Option<Done>> {
+    Done::read(store, id, shard).await
+}
+
 /// The shards that are done, in order: one listing, nothing is read.
 ///
 /// # Errors

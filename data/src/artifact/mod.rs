@@ -29,7 +29,7 @@ pub use commit::{
     Attempt, Commit, FilePayload, MAX_PART_BYTES, PartPayload, Stats, commit_shard, write_file, write_part,
 };
 pub use digest::{Digest, NotADigest};
-pub use done::{Done, FileRecord, PartRecord, done_records, done_shards};
+pub use done::{Done, FileRecord, PartRecord, done_record, done_records, done_shards};
 pub use finish::{finish, is_complete};
 pub use inputs::InputDigests;
 pub use quarantine::{QUARANTINED, quarantine};

@@ -26,6 +26,9 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
     let ranker = load(cx, device)?;
     let retrieve = cx.input(Stage::Retrieve, Some(split))?;
     for shard in shards {
+        if cx.is_done(*shard)? {
+            continue;
+        }
         let users = population.shard(cx, *shard as usize)?;
         let candidates =
             read_shard(cx, Stage::Retrieve, &retrieve, *shard as usize, &users, |r: &CandidateRow| &r.user_id)?;

@@ -20,6 +20,9 @@ pub(super) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
     let shares = share_out(&pictures, cx.plan.shards as usize);
     let mut describer = Describer::new(cx, device)?;
     for &shard in shards {
+        if cx.is_done(shard)? {
+            continue;
+        }
         let mut rows: Vec<&PictureRow> = shares[shard as usize].iter().map(|&i| &pictures[i]).collect();
         rows.sort_by(|a, b| a.item_id.cmp(&b.item_id));
         let mut output = Output::default();

@@ -28,6 +28,9 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
     let retrieval = Retrieval { model: load(cx, &population)?.on(device)?, population, split };
     let wanted = if split == Split::Train { Some(Wanted::of(cx, &retrieval.population)?) } else { None };
     for shard in shards {
+        if cx.is_done(*shard)? {
+            continue;
+        }
         let users = retrieval.population.shard(cx, *shard as usize)?;
         let mut output = Output::default();
         match &wanted {
