@@ -1,6 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
-use crate::{FailureClass, FromWorker, Grant, Invalid, JobId, LeaseId, Progress, ToWorker, pb};
+use std::time::Duration;
+
+use crate::{
+    Claim, Committed, FailureClass, FromWorker, Grant, Info, Invalid, JobId, JobState, JobStatus, LeaseId, Progress,
+    Register, ShardCounts, StageState, StageStatus, ToWorker, Welcome, WorkerId, WorkerStatus, pb,
+};
 
 fn grant() -> Grant {
     Grant {
@@ -23,13 +28,86 @@ fn messages_survive_the_wire() {
             lease: LeaseId(1),
             progress: Progress { done: 2, total: 3, unit: "users".into(), note: String::new() },
         },
+        FromWorker::Register(Register {
+            protocol: 2,
+            build: "1".into(),
+            name: "w".into(),
+            threads: 4,
+            device: "cpu".into(),
+            term: 3,
+            claims: vec![Claim {
+                lease: LeaseId::of(3, 9),
+                stage: "rank".into(),
+                digest: "ab".into(),
+                shards: vec![4, 1],
+            }],
+        }),
+        FromWorker::Committed {
+            lease: LeaseId(1),
+            committed: Committed {
+                shard: 2,
+                rows: 3,
+                took: Duration::from_millis(4),
+                rejected: [("why".to_owned(), 5)].into(),
+            },
+        },
         FromWorker::Failed { lease: LeaseId(1), class: FailureClass::Fatal, reason: "no".into() },
     ];
     for message in said {
         assert_eq!(FromWorker::try_from(pb::WorkerMessage::from(message.clone())).unwrap(), message);
     }
-    let message = ToWorker::Grant(grant());
-    assert_eq!(ToWorker::try_from(pb::CoordinatorMessage::from(message.clone())).unwrap(), message);
+    let welcome = Welcome {
+        worker: WorkerId(1),
+        root: "s3://shop/root".into(),
+        heartbeat: Duration::from_secs(1),
+        term: 7,
+        store_patience: Duration::from_secs(60),
+    };
+    for message in [ToWorker::Grant(grant()), ToWorker::Welcome(welcome)] {
+        assert_eq!(ToWorker::try_from(pb::CoordinatorMessage::from(message.clone())).unwrap(), message);
+    }
+}
+
+#[test]
+fn statuses_survive_the_wire() {
+    let stage = StageStatus {
+        stage: "rank".into(),
+        split: Some("all".into()),
+        digest: "ab".into(),
+        state: StageState::Running,
+        progress: Progress { done: 1, total: 9, unit: "users".into(), note: "n".into() },
+        reused: false,
+        retries: 2,
+        shards: ShardCounts { all: 9, done: 1, leased: 3 },
+        attempts: 6,
+        oldest_lease: Duration::from_secs(5),
+        rate: 2.5,
+        rejected: [("why".to_owned(), 5)].into(),
+        quarantined: vec![8],
+        working: 3,
+    };
+    let status = JobStatus {
+        job: JobId("j".into()),
+        state: JobState::Running,
+        stages: vec![stage],
+        workers: 2,
+        reason: String::new(),
+        failure: None,
+        waiting: "for the store".into(),
+        age: Duration::from_secs(11),
+    };
+    assert_eq!(JobStatus::try_from(pb::JobStatus::from(status.clone())).unwrap(), status);
+    let worker = WorkerStatus {
+        worker: WorkerId(3),
+        name: "w".into(),
+        device: "cuda:0".into(),
+        stage: None,
+        job: Some(JobId("j".into())),
+        shards: 4,
+        leaving: true,
+    };
+    let info = Info { root: "r".into(), term: 2, build: "b".into(), workers: vec![worker] };
+    assert_eq!(Info::from(pb::InfoReply::from(info.clone())), info);
 }
 
 #[test]
