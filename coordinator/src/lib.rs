@@ -4,6 +4,7 @@
 //! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
 
 pub mod core;
+mod earlier;
 mod error;
 mod inbox;
 mod inputs;
@@ -15,6 +16,7 @@ pub mod report;
 mod rpc;
 mod shell;
 
+pub use earlier::Earlier;
 pub use error::{Error, Result};
 pub use inputs::{InputFiles, check_layout};
 pub use shell::{Coordinator, Options};

@@ -220,7 +220,7 @@ impl Shell {
         let (store, inbox, cache) = (self.store.clone(), self.inbox.clone(), self.options.digest_cache.clone());
         tokio::spawn(async move {
             match patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await {
-                Ok((plan, complete)) => {
+                Ok((job, plan, complete)) => {
                     let submission = Submission { job, plan, complete, reply };
                     let _ = inbox.send(Input::Planned(Box::new(submission))).await;
                 }

@@ -1,10 +1,12 @@
 //! Whole-system tests, fault injection and parity with public libraries.
 //!
-//! The tests are in `tests/`; this library is what they share: a small dataset with awkward rows ([`shop`]), a tiny
+//! The tests are in `tests/`; this library is what they share: a small dataset with awkward rows ([`shop`]) and what it looks like
+//! another day ([`log`]), a tiny
 //! language model ([`base`]), the real binary ([`program`]) and what it leaves behind ([`outputs`]). It panics where a
 //! library would return an error: whoever calls it is a test.
 
 pub mod base;
+pub mod log;
 pub mod outputs;
 pub mod program;
 pub mod shop;

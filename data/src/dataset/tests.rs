@@ -75,3 +75,25 @@ fn short_histories_do_not_panic() {
     assert_eq!(Holdout::of(&[5], Split::Test), Holdout { history: &[], target: Some(&5) });
     assert_eq!(Holdout::of(&[5], Split::Validation), Holdout { history: &[], target: None });
 }
+
+#[test]
+fn items_are_known_to_both_under_their_numbers() {
+    let catalogue = Catalogue::new(items(&["a", "c", "d", "f"])).unwrap();
+    let ids: Vec<String> = ["d", "b", "a", "e"].map(str::to_owned).into();
+    let known = KnownItems::new(&catalogue, &ids).unwrap();
+    let numbers: Vec<Option<u32>> = (1..=4).map(|item| known.in_model(item)).collect();
+    assert_eq!(numbers, [Some(3), None, Some(1), None]);
+    assert_eq!((known.in_catalogue(1), known.in_catalogue(3), known.in_catalogue(2)), (3, 1, 0));
+    assert_eq!((known.lacking(), known.shared(), known.catalogue_len()), (&[2, 4][..], 2, 4));
+    assert!(known.knows(1) && !known.knows(2));
+    let twice = KnownItems::new(&catalogue, &["a".to_owned(), "a".to_owned()]).unwrap_err().to_string();
+    assert!(twice.contains("`a` twice"), "{twice}");
+}
+
+#[test]
+fn a_model_of_the_same_catalogue_knows_everything() {
+    let rows = items(&["a", "b", "c"]);
+    let ids: Vec<String> = rows.iter().map(|row| row.item_id.clone()).collect();
+    let catalogue = Catalogue::new(rows).unwrap();
+    assert_eq!(KnownItems::all(&catalogue), KnownItems::new(&catalogue, &ids).unwrap());
+}

@@ -5,6 +5,7 @@ mod bad_input;
 mod captions;
 mod damage;
 mod devices;
+mod earlier;
 mod emulated;
 mod interruption;
 mod reuse;

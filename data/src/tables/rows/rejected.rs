@@ -1,21 +1,25 @@
-//! What bad input cost.
+//! What could not be used.
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::Result;
-use crate::tables::columns::Columns;
+use crate::tables::columns::{Columns, text};
 use crate::tables::{Row, Table, build};
 
-/// A row of the input that could not be used.
+/// A row of the input, or an item of histories, that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRow {
-    /// The file it stands in.
+    /// The file, or the table, that it stands in.
     pub file: String,
     /// Its line or row, from 1, where it has one.
     pub line: Option<u64>,
     /// Why, in words that many rows share.
     pub reason: String,
+    /// The item, where it is one that histories name.
+    pub item_id: Option<String>,
+    /// How many users have that item, of those that the part is of.
+    pub users: Option<u64>,
 }
 
 impl Row for RejectedRow {
@@ -26,6 +30,8 @@ impl Row for RejectedRow {
             build::required("file", DataType::Utf8),
             build::optional("line", DataType::Int64),
             build::required("reason", DataType::Utf8),
+            build::optional("item_id", DataType::Utf8),
+            build::optional("users", DataType::Int64),
         ])
     }
 
@@ -34,6 +40,8 @@ impl Row for RejectedRow {
             build::strings(rows.iter().map(|r| r.file.as_str())),
             build::optional_int64s::<Self>("line", rows.iter().map(|r| r.line))?,
             build::strings(rows.iter().map(|r| r.reason.as_str())),
+            build::optional_strings(rows.iter().map(|r| r.item_id.as_deref())),
+            build::optional_int64s::<Self>("users", rows.iter().map(|r| r.users))?,
         ])
     }
 
@@ -41,8 +49,14 @@ impl Row for RejectedRow {
         let columns = Columns::of::<Self>(batch);
         let (files, lines) = (columns.strings("file")?, columns.optional_u64s("line")?);
         let reasons = columns.strings("reason")?;
-        let row =
-            |i: usize| Self { file: files.value(i).to_owned(), line: lines[i], reason: reasons.value(i).to_owned() };
+        let (items, users) = (columns.optional_strings("item_id")?, columns.optional_u64s("users")?);
+        let row = |i: usize| Self {
+            file: files.value(i).to_owned(),
+            line: lines[i],
+            reason: reasons.value(i).to_owned(),
+            item_id: text(items, i),
+            users: users[i],
+        };
         Ok((0..columns.rows()).map(row).collect())
     }
 }

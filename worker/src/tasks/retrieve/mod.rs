@@ -5,18 +5,17 @@ mod prefixes;
 use data::job::Split;
 use data::tables::{CandidateRow, TargetRankRow};
 use kernels::Device;
-use model::retriever::LruRec;
 
 use crate::context::{Context, Output};
 use crate::population::{Population, User};
-use crate::retrieval::{Scored, USERS, check_candidates, load, retrieve};
+use crate::retrieval::{Retriever, Scored, USERS, Unknown, check_candidates, load, retrieve};
 use crate::{Error, Result};
 use prefixes::Wanted;
 
 /// What all shards of a lease share.
 struct Retrieval {
     population: Population,
-    model: LruRec,
+    retriever: Retriever,
     split: Split,
 }
 
@@ -25,7 +24,8 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
     let split = cx.split.ok_or_else(|| Error::Unknown { what: "candidates without a split".to_owned() })?;
     let population = Population::open(cx)?;
     check_candidates(cx, &population)?;
-    let retrieval = Retrieval { model: load(cx, &population)?.on(device)?, population, split };
+    let Retriever { model, known } = load(cx, &population)?;
+    let retrieval = Retrieval { retriever: Retriever { model: model.on(device)?, known }, population, split };
     let wanted = if split == Split::Train { Some(Wanted::of(cx, &retrieval.population)?) } else { None };
     for shard in shards {
         let users = retrieval.population.shard(cx, *shard as usize)?;
@@ -33,6 +33,11 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
         match &wanted {
             Some(wanted) => retrieval.prefixes(cx, &users, wanted, &mut output, *shard)?,
             None => retrieval.held_out(cx, &users, &mut output, *shard)?,
+        }
+        if Unknown::possible(cx) {
+            let unknown = Unknown::count(&users, &retrieval.retriever.known);
+            cx.part(&mut output, &unknown.rows(&retrieval.population.catalogue), *shard, cx.plan.shards)?;
+            unknown.describe(&mut output.stats);
         }
         output.stats.rows = users.len() as u64;
         cx.commit(*shard, output)?;
@@ -45,7 +50,8 @@ impl Retrieval {
         let (mut candidates, mut ranks) = (Vec::new(), Vec::new());
         for batch in users.chunks(USERS) {
             cx.check()?;
-            let found = retrieve(&self.model, batch, self.split, cx.job.retriever.candidates as usize)?;
+            let k = cx.job.retriever.candidates as usize;
+            let found = retrieve(&self.retriever.model, &self.retriever.known, batch, self.split, k)?;
             for (user, best) in batch.iter().zip(&found.candidates) {
                 candidates.push(self.row(user, None, best));
             }
