@@ -21,6 +21,9 @@ pub(crate) fn render(report: &Value) -> String {
     if let Some(line) = captions(report) {
         let _ = writeln!(text, "{line}\n");
     }
+    for line in since(report) {
+        let _ = writeln!(text, "{line}");
+    }
     if let Some(lines) = unknown_items(report) {
         let _ = writeln!(text, "{lines}");
     }
@@ -44,6 +47,23 @@ pub(crate) fn render(report: &Value) -> String {
         }
     }
     text
+}
+
+/// What was copied from an earlier job, one line a stage.
+fn since(report: &Value) -> Vec<String> {
+    let job = report["since"]["job"].as_str().unwrap_or_default();
+    let stages = report["since"].as_object().into_iter().flatten().filter(|(stage, _)| *stage != "job");
+    let line = |(stage, counts): (&String, &Value)| {
+        let why: Vec<String> = counts["why"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(reason, users)| format!("{users} {reason}"))
+            .collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+        format!("{stage} since {job}: {} users copied, {} rescored{why}", counts["copied"], counts["rescored"])
+    };
+    stages.map(line).collect()
 }
 
 /// What of the histories the retriever does not know, one line a split.

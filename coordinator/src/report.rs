@@ -49,6 +49,9 @@ pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -
             _ => {}
         }
     }
+    if let Some(earlier) = &job.since {
+        report["since"] = since(store, earlier, stages).await?;
+    }
     report["timings"] = Value::Object(timings);
     let text = format!("{report:#}\n");
     store.put(&path(id), text.into()).await?;
@@ -88,6 +91,29 @@ async fn unknown_items(store: &Store, stage: &StageRecord, done: &[Done]) -> Res
         "users_without_known_items": sum("users_without_known_items"),
         "most_frequent": most.iter().take(NAMED_ITEMS).map(named).collect::<Vec<_>>(),
     })))
+}
+
+/// How many users' rows were copied from an earlier job, how many computed, and why.
+async fn since(store: &Store, earlier: &str, stages: &[StageRecord]) -> Result<Value> {
+    let mut report = json!({"job": earlier});
+    let before = crate::records::stages(store, earlier).await.unwrap_or_default();
+    for stage in stages.iter().filter(|s| matches!(s.stage, Stage::Retrieve | Stage::Rank)) {
+        let done = done_records(store, &stage.artifact()).await?;
+        let sum = |name: &str| done.iter().filter_map(|d| d.notes.get(name)?.as_u64()).sum::<u64>();
+        let (mut copied, mut rescored) = (sum("copied"), sum("rescored"));
+        let mut why: BTreeMap<&str, u64> = BTreeMap::new();
+        for (reason, users) in done.iter().filter_map(|d| d.notes.get("why")?.as_object()).flatten() {
+            *why.entry(reason).or_default() += users.as_u64().unwrap_or(0);
+        }
+        if before.iter().any(|b| b.artifact() == stage.artifact()) {
+            // Nothing at all has changed: it is the earlier job's own.
+            (copied, rescored) = (done.iter().map(|d| d.rows).sum(), 0);
+            why.clear();
+        }
+        report[data::artifact::role(stage.stage, stage.split)] =
+            json!({"copied": copied, "rescored": rescored, "why": why});
+    }
+    Ok(report)
 }
 
 /// The notes of a stage with a single shard.

@@ -14,6 +14,7 @@ mod population;
 mod ranking;
 mod retrieval;
 mod session;
+mod since;
 mod tasks;
 mod training;
 

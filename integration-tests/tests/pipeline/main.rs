@@ -9,4 +9,5 @@ mod earlier;
 mod emulated;
 mod interruption;
 mod reuse;
+mod since;
 mod workers;

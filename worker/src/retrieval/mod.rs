@@ -45,7 +45,7 @@ impl Retrieved {
 pub(crate) fn retrieve(
     model: &LruRec,
     known: &KnownItems,
-    users: &[User],
+    users: &[&User],
     split: Split,
     k: usize,
 ) -> Result<Retrieved> {

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use crate::context::{Context, Output};
 use crate::population::{Population, User, read_shard};
 use crate::ranking::{Prompts, options};
+use crate::since::EarlierRankings;
 use crate::{Error, Result};
 
 /// Users between two looks at the clock and at the stop signal.
@@ -26,18 +27,25 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
     let prompts = Prompts::open(cx, &population)?;
     let ranker = load(cx, device)?;
     let retrieve = cx.input(Stage::Retrieve, Some(split))?;
+    let mut earlier = EarlierRankings::open(cx, &population, &prompts, split)?;
     for shard in shards {
         let users = population.shard(cx, *shard as usize)?;
         let candidates =
             read_shard(cx, Stage::Retrieve, &retrieve, *shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
-        let mut rows = Vec::with_capacity(users.len());
-        for (users_, candidates) in users.chunks(USERS).zip(candidates.chunks(USERS)) {
+        let fates = earlier
+            .fates(users.len(), |rows| rows.fates(cx, &population, (&users, &candidates), prompts.shown(), *shard))?;
+        let (copied, total) = (fates.copied(), users.len() as u64);
+        let mut rows = Vec::with_capacity(users.len() - copied);
+        cx.progress(copied as u64, total, "users", || fates.note());
+        for asked in fates.rescored(users.iter().zip(&candidates)).chunks(USERS) {
             cx.check()?;
-            rows.extend(rank(&ranker, &prompts, &population, users_, candidates, split)?);
-            cx.progress(rows.len() as u64, users.len() as u64, "users", String::new);
+            rows.extend(rank(&ranker, &prompts, &population, asked, split)?);
+            cx.progress((copied + rows.len()) as u64, total, "users", || fates.note());
         }
         let mut output = Output::default();
-        output.stats.rows = rows.len() as u64;
+        output.stats.rows = total;
+        fates.describe(&mut output.stats);
+        let rows = fates.merge(rows);
         cx.part(&mut output, &rows, *shard, cx.plan.shards)?;
         cx.commit(*shard, output)?;
     }
@@ -98,15 +106,12 @@ fn rank(
     ranker: &Ranker,
     prompts: &Prompts,
     population: &Population,
-    users: &[User],
-    candidates: &[CandidateRow],
+    asked: &[(&User, &CandidateRow)],
     split: Split,
 ) -> Result<Vec<RankingRow>> {
     // Somebody without candidates has nothing to be asked.
-    let asked: Vec<bool> = candidates.iter().map(|row| !row.items.is_empty()).collect();
-    let tokens: Vec<Vec<u32>> = users
+    let tokens: Vec<Vec<u32>> = asked
         .par_iter()
-        .zip(candidates)
         .filter(|(_, row)| !row.items.is_empty())
         .map(|(user, row)| {
             let history = Holdout::of(&user.items, split).history;
@@ -115,8 +120,8 @@ fn rank(
         })
         .collect::<Result<_>>()?;
     let mut logits = ranker.score(&tokens, prompts.verbalizer.tokens())?.into_iter();
-    let mut next = |asked: bool| if asked { logits.next().unwrap_or_default() } else { Vec::new() };
-    Ok(candidates.iter().zip(asked).map(|(row, asked)| ordered(row, &next(asked))).collect())
+    let mut next = |row: &CandidateRow| if row.items.is_empty() { None } else { logits.next() };
+    Ok(asked.iter().map(|(_, row)| ordered(row, &next(row).unwrap_or_default())).collect())
 }
 
 /// The candidates of a row as numbers.

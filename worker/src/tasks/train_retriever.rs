@@ -130,7 +130,8 @@ impl Trainee for Retriever<'_> {
         for users in self.users.chunks(USERS) {
             cx.check()?;
             let ranks = if self.settings.validation_excludes_history {
-                retrieve(&self.model, self.known, users, Split::Validation, 1)?.ranks
+                let users: Vec<&User> = users.iter().collect();
+                retrieve(&self.model, self.known, &users, Split::Validation, 1)?.ranks
             } else {
                 self.ranks_of_everything(users)?
             };
