@@ -3,15 +3,15 @@
 use super::Catalogue;
 use crate::{Error, Result};
 
-/// Items of a catalogue as a model numbers them. Numbers begin at 1; 0 stands for "not there".
+/// The items of a catalogue that a model knows, numbered anew from 1 in the order of the catalogue; 0 stands for "unknown".
+///
+/// The order is that of the ids in either numbering, so equal scores are ordered alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownItems {
-    /// The catalogue's number → the model's.
-    in_model: Vec<u32>,
-    /// The model's number → the catalogue's.
-    in_catalogue: Vec<u32>,
-    /// The model's numbers of items that the catalogue lacks, ascending.
-    lacking: Vec<u32>,
+    /// The catalogue's number → the one among the known.
+    numbers: Vec<u32>,
+    /// The one among the known → the catalogue's.
+    items: Vec<u32>,
 }
 
 impl KnownItems {
@@ -19,67 +19,63 @@ impl KnownItems {
     #[must_use]
     pub fn all(catalogue: &Catalogue) -> Self {
         let same: Vec<u32> = (0..=catalogue.len()).collect();
-        Self { in_model: same.clone(), in_catalogue: same, lacking: Vec::new() }
+        Self { numbers: same.clone(), items: same }
     }
 
-    /// Matches the ids of a model's items, in the order of its numbers, with a catalogue.
+    /// Matches the ids of a model's items, in the order of its numbers, with a catalogue. Beside what is known come the
+    /// model's own numbers of it.
     ///
     /// # Errors
     /// [`Error::RepeatedItem`] if the model has an id twice.
-    pub fn new(catalogue: &Catalogue, ids: &[String]) -> Result<Self> {
-        let mut known = Self {
-            in_model: vec![0; catalogue.len() as usize + 1],
-            in_catalogue: vec![0; ids.len() + 1],
-            lacking: Vec::new(),
-        };
+    pub fn new(catalogue: &Catalogue, ids: &[String]) -> Result<(Self, Vec<u32>)> {
+        let mut in_model = vec![0; catalogue.len() as usize + 1];
         for (number, id) in (1..).zip(ids) {
-            match catalogue.index(id) {
-                None => known.lacking.push(number),
-                Some(item) if known.in_model[item as usize] != 0 => {
-                    return Err(Error::RepeatedItem { item: id.clone() });
-                }
-                Some(item) => {
-                    known.in_model[item as usize] = number;
-                    known.in_catalogue[number as usize] = item;
-                }
+            let Some(item) = catalogue.index(id) else { continue };
+            if std::mem::replace(&mut in_model[item as usize], number) != 0 {
+                return Err(Error::RepeatedItem { item: id.clone() });
             }
         }
-        Ok(known)
+        let mut known = Self { numbers: vec![0], items: vec![0] };
+        let mut chosen = Vec::new();
+        for (item, number) in (1..).zip(&in_model[1..]) {
+            if *number == 0 {
+                known.numbers.push(0);
+                continue;
+            }
+            chosen.push(*number);
+            known.items.push(item);
+            known.numbers.push(known.items.len() as u32 - 1);
+        }
+        Ok((known, chosen))
     }
 
-    /// Whether the model knows an item of the catalogue.
+    /// The number of an item of the catalogue among the known.
     #[must_use]
-    pub fn knows(&self, item: u32) -> bool {
-        self.in_model[item as usize] != 0
+    pub fn number(&self, item: u32) -> Option<u32> {
+        Some(self.numbers[item as usize]).filter(|number| *number != 0)
     }
 
-    /// The model's number of an item of the catalogue.
+    /// The item of a number among the known.
     #[must_use]
-    pub fn in_model(&self, item: u32) -> Option<u32> {
-        Some(self.in_model[item as usize]).filter(|number| *number != 0)
+    pub fn item(&self, number: u32) -> u32 {
+        self.items[number as usize]
     }
 
-    /// The catalogue's number of one of the model's items that the catalogue has; 0 for one that it lacks.
+    /// How many items are known.
     #[must_use]
-    pub fn in_catalogue(&self, number: u32) -> u32 {
-        self.in_catalogue[number as usize]
+    pub fn len(&self) -> usize {
+        self.items.len() - 1
     }
 
-    /// The model's numbers of items that the catalogue lacks, ascending.
+    /// Whether none is.
     #[must_use]
-    pub fn lacking(&self) -> &[u32] {
-        &self.lacking
-    }
-
-    /// How many items both know.
-    #[must_use]
-    pub fn shared(&self) -> u32 {
-        u32::try_from(self.in_catalogue.len() - 1 - self.lacking.len()).unwrap_or(u32::MAX)
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many items the catalogue has.
     #[must_use]
-    pub fn catalogue_len(&self) -> u32 {
-        u32::try_from(self.in_model.len() - 1).unwrap_or(u32::MAX)
+    pub fn catalogue_len(&self) -> usize {
+        self.numbers.len() - 1
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use unknown::Unknown;
 /// Users scored together: fixed, so that a score never depends on who else is scored.
 pub(crate) const USERS: usize = 256;
 
-/// A retriever and what it knows of the population's items.
+/// A retriever for the items that it and the catalogue have, and their numbers.
 pub(crate) struct Retriever {
     pub(crate) model: LruRec,
     pub(crate) known: KnownItems,
@@ -40,8 +40,8 @@ impl Retrieved {
 
 /// Retrieves for the users of one batch under a split.
 ///
-/// Items that the model does not know are left out of its input; those that the catalogue lacks are not proposed. Somebody
-/// with no known item gets no candidates. A held-out item that has no score is behind all others.
+/// Items that the model does not know are left out of its input. Somebody with no known item gets no candidates. A held-out
+/// item that has no score is behind all others.
 pub(crate) fn retrieve(
     model: &LruRec,
     known: &KnownItems,
@@ -54,20 +54,21 @@ pub(crate) fn retrieve(
     let scored: Vec<usize> = (0..users.len()).filter(|i| !inputs[*i].is_empty()).collect();
     let mut retrieved = Retrieved::nobody(users.len());
     if split.has_target() {
-        retrieved.ranks = views.iter().map(|v| known.catalogue_len() - distinct(v.history)).collect();
+        let catalogue = known.catalogue_len();
+        retrieved.ranks = views.iter().map(|v| (catalogue - sorted(v.history).len()) as u32).collect();
     }
     if scored.is_empty() {
         return Ok(retrieved);
     }
-    let exclusions: Vec<Vec<u32>> = scored.iter().map(|i| excluded(known, &inputs[*i])).collect();
+    let seen: Vec<Vec<u32>> = scored.iter().map(|i| sorted(&inputs[*i])).collect();
     let histories = scored.iter().map(|i| inputs[*i].as_slice());
     let hidden = model.encode(&PackedBatch::score(histories, model.config().max_length))?;
-    let exclude: Vec<&[u32]> = exclusions.iter().map(Vec::as_slice).collect();
+    let exclude: Vec<&[u32]> = seen.iter().map(Vec::as_slice).collect();
     for (user, best) in scored.iter().zip(model.top_k(&hidden, &exclude, k)?) {
         retrieved.candidates[*user] = in_catalogue(known, &best);
     }
     if split.has_target() {
-        let targets: Vec<Option<u32>> = scored.iter().map(|i| known.in_model(*views[*i].target?)).collect();
+        let targets: Vec<Option<u32>> = scored.iter().map(|i| known.number(*views[*i].target?)).collect();
         // A model has an item 1 at least; its rank stands for nobody.
         let asked: Vec<u32> = targets.iter().map(|t| t.unwrap_or(1)).collect();
         let ranks = model.ranks(&hidden, &exclude, &asked)?;
@@ -92,8 +93,8 @@ pub(crate) fn retrieve_prefixes(
     let unknown = inputs.iter().take_while(|input| input.is_empty()).count();
     let mut candidates = vec![Vec::new(); unknown];
     let inputs = &inputs[unknown..];
-    let exclusions: Vec<Vec<u32>> = inputs.iter().map(|input| excluded(known, input)).collect();
-    let exclude: Vec<&[u32]> = exclusions.iter().map(Vec::as_slice).collect();
+    let seen: Vec<Vec<u32>> = inputs.iter().map(|input| sorted(input)).collect();
+    let exclude: Vec<&[u32]> = seen.iter().map(Vec::as_slice).collect();
     let longest = model.config().max_length;
     // One pass over a short sequence gives the states of all of its prefixes; beyond the longest history each prefix
     // begins at another item and needs a pass of its own.
@@ -113,26 +114,17 @@ pub(crate) fn retrieve_prefixes(
 
 /// The items that the model knows, as it numbers them.
 fn in_model(known: &KnownItems, items: &[u32]) -> Vec<u32> {
-    items.iter().filter_map(|item| known.in_model(*item)).collect()
+    items.iter().filter_map(|item| known.number(*item)).collect()
 }
 
-/// Scored items as the catalogue numbers them. The catalogue's order decides between equal scores, and the model's numbers
-/// have the same order: both follow the ids.
+/// Scored items as the catalogue numbers them.
 fn in_catalogue(known: &KnownItems, best: &[kernels::top_k::Scored]) -> Vec<Scored> {
-    best.iter().map(|s| (known.in_catalogue(s.id), s.score)).collect()
+    best.iter().map(|s| (known.item(s.id), s.score)).collect()
 }
 
-/// What is not proposed to somebody, sorted: the history, and what the catalogue lacks.
-fn excluded(known: &KnownItems, history: &[u32]) -> Vec<u32> {
-    let mut items = [history, known.lacking()].concat();
-    items.sort_unstable();
-    items.dedup();
-    items
-}
-
-fn distinct(items: &[u32]) -> u32 {
+fn sorted(items: &[u32]) -> Vec<u32> {
     let mut items = items.to_vec();
     items.sort_unstable();
     items.dedup();
-    items.len() as u32
+    items
 }

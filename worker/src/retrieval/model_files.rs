@@ -1,6 +1,6 @@
 //! The retriever's files: weights, shape, and the ids of the items that it knows.
 
-use data::artifact::{self, ArtifactId, role, table_prefix};
+use data::artifact::{self, ArtifactId, Digest, role, table_prefix};
 use data::dataset::{Catalogue, KnownItems};
 use data::job::Stage;
 use data::store::Store;
@@ -32,33 +32,34 @@ pub(crate) fn check_candidates(cx: &Context, population: &Population) -> Result<
 pub(crate) fn load(cx: &Context, population: &Population) -> Result<Retriever> {
     let source = Source::of(cx)?;
     let file = |name: &str| cx.wait(source.store.get(&source.path(name)));
-    let known = match source.training(cx)? {
-        Some(training) if training == cx.input(Stage::Prepare, None)? => KnownItems::all(&population.catalogue),
-        training => {
-            let ids = match (cx.wait(source.store.try_get(&source.path(ITEM_IDS_FILE)))?, training) {
-                (Some(bytes), _) => parse(&bytes)?,
-                // Trained before the ids were kept beside the weights.
-                (None, Some(prepare)) => {
-                    let items = table_prefix(Table::Items, &prepare);
-                    let rows: Vec<ItemRow> = cx.wait(read_all(&cx.store, &items))?;
-                    rows.into_iter().map(|row| row.item_id).collect()
-                }
-                (None, None) => file(ITEM_IDS_FILE).map_err(Error::from).and_then(|bytes| parse(&bytes))?,
-            };
-            KnownItems::new(&population.catalogue, &ids)?
-        }
+    let whole = |items: usize| -> Result<LruRec> {
+        Ok(LruRec::load(&file("model.safetensors")?, &file("config.json")?, items)?)
     };
-    if known.shared() == 0 {
-        let items = population.catalogue.len();
-        let what = format!(
-            "the retriever knows none of the {items} items of this dataset: it was trained on other ids. Train one on this \
-             dataset, or bring the dataset that the model of retriever.from belongs to"
-        );
-        return Err(Error::Nothing { stage: Stage::Retrieve, what });
+    let catalogue = &population.catalogue;
+    match source.training(cx)? {
+        Some(training) if training == cx.input(Stage::Prepare, None)? => {
+            let known = KnownItems::all(catalogue);
+            Ok(Retriever { model: whole(known.len())?, known })
+        }
+        training => {
+            let ids = source.ids(cx, training)?;
+            let (known, chosen) = KnownItems::new(catalogue, &ids)?;
+            if known.is_empty() {
+                return Err(nothing_known(catalogue));
+            }
+            // What the catalogue lacks is not proposed, and costs nothing.
+            Ok(Retriever { model: whole(ids.len())?.restricted_to(&chosen)?, known })
+        }
     }
-    let items = known.shared() as usize + known.lacking().len();
-    let model = LruRec::load(&file("model.safetensors")?, &file("config.json")?, items)?;
-    Ok(Retriever { model, known })
+}
+
+fn nothing_known(catalogue: &Catalogue) -> Error {
+    let what = format!(
+        "the retriever knows none of the {} items of this dataset: it was trained on other ids. Train one on this dataset, or \
+         bring the dataset that the model of retriever.from belongs to",
+        catalogue.len()
+    );
+    Error::Nothing { stage: Stage::Retrieve, what }
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<String>> {
@@ -88,8 +89,22 @@ impl Source {
         self.artifact.as_ref().map_or_else(|| name.to_owned(), |id| format!("{}/{name}", id.model_prefix()))
     }
 
+    /// The ids of the model's items; `training` is the dataset that it was trained on, where that is known.
+    fn ids(&self, cx: &Context, training: Option<Digest>) -> Result<Vec<String>> {
+        let path = self.path(ITEM_IDS_FILE);
+        match (cx.wait(self.store.try_get(&path))?, training) {
+            (Some(bytes), _) => parse(&bytes),
+            // Trained before the ids were kept beside the weights.
+            (None, Some(prepare)) => {
+                let rows: Vec<ItemRow> = cx.wait(read_all(&cx.store, &table_prefix(Table::Items, &prepare)))?;
+                Ok(rows.into_iter().map(|row| row.item_id).collect())
+            }
+            (None, None) => Err(data::Error::NotFound { object: self.store.name(&path) }.into()),
+        }
+    }
+
     /// The prepared dataset that the model was trained on, where that is known.
-    fn training(&self, cx: &Context) -> Result<Option<data::artifact::Digest>> {
+    fn training(&self, cx: &Context) -> Result<Option<Digest>> {
         let Some(id) = &self.artifact else { return Ok(None) };
         let spec = cx.wait(artifact::read_spec(&cx.store, id))?;
         Ok(spec.and_then(|spec| spec.inputs.get(&role(Stage::Prepare, None)).cloned()))

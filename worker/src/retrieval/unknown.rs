@@ -34,7 +34,7 @@ impl Unknown {
     pub(crate) fn count(users: &[User], known: &KnownItems) -> Self {
         let mut unknown = Self::default();
         for user in users {
-            let mut items: Vec<u32> = user.items.iter().copied().filter(|item| !known.knows(*item)).collect();
+            let mut items: Vec<u32> = user.items.iter().copied().filter(|item| known.number(*item).is_none()).collect();
             unknown.users += u64::from(!items.is_empty());
             unknown.lost_users += u64::from(items.len() == user.items.len());
             items.sort_unstable();
@@ -87,7 +87,7 @@ mod tests {
             attributes: "{}".to_owned(),
         };
         let catalogue = Catalogue::new(["a", "b", "c", "d"].map(item).into()).unwrap();
-        let known = KnownItems::new(&catalogue, &["b".to_owned(), "x".to_owned()]).unwrap();
+        let (known, _) = KnownItems::new(&catalogue, &["b".to_owned(), "x".to_owned()]).unwrap();
         let user = |id: &str, items: &[u32]| User { id: id.to_owned(), items: items.to_vec() };
         let users = [user("u", &[1, 2, 3]), user("v", &[2, 2, 2]), user("w", &[3, 4, 3])];
         let unknown = Unknown::count(&users, &known);

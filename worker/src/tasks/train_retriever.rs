@@ -85,7 +85,7 @@ impl<'a> Retriever<'a> {
             return Err(Error::Nothing { stage: Stage::TrainRetriever, what: "no user has training items".to_owned() });
         }
         let (hidden, layers) = (settings.hidden as usize, settings.layers as usize);
-        let items = known.catalogue_len() as usize;
+        let items = known.len();
         let config = LruRecConfig::new(items, hidden, layers, settings.dropout as f32, length)?;
         let model = LruRec::new(config, seed)?.on(device)?;
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
