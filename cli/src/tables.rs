@@ -21,6 +21,12 @@ pub(crate) fn render(report: &Value) -> String {
     if let Some(line) = captions(report) {
         let _ = writeln!(text, "{line}\n");
     }
+    for line in since(report) {
+        let _ = writeln!(text, "{line}");
+    }
+    if let Some(lines) = unknown_items(report) {
+        let _ = writeln!(text, "{lines}");
+    }
     for split in ["validation", "test"] {
         if let Some(table) = retriever(report, split) {
             let _ = writeln!(
@@ -41,6 +47,56 @@ pub(crate) fn render(report: &Value) -> String {
         }
     }
     text
+}
+
+/// What was copied from an earlier job, one line a stage.
+fn since(report: &Value) -> Vec<String> {
+    let job = report["since"]["job"].as_str().unwrap_or_default();
+    let stages = report["since"].as_object().into_iter().flatten().filter(|(stage, _)| *stage != "job");
+    let line = |(stage, counts): (&String, &Value)| {
+        let why: Vec<String> = counts["why"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(reason, users)| format!("{users} {reason}"))
+            .collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+        format!("{stage} since {job}: {} users copied, {} rescored{why}", counts["copied"], counts["rescored"])
+    };
+    stages.map(line).collect()
+}
+
+/// What of the histories the retriever does not know, one line a split.
+fn unknown_items(report: &Value) -> Option<String> {
+    let job = report["job"].as_str().unwrap_or("JOB");
+    let mut text = String::new();
+    for (split, unknown) in report["unknown_items"].as_object()? {
+        let count = |key: &str| unknown[key].as_u64().unwrap_or(0);
+        if count("items") == 0 {
+            continue;
+        }
+        let most = unknown["most_frequent"].as_array().into_iter().flatten().take(3);
+        let named: Vec<String> = most
+            .map(|item| format!("{} ({} users)", item["item_id"].as_str().unwrap_or_default(), item["users"]))
+            .collect();
+        let more = if count("items") > named.len() as u64 { ", …" } else { "" };
+        let _ = writeln!(
+            text,
+            "{split}: {} items are unknown to the retriever and were left out of {} users' histories: {}{more}; all of them: \
+             table `rejected` in `mllm4rec outputs {job}`",
+            count("items"),
+            count("users_with_unknown_items"),
+            named.join(", ")
+        );
+        if count("users_without_known_items") > 0 {
+            let lost = count("users_without_known_items");
+            let _ = writeln!(
+                text,
+                "WARNING: {split}: {lost} users have no item that the retriever knows: they get no recommendations"
+            );
+        }
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// What became of the pictures, where a model described them.

@@ -61,6 +61,17 @@ pub enum Error {
         /// Similar or existing ids.
         hint: String,
     },
+    /// A key names an earlier job that cannot be used.
+    #[error(
+        "{key}: {reason}; a job is named by its id under the same `output.root` (`mllm4rec outputs` lists them), a model \
+         from elsewhere by its folder"
+    )]
+    Earlier {
+        /// The key of the job file.
+        key: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]
     Server(String),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use data::artifact::{Digest, InputDigests};
-use data::job::{CaptionsFrom, Job, Stage};
+use data::artifact::{Digest, InputDigests, Spec, role};
+use data::job::{CaptionsFrom, Job, Split, Stage};
+use data::store::Store;
 
-use crate::{Error, Result};
+use crate::{Earlier, Error, Result};
 
 /// What beside the weights decides over a ranker's base.
 const BASE_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
@@ -14,17 +15,29 @@ const BASE_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
 const CAPTIONER_FILES: [&str; 4] =
     ["config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json"];
 
-/// Digests of the files that a job names, by role.
+/// The files of a retriever.
+const RETRIEVER_FILES: [&str; 3] = ["config.json", "item_ids.json", "model.safetensors"];
+/// The files of a ranker: an adapter, or a whole network.
+const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+const NETWORK_FILES: [&str; 2] = ["config.json", "model.safetensors"];
+
+/// Digests of the files and of the earlier work that a job names, by role.
 #[derive(Clone, Debug, Default)]
 pub struct InputFiles {
     /// The files of `dataset.path`.
     pub dataset: BTreeMap<String, Digest>,
     /// The pictures of `captions.images`.
     pub pictures: BTreeMap<String, Digest>,
-    /// The file of `captions.table`, or those of `captions.model`.
+    /// The file of `captions.table`, those of `captions.model`, or the captions of an earlier job.
     pub captions: BTreeMap<String, Digest>,
     /// The files of `ranker.base`.
     pub base: BTreeMap<String, Digest>,
+    /// The model of `retriever.from`, where this job trains none.
+    pub retriever: BTreeMap<String, Digest>,
+    /// The model of `ranker.from`, where this job trains none.
+    pub ranker: BTreeMap<String, Digest>,
+    /// The artifacts of `since`.
+    pub since: BTreeMap<(Stage, Split), Spec>,
 }
 
 impl InputFiles {
@@ -32,8 +45,8 @@ impl InputFiles {
     ///
     /// # Errors
     /// A file that is missing or cannot be read, by path and key.
-    pub async fn of(job: &Job, known: &mut InputDigests) -> Result<Self> {
-        let mut files = Self::default();
+    pub async fn of(job: &Job, earlier: Earlier, known: &mut InputDigests) -> Result<Self> {
+        let mut files = Self { since: earlier.since, ..Self::default() };
         for file in data::prepare::input_files(&job.dataset)? {
             let digest = known.digest(&file.path.to_string_lossy()).await?;
             files.dataset.insert(format!("file:{}", file.name), digest);
@@ -49,11 +62,63 @@ impl InputFiles {
                 files.pictures.insert("folder:images".to_owned(), known.folder(&job.captions.images).await?);
             }
         }
-        if job.runs(Stage::TrainRanker) {
+        if let Some(captions) = earlier.captions {
+            files.captions.insert("captions".to_owned(), captions);
+        }
+        if let Some(retriever) = earlier.retriever {
+            files.retriever.insert(role(Stage::TrainRetriever, None), retriever);
+        } else if let Some(folder) = job.retriever.from.folder().filter(|_| job.runs(Stage::Retrieve)) {
+            files.retriever = model("retriever.from", folder, &[&RETRIEVER_FILES], known).await?;
+        }
+        if job.runs(Stage::TrainRanker) || job.runs(Stage::Rank) {
             files.base = checkpoint("ranker.base", &job.ranker.base, &BASE_FILES, known).await?;
+        }
+        if let Some(ranker) = earlier.ranker {
+            check_base(job, &files.base, &earlier.ranker_base)?;
+            files.ranker.insert(role(Stage::TrainRanker, None), ranker);
+        } else if let Some(folder) = job.ranker.from.folder().filter(|_| job.runs(Stage::Rank)) {
+            files.ranker = model("ranker.from", folder, &[&ADAPTER_FILES, &NETWORK_FILES], known).await?;
+            files.ranker.extend(files.base.clone());
         }
         Ok(files)
     }
+}
+
+/// Refuses another base than the one that the ranker was trained on.
+fn check_base(job: &Job, base: &BTreeMap<String, Digest>, trained: &BTreeMap<String, Digest>) -> Result<()> {
+    let all = base.keys().chain(trained.keys());
+    let Some(differs) = all.into_iter().find(|file| base.get(*file) != trained.get(*file)) else { return Ok(()) };
+    let reason = format!(
+        "job {} has trained its ranker on another base than ranker.base = {}: they differ in {}",
+        job.ranker.from.job().unwrap_or_default(),
+        job.ranker.base,
+        differs.trim_start_matches("base:")
+    );
+    Err(Error::Earlier { key: "ranker.from", reason })
+}
+
+/// The files of a model in a folder or below a URL: the first of the layouts that is there whole.
+async fn model(
+    key: &'static str,
+    folder: &str,
+    layouts: &[&[&str]],
+    known: &mut InputDigests,
+) -> Result<BTreeMap<String, Digest>> {
+    let wrong = |reason: String| Error::Earlier { key, reason: format!("{folder} is no model: {reason}") };
+    let store = Store::open_existing(folder).map_err(|e| wrong(e.to_string()))?;
+    let there: Vec<String> = store.list("").await?.into_iter().map(|entry| entry.path).collect();
+    let whole = layouts.iter().find(|layout| layout.iter().all(|name| there.iter().any(|t| t == name)));
+    let Some(layout) = whole else {
+        let expected: Vec<String> = layouts.iter().map(|layout| layout.join(" and ")).collect();
+        return Err(wrong(format!("it needs {}", expected.join(", or "))));
+    };
+    let section = key.split('.').next().unwrap_or(key);
+    let mut files = BTreeMap::new();
+    for name in *layout {
+        let digest = known.digest(&format!("{}/{name}", folder.trim_end_matches('/'))).await?;
+        files.insert(format!("{section}:{name}"), digest);
+    }
+    Ok(files)
 }
 
 /// Refuses a folder that is no checkpoint in HF layout; `key` is the one of the job file that names it.

@@ -45,7 +45,7 @@ impl Shell {
     pub(crate) fn look_up(&mut self, job: Box<Job>, reply: Reply<(JobId, bool)>) {
         let (store, cache) = (self.store.clone(), self.options.digest_cache.clone());
         self.enter(reply, async move {
-            let (plan, complete) =
+            let (job, plan, complete) =
                 patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await?;
             Ok(Submission { id: plan.id, job, stages: plan.stages, complete, round: None })
         });

@@ -5,6 +5,7 @@
 
 mod coordinator;
 pub mod core;
+mod earlier;
 mod error;
 mod inbox;
 mod inputs;
@@ -20,5 +21,6 @@ mod shell;
 pub mod submissions;
 
 pub use coordinator::{Coordinator, Options};
+pub use earlier::Earlier;
 pub use error::{Error, Result};
 pub use inputs::{InputFiles, check_layout};

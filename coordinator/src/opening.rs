@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use data::artifact::{self, ArtifactId, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED};
+use data::artifact::{self, ArtifactId, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED, Spec, role};
 use data::job::{Job, MaxRejected, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, Table};
@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::inbox::Submission;
 use crate::plan::{self, JobPlan, PlannedStage};
-use crate::{Error, InputFiles, Result, records};
+use crate::{Earlier, Error, InputFiles, Result, records};
 
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
 const PAUSES: [Duration; 4] =
@@ -34,16 +34,20 @@ pub(crate) async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture
 }
 
 /// The plan of a job and which of its stages are done.
-pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(JobPlan, Vec<bool>)> {
+///
+/// The job comes back with the settings of the models that it takes from earlier jobs.
+pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(Box<Job>, JobPlan, Vec<bool>)> {
+    let mut job = Box::new(job.clone());
+    let earlier = Earlier::of(store, &mut job).await?;
     let mut known = cache.map_or_else(InputDigests::forgetful, InputDigests::remembered_in);
-    let files = InputFiles::of(job, &mut known).await?;
+    let files = InputFiles::of(&job, earlier, &mut known).await?;
     if let Err(e) = known.save() {
         warn!(error = %e, "cannot remember the digests of the input files");
     }
-    let plan = plan::plan(job, &files);
+    let plan = plan::plan(&job, &files);
     records::write(store, &plan, &job.to_toml()).await?;
     let complete = complete(store, &plan.stages).await?;
-    Ok((plan, complete))
+    Ok((job, plan, complete))
 }
 
 /// A job as the store remembers it: what was planned when it was submitted, whatever its input files hold now.
@@ -125,10 +129,21 @@ pub(crate) async fn open_artifact(
         None => vec![0],
     };
     let shards = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-    let outputs = outputs(id.stage, stage.split.is_some_and(data::job::Split::has_target));
+    let mut outputs = outputs(id.stage, stage.split.is_some_and(data::job::Split::has_target));
+    if id.stage == Stage::Retrieve && is_foreign(store, &stage.spec).await? {
+        outputs.push(Output::Table(Table::Rejected));
+    }
     artifact::write_plan(store, id, &Plan { shards, input_parts, outputs }).await?;
     let done = artifact::done_shards(store, id).await?;
     Ok((rows, done))
+}
+
+/// Whether the retriever was trained on another catalogue, so that it may not know an item.
+async fn is_foreign(store: &Store, spec: &Spec) -> Result<bool> {
+    let Some(digest) = spec.inputs.get(&role(Stage::TrainRetriever, None)).cloned() else { return Ok(true) };
+    let training = artifact::read_spec(store, &ArtifactId { stage: Stage::TrainRetriever, digest }).await?;
+    let prepare = role(Stage::Prepare, None);
+    Ok(training.is_none_or(|training| training.inputs.get(&prepare) != spec.inputs.get(&prepare)))
 }
 
 /// The items of every shard, of a stage that cuts the items.

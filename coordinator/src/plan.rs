@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use data::artifact::{ArtifactId, Digest, Spec, role};
-use data::job::{CaptionsFrom, Job, Negatives, Split, Stage};
+use data::artifact::{ArtifactId, Digest, SINCE, Spec, role};
+use data::job::{CaptionsFrom, Job, ModelFrom, Negatives, Split, Stage};
 use proto::JobId;
 use serde_json::{Value, json};
 
@@ -51,15 +51,15 @@ fn format_version(stage: Stage) -> u32 {
 /// Plans a job over the files that it reads.
 #[must_use]
 pub fn plan(job: &Job, files: &InputFiles) -> JobPlan {
-    let mut planner = Planner { job, stages: Vec::new() };
-    planner.prepare(files);
-    planner.pictures(files);
-    planner.caption(files);
+    let mut planner = Planner { job, files, stages: Vec::new() };
+    planner.prepare();
+    planner.pictures();
+    planner.caption();
     planner.train_retriever();
     for split in retrieve_splits(job) {
         planner.retrieve(split);
     }
-    planner.train_ranker(files);
+    planner.train_ranker();
     for split in &job.splits {
         planner.rank(*split);
     }
@@ -85,6 +85,7 @@ fn retrieve_splits(job: &Job) -> Vec<Split> {
 
 struct Planner<'a> {
     job: &'a Job,
+    files: &'a InputFiles,
     stages: Vec<PlannedStage>,
 }
 
@@ -96,14 +97,14 @@ struct Inputs {
 }
 
 impl Planner<'_> {
-    fn prepare(&mut self, files: &InputFiles) {
-        let inputs = Inputs { digests: files.dataset.clone(), needs: Vec::new() };
+    fn prepare(&mut self) {
+        let inputs = Inputs { digests: self.files.dataset.clone(), needs: Vec::new() };
         self.add(Stage::Prepare, None, json!(self.job.dataset), inputs);
     }
 
-    fn pictures(&mut self, files: &InputFiles) {
+    fn pictures(&mut self) {
         let mut inputs = self.inputs(&[(Stage::Prepare, None)]);
-        inputs.digests.extend(files.pictures.clone());
+        inputs.digests.extend(self.files.pictures.clone());
         let c = &self.job.captions;
         let mut allowed = c.fetch.allow_hosts.clone();
         allowed.sort_unstable();
@@ -116,14 +117,14 @@ impl Planner<'_> {
         self.add(Stage::Pictures, None, config, inputs);
     }
 
-    fn caption(&mut self, files: &InputFiles) {
+    fn caption(&mut self) {
         let mut inputs = self.inputs(&[(Stage::Prepare, None), (Stage::Pictures, None)]);
-        inputs.digests.extend(files.captions.clone());
+        inputs.digests.extend(self.files.captions.clone());
         let c = &self.job.captions;
-        let mut config = json!({"from": c.from});
+        let mut config = json!({"from": c.from.as_str()});
         if c.from == CaptionsFrom::Blip2 {
             config = json!({
-                "from": c.from, "shard_items": c.shard_items, "captioner": c.captioner_keys(), "max_pixels": c.max_pixels,
+                "from": c.from.as_str(), "shard_items": c.shard_items, "captioner": c.captioner_keys(), "max_pixels": c.max_pixels,
             });
         }
         self.add(Stage::Caption, None, config, inputs);
@@ -135,7 +136,8 @@ impl Planner<'_> {
     }
 
     fn retrieve(&mut self, split: Split) {
-        let inputs = self.inputs(&[(Stage::Prepare, None), (Stage::TrainRetriever, None)]);
+        let mut inputs = self.inputs(&[(Stage::Prepare, None), (Stage::TrainRetriever, None)]);
+        inputs.digests.extend(self.files.retriever.clone());
         let mut config = json!({"candidates": self.job.retriever.candidates});
         if split == Split::Train {
             config["examples"] = self.example_order();
@@ -143,13 +145,13 @@ impl Planner<'_> {
         self.add(Stage::Retrieve, Some(split), config, inputs);
     }
 
-    fn train_ranker(&mut self, files: &InputFiles) {
+    fn train_ranker(&mut self) {
         let mut from = vec![(Stage::Prepare, None), (Stage::Caption, None), (Stage::Retrieve, Some(Split::Validation))];
         if self.job.ranker.negatives != Negatives::Random {
             from.push((Stage::Retrieve, Some(Split::Train)));
         }
         let mut inputs = self.inputs(&from);
-        inputs.digests.extend(files.base.clone());
+        inputs.digests.extend(self.files.base.clone());
         let config =
             json!({"seed": self.job.seed, "candidates": self.job.retriever.candidates, "ranker": self.job.ranker});
         self.add(Stage::TrainRanker, None, config, inputs);
@@ -162,8 +164,14 @@ impl Planner<'_> {
             (Stage::TrainRanker, None),
             (Stage::Retrieve, Some(split)),
         ];
-        let inputs = self.inputs(&from);
-        self.add(Stage::Rank, Some(split), json!({}), inputs);
+        let mut inputs = self.inputs(&from);
+        inputs.digests.extend(self.files.ranker.clone());
+        // A ranker that a job has trained has its settings in the digest of the training.
+        let config = match self.job.ranker.from {
+            ModelFrom::Folder(_) => json!({"ranker": self.job.ranker.scoring_keys()}),
+            _ => json!({}),
+        };
+        self.add(Stage::Rank, Some(split), config, inputs);
     }
 
     fn evaluate(&mut self) {
@@ -199,12 +207,65 @@ impl Planner<'_> {
         inputs
     }
 
+    /// What is made of a stage where rows of an earlier artifact may be copied: the same again if nothing has changed at all.
+    fn since(&self, spec: &Spec, split: Split) -> Option<Spec> {
+        let earlier = self.files.since.get(&(spec.stage, split))?;
+        let mut before = earlier.clone();
+        before.inputs.remove(SINCE);
+        if before == *spec {
+            return Some(earlier.clone());
+        }
+        let mut spec = spec.clone();
+        spec.inputs.insert(SINCE.to_owned(), earlier.digest());
+        Some(spec)
+    }
+
     fn add(&mut self, stage: Stage, split: Option<Split>, config: Value, inputs: Inputs) {
         if !self.job.runs(stage) {
             return;
         }
         let spec = Spec { stage, split, format_version: format_version(stage), config, inputs: inputs.digests };
+        let spec = split.and_then(|split| self.since(&spec, split)).unwrap_or(spec);
         let artifact = ArtifactId { stage, digest: spec.digest() };
         self.stages.push(PlannedStage { artifact, split, spec, needs: inputs.needs });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const NIGHTLY: &str = "schema_version = 1\nname = \"night\"\nsplits = [\"all\"]\nstages = [\"prepare\", \"retrieve\"]\n\
+        [dataset]\npath = \"/data\"\n[retriever]\nfrom = \"job:shop-0123456789ab\"\n";
+
+    /// The spec of the candidates of a night, over a dataset of some content.
+    fn night(data: &str, earlier: Option<&Spec>) -> Spec {
+        let job = Job::parse("job", NIGHTLY, &[]).unwrap();
+        let digest = |text: &str| Digest::of_bytes(text.as_bytes());
+        let mut files = InputFiles::default();
+        files.dataset.insert("file:ratings.csv".to_owned(), digest(data));
+        files.retriever.insert("train_retriever".to_owned(), digest("the model"));
+        files.since.extend(earlier.map(|spec| ((Stage::Retrieve, Split::All), spec.clone())));
+        plan(&job, &files).stages.pop().unwrap().spec
+    }
+
+    #[test]
+    fn rows_that_are_copied_are_named_in_the_digest() {
+        let (monday, tuesday) = (night("monday", None), night("tuesday", None));
+        assert_eq!(monday.inputs["train_retriever"], Digest::of_bytes(b"the model"));
+        let since = night("tuesday", Some(&monday));
+        assert_eq!(since.inputs[SINCE], monday.digest());
+        assert_ne!(since.digest(), tuesday.digest());
+        assert_eq!(since.inputs.len(), tuesday.inputs.len() + 1);
+    }
+
+    #[test]
+    fn a_night_without_changes_is_the_one_before() {
+        let monday = night("monday", None);
+        assert_eq!(night("monday", Some(&monday)), monday);
+        let tuesday = night("tuesday", Some(&monday));
+        assert_eq!(night("tuesday", Some(&tuesday)), tuesday, "whatever that one was made from");
     }
 }

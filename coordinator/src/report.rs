@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use data::artifact::{Done, done_records};
 use data::job::{Job, Split, Stage};
 use data::store::Store;
-use data::tables::{MetricRow, Table, read_all};
+use data::tables::{MetricRow, RejectedRow, Table, read_all};
 use serde_json::{Map, Value, json};
 
 use crate::Result;
 use crate::records::StageRecord;
+
+/// The most frequent unknown items that a report names; the table has them all.
+const NAMED_ITEMS: usize = 10;
 
 /// Where the report of a job lies.
 #[must_use]
@@ -32,6 +35,11 @@ pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -
             Stage::Caption => report["captions"] = sums(&done),
             Stage::TrainRetriever => report["retriever_training"] = notes(&done),
             Stage::TrainRanker => report["ranker_training"] = notes(&done),
+            Stage::Retrieve => {
+                if let (Some(split), Some(unknown)) = (stage.split, unknown_items(store, stage, &done).await?) {
+                    report["unknown_items"][split.as_str()] = unknown;
+                }
+            }
             Stage::Evaluate => {
                 let rows: Vec<MetricRow> = read_all(store, &stage.artifact().table_prefix(Table::Metrics)).await?;
                 for (system, form) in systems(&rows) {
@@ -40,6 +48,9 @@ pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -
             }
             _ => {}
         }
+    }
+    if let Some(earlier) = &job.since {
+        report["since"] = since(store, earlier, stages).await?;
     }
     report["timings"] = Value::Object(timings);
     let text = format!("{report:#}\n");
@@ -57,6 +68,52 @@ fn timing(done: &[Done]) -> Value {
         "seconds": seconds, "steps": steps, "steps_per_second": rate(steps), "rows": rows,
         "rows_per_second": rate(rows), "peak_rss_bytes": peak,
     })
+}
+
+/// The items of histories that the retriever does not know, where it was trained on another catalogue.
+async fn unknown_items(store: &Store, stage: &StageRecord, done: &[Done]) -> Result<Option<Value>> {
+    if !done.iter().any(|d| d.parts.iter().any(|part| part.table == Table::Rejected)) {
+        return Ok(None);
+    }
+    let rows: Vec<RejectedRow> = read_all(store, &stage.artifact().table_prefix(Table::Rejected)).await?;
+    let mut users: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows {
+        *users.entry(row.item_id.unwrap_or_default()).or_default() += row.users.unwrap_or(0);
+    }
+    let sum = |name: &str| done.iter().filter_map(|d| d.notes.get(name)?.as_u64()).sum::<u64>();
+    let mut most: Vec<(&String, &u64)> = users.iter().collect();
+    most.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+    let named = |(item, users): &(&String, &u64)| json!({"item_id": item, "users": users});
+    Ok(Some(json!({
+        "items": users.len(),
+        "interactions": sum("unknown_interactions"),
+        "users_with_unknown_items": sum("users_with_unknown_items"),
+        "users_without_known_items": sum("users_without_known_items"),
+        "most_frequent": most.iter().take(NAMED_ITEMS).map(named).collect::<Vec<_>>(),
+    })))
+}
+
+/// How many users' rows were copied from an earlier job, how many computed, and why.
+async fn since(store: &Store, earlier: &str, stages: &[StageRecord]) -> Result<Value> {
+    let mut report = json!({"job": earlier});
+    let before = crate::records::stages(store, earlier).await.unwrap_or_default();
+    for stage in stages.iter().filter(|s| matches!(s.stage, Stage::Retrieve | Stage::Rank)) {
+        let done = done_records(store, &stage.artifact()).await?;
+        let sum = |name: &str| done.iter().filter_map(|d| d.notes.get(name)?.as_u64()).sum::<u64>();
+        let (mut copied, mut rescored) = (sum("copied"), sum("rescored"));
+        let mut why: BTreeMap<&str, u64> = BTreeMap::new();
+        for (reason, users) in done.iter().filter_map(|d| d.notes.get("why")?.as_object()).flatten() {
+            *why.entry(reason).or_default() += users.as_u64().unwrap_or(0);
+        }
+        if before.iter().any(|b| b.artifact() == stage.artifact()) {
+            // Nothing at all has changed: it is the earlier job's own.
+            (copied, rescored) = (done.iter().map(|d| d.rows).sum(), 0);
+            why.clear();
+        }
+        report[data::artifact::role(stage.stage, stage.split)] =
+            json!({"copied": copied, "rescored": rescored, "why": why});
+    }
+    Ok(report)
 }
 
 /// The notes of a stage with a single shard.

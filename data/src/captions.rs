@@ -3,12 +3,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::dataset::Catalogue;
 use crate::input::{InputFile, NamedColumn, Rejects, one_line, read_columns};
 use crate::job::Limits;
-use crate::tables::{CaptionRow, CaptionStatus, RejectedRow};
+use crate::tables::{CaptionRow, CaptionStatus, ItemRow, RejectedRow};
 use crate::{Error, Result};
 
 /// The captions of a catalogue.
@@ -63,6 +64,20 @@ pub fn read_captions(path: &str, catalogue: &Catalogue, limits: &Limits) -> Resu
 #[must_use]
 pub fn no_captions(catalogue: &Catalogue) -> Vec<CaptionRow> {
     catalogue.items().iter().map(|item| row(&item.item_id, None)).collect()
+}
+
+/// The captions that an earlier job has for a catalogue; `unknown` are its rows for other items.
+#[must_use]
+pub fn carry_over(earlier: Vec<CaptionRow>, catalogue: &Catalogue) -> Captions {
+    let mut by_id: HashMap<String, CaptionRow> = earlier.into_iter().map(|row| (row.item_id.clone(), row)).collect();
+    let row = |item: &ItemRow| {
+        by_id.remove(&item.item_id).unwrap_or_else(|| CaptionRow {
+            reason: Some("new_item: the earlier job did not have this item".to_owned()),
+            ..row(&item.item_id, None)
+        })
+    };
+    let rows: Vec<CaptionRow> = catalogue.items().iter().map(row).collect();
+    Captions { rows, unknown: by_id.len() as u64, rejected: Vec::new() }
 }
 
 fn row(item_id: &str, caption: Option<String>) -> CaptionRow {

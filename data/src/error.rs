@@ -130,6 +130,12 @@ pub enum Error {
         /// The one behind it, which is the same or smaller.
         second: String,
     },
+    /// A model has an item twice.
+    #[error("the retriever's item_ids.json has `{item}` twice: it is not the file that training wrote")]
+    RepeatedItem {
+        /// The item.
+        item: String,
+    },
     /// A row names an item that the items table does not have.
     #[error(
         "user `{user}` has item `{item}`, which is not in the items table: histories and items are of different datasets"

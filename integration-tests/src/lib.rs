@@ -1,11 +1,13 @@
 //! Whole-system tests, fault injection and parity with public libraries.
 //!
-//! The tests are in `tests/`; this library is what they share: a small dataset with awkward rows ([`shop`]), a tiny
-//! language model ([`base`]), the real binary ([`program`]), a cluster without it ([`in_process`]) and what they leave behind
-//! ([`outputs`]). It panics where a library would return an error: whoever calls it is a test.
+//! The tests are in `tests/`; this library is what they share: a small dataset with awkward rows ([`shop`]) and what it
+//! looks like another day ([`log`]), a tiny language model ([`base`]), the real binary ([`program`]), a cluster without it
+//! ([`in_process`]) and what they leave behind ([`outputs`]). It panics where a library would return an error: whoever
+//! calls it is a test.
 
 pub mod base;
 pub mod in_process;
+pub mod log;
 pub mod outputs;
 pub mod program;
 pub mod shop;

@@ -74,7 +74,7 @@ fn ratings() -> String {
     text
 }
 
-fn title(item: usize) -> String {
+pub(crate) fn title(item: usize) -> String {
     format!("The {} {} ({})", MOODS[item % 10], THINGS[item / 10], 1960 + item)
 }
 
@@ -83,7 +83,7 @@ fn time(user: usize, place: usize) -> usize {
 }
 
 /// The items of a user in time order, each once.
-fn walk(user: usize) -> Vec<usize> {
+pub(crate) fn walk(user: usize) -> Vec<usize> {
     let mut random = Random(user as u64 + 1);
     let length = 8 + random.below(13);
     let mut item = random.below(ITEMS);

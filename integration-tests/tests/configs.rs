@@ -45,7 +45,7 @@ fn files() -> Vec<(String, String)> {
 #[test]
 fn every_job_file_parses() {
     let names: Vec<String> = files().into_iter().map(|(name, _)| name).collect();
-    for known in ["beauty.toml", "movielens.toml", "table.toml", "wrong.toml"] {
+    for known in ["beauty.toml", "movielens.toml", "score.toml", "table.toml", "wrong.toml"] {
         assert!(names.iter().any(|n| n == known), "{known} is not among {names:?}");
     }
     for (name, text) in files() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use data::artifact::{self, ArtifactId, Attempt, Commit, Digest, Done, FilePayload, PartPayload, Plan, Spec, Stats};
 use data::job::{Job, Split, Stage};
 use data::store::Store;
-use data::tables::{Footer, Row, encode_part, part_name};
+use data::tables::{Footer, RejectedRow, Row, encode_part, part_name};
 use proto::{Committed, FromWorker, Grant, LeaseId, Progress};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::decoders::DecoderCommand;
 use crate::{Error, Result};
 
+/// Why users have no row whom the stage before has put aside.
+const WITHOUT_INPUT: &str = "put aside by the stage before";
 /// Progress is told at most so often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
@@ -215,6 +217,16 @@ impl Context {
         tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "done by another attempt");
         self.tell_committed(Duration::ZERO, &done);
         Ok(true)
+    }
+
+    /// Commits a shard of users who have no row, because the stage before has none of them: they are named.
+    pub(crate) fn put_aside<R: Row>(&mut self, shard: u32, users: impl Iterator<Item = String>) -> Result<()> {
+        let rejected: Vec<RejectedRow> = users.map(|user| RejectedRow::of_user(user, WITHOUT_INPUT)).collect();
+        let mut output = Output::default();
+        output.stats.rejected.insert(WITHOUT_INPUT.to_owned(), rejected.len() as u64);
+        self.part::<R>(&mut output, &[], shard, self.plan.shards)?;
+        self.part(&mut output, &rejected, shard, self.plan.shards)?;
+        self.commit(shard, output)
     }
 
     /// Makes the output of a shard count.

@@ -15,6 +15,7 @@ mod population;
 mod ranking;
 mod retrieval;
 mod session;
+mod since;
 mod tasks;
 mod training;
 

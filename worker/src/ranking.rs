@@ -38,6 +38,21 @@ impl Prompts {
         Ok(Self { builder, verbalizer, captions })
     }
 
+    /// Whether prompts show captions.
+    pub(crate) fn with_captions(&self) -> bool {
+        self.builder.options().captions
+    }
+
+    /// How many items of a history prompts show at most.
+    pub(crate) fn shown(&self) -> usize {
+        self.builder.options().history
+    }
+
+    /// The caption of an item.
+    pub(crate) fn caption(&self, number: u32) -> &str {
+        &self.captions[number as usize - 1]
+    }
+
     /// The prompt of one user.
     pub(crate) fn prompt(
         &self,

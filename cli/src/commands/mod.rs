@@ -28,9 +28,13 @@ pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Re
     if job.runs(Stage::Pictures) {
         check_captioner(&job)?;
     }
-    if job.runs(Stage::TrainRanker) {
+    let own_prompt = job.runs(Stage::TrainRanker) || (job.runs(Stage::Rank) && job.ranker.from.folder().is_some());
+    // The ranker of an earlier job comes with its prompt; a template beside it must be the same.
+    if own_prompt || (job.runs(Stage::Rank) && !job.ranker.template.is_empty()) {
         let template = template(&job.ranker.template, config)?;
         job.inline_template(template);
+    }
+    if own_prompt {
         check_base(&job)?;
     }
     Ok(job)

@@ -41,6 +41,9 @@ use crate::tables::Table;
 /// Name of the empty object that says that a folder is complete.
 pub const SUCCESS: &str = "_SUCCESS";
 
+/// The role of the earlier artifact whose rows are copied where nothing has changed.
+pub const SINCE: &str = "since";
+
 /// One stage's output for one configuration and one set of inputs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ArtifactId {

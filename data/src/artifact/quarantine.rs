@@ -31,10 +31,8 @@ pub async fn quarantine(
     let input = plan.input_parts.get(shard as usize);
     let input = input.ok_or_else(|| Error::NotFound { object: store.name(&id.control("plan.json")) })?;
     let users: Vec<HistoryRow> = decode_part_of(&store.name(&input.path), store.get(&input.path).await?)?;
-    let rejected: Vec<RejectedRow> = users
-        .iter()
-        .map(|user| RejectedRow { file: user.user_id.clone(), line: None, reason: QUARANTINED.to_owned() })
-        .collect();
+    let rejected: Vec<RejectedRow> =
+        users.iter().map(|user| RejectedRow::of_user(user.user_id.clone(), QUARANTINED)).collect();
     let name = part_name(shard, plan.shards);
     let part = |table, rows: usize, bytes: Bytes| PartPayload { table, name: name.clone(), rows: rows as u64, bytes };
     let mut parts = Vec::new();

@@ -77,3 +77,19 @@ fn mistakes_are_named() {
     let missing = read(&folder.path().join("none.csv")).unwrap_err().to_string();
     assert!(missing.contains("none.csv"), "{missing}");
 }
+
+#[test]
+fn captions_of_an_earlier_job_are_carried_over_by_item() {
+    let earlier = |id: &str, caption: &str| CaptionRow {
+        model: Some("blip2@0".to_owned()),
+        status: CaptionStatus::Ok,
+        ..row(id, Some(caption.to_owned()))
+    };
+    let carried = carry_over(vec![earlier("3", "a hat"), earlier("1", "a coat"), earlier("9", "gone")], &catalogue());
+    let expected =
+        [("1", "a coat", CaptionStatus::Ok), ("2", "", CaptionStatus::Missing), ("3", "a hat", CaptionStatus::Ok)];
+    assert_eq!(captions(&carried), expected);
+    assert_eq!(carried.unknown, 1);
+    assert_eq!(carried.rows[0].model.as_deref(), Some("blip2@0"));
+    assert!(carried.rows[1].reason.as_deref().unwrap().starts_with("new_item: "));
+}

@@ -2,9 +2,11 @@
 
 mod catalogue;
 mod holdout;
+mod known;
 
 #[cfg(test)]
 mod tests;
 
 pub use catalogue::Catalogue;
 pub use holdout::{Holdout, training_items};
+pub use known::KnownItems;

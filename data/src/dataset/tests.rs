@@ -75,3 +75,26 @@ fn short_histories_do_not_panic() {
     assert_eq!(Holdout::of(&[5], Split::Test), Holdout { history: &[], target: Some(&5) });
     assert_eq!(Holdout::of(&[5], Split::Validation), Holdout { history: &[], target: None });
 }
+
+#[test]
+fn items_are_known_to_both_under_their_numbers() {
+    let catalogue = Catalogue::new(items(&["a", "c", "d", "f"])).unwrap();
+    let ids: Vec<String> = ["d", "b", "a", "e"].map(str::to_owned).into();
+    let (known, in_model) = KnownItems::new(&catalogue, &ids).unwrap();
+    let numbers: Vec<Option<u32>> = (1..=4).map(|item| known.number(item)).collect();
+    assert_eq!(numbers, [Some(1), None, Some(2), None]);
+    assert_eq!((known.item(1), known.item(2)), (1, 3));
+    assert_eq!(in_model, [3, 1], "a is the model's third, d its first");
+    assert_eq!((known.len(), known.is_empty(), known.catalogue_len()), (2, false, 4));
+    let twice = KnownItems::new(&catalogue, &["a".to_owned(), "a".to_owned()]).unwrap_err().to_string();
+    assert!(twice.contains("`a` twice"), "{twice}");
+    assert!(KnownItems::new(&catalogue, &["x".to_owned()]).unwrap().0.is_empty());
+}
+
+#[test]
+fn a_model_of_the_same_catalogue_knows_everything() {
+    let rows = items(&["a", "b", "c"]);
+    let ids: Vec<String> = rows.iter().map(|row| row.item_id.clone()).collect();
+    let catalogue = Catalogue::new(rows).unwrap();
+    assert_eq!((KnownItems::all(&catalogue), vec![1, 2, 3]), KnownItems::new(&catalogue, &ids).unwrap());
+}

@@ -37,7 +37,8 @@ impl Rejects {
     /// # Errors
     /// [`Error::TooManyRejected`] once a limit in rows is passed; a limit by share is checked by [`Self::check`].
     pub(crate) fn reject(&mut self, file: &str, line: Option<u64>, reason: &str) -> Result<()> {
-        self.rows.push(RejectedRow { file: file.to_owned(), line, reason: reason.to_owned() });
+        let (file, reason) = (file.to_owned(), reason.to_owned());
+        self.rows.push(RejectedRow { file, line, reason, item_id: None, users: None, user_id: None });
         match self.limit {
             MaxRejected::Rows(_) => self.check(),
             MaxRejected::Share(_) if self.rows.len().is_multiple_of(CHECK_SHARE_AFTER) => self.check(),

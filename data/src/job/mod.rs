@@ -3,6 +3,7 @@
 //! [`Job::parse`] reports every problem of a file together, each with file, line, key and what is allowed. Nothing behind
 //! this module sees an unchecked value.
 
+mod adopt;
 mod literals;
 mod problem;
 mod reader;
@@ -11,15 +12,17 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
+pub use adopt::ModelSection;
 pub use literals::{MaxRejected, parse_bytes};
 pub use problem::{Problem, nearest};
 pub use sections::{
-    Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora, MicroBatch, Negatives,
-    Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
+    Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora, MicroBatch, ModelFrom,
+    Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
 };
 pub use stage::{Split, Stage, UnknownName};
 
-use reader::Source;
+use reader::{Section, Source};
+use sections::earlier_job;
 
 use crate::{Error, Result};
 
@@ -37,6 +40,8 @@ pub struct Job {
     pub stages: Vec<Stage>,
     /// The splits to retrieve, rank and evaluate.
     pub splits: Vec<Split>,
+    /// The job whose rows are copied where nothing has changed since.
+    pub since: Option<String>,
     /// `[output]`
     pub output: Output,
     /// `[limits]`
@@ -105,6 +110,7 @@ impl Job {
         let stages: Vec<(&str, Stage)> = named.iter().map(|s| (s.as_str(), *s)).collect();
         let splits: Vec<(&str, Split)> =
             Split::ALL.iter().filter(|s| **s != Split::Train).map(|s| (s.as_str(), *s)).collect();
+        let all_stages = root.is_absent("stages");
         let mut chosen = root.choices("stages", &named, &stages);
         chosen.sort_unstable();
         chosen.dedup();
@@ -116,6 +122,7 @@ impl Job {
             seed: root.number("seed", 42, 0..=i64::MAX as u64),
             stages: chosen,
             splits: held,
+            since: since(&mut root),
             output: Output::read(root.section("output")),
             limits: Limits::read(root.section("limits")),
             dataset: Dataset::read(root.section("dataset")),
@@ -128,7 +135,12 @@ impl Job {
         if root.optional::<toml::Table>("sweep").is_some() {
             root.report("sweep", "grids are not run yet: submit one job for each setting, with --set");
         }
+        if all_stages {
+            job.stages.retain(|stage| job.retriever.from.is_training() || *stage != Stage::TrainRetriever);
+            job.stages.retain(|stage| job.ranker.from.is_training() || *stage != Stage::TrainRanker);
+        }
         job.check_stages(source);
+        job.check_models(source);
         root.finish();
         if job.runs(Stage::Caption) && job.captions.from == CaptionsFrom::Blip2 {
             job.stages.push(Stage::Pictures);
@@ -145,38 +157,83 @@ impl Job {
             source.report("splits", "is empty, allowed are validation, test and all");
         }
         for stage in &self.stages {
-            for needed in needs(*stage) {
+            for needed in self.needs(*stage) {
                 if !self.runs(*needed) {
-                    source.report("stages", format!("`{stage}` needs `{needed}`, which is not in the list"));
+                    let elsewhere = match needed {
+                        Stage::TrainRetriever => "; a finished one is named with retriever.from = \"job:<id>\"",
+                        Stage::TrainRanker => "; a finished one is named with ranker.from = \"job:<id>\"",
+                        _ => "",
+                    };
+                    let message = format!("`{stage}` needs `{needed}`, which is not in the list{elsewhere}");
+                    source.report("stages", message);
                 }
             }
         }
-        if self.runs(Stage::TrainRanker) && self.ranker.base.is_empty() {
+        if self.since.is_some() && !self.runs(Stage::Retrieve) {
+            source.report("since", "needs `retrieve` in `stages`: there is nothing to copy otherwise");
+        }
+    }
+
+    fn check_models(&self, source: &Source) {
+        let finished = [
+            (Stage::TrainRetriever, "retriever.from", &self.retriever.from),
+            (Stage::TrainRanker, "ranker.from", &self.ranker.from),
+        ];
+        for (stage, key, from) in finished {
+            if self.runs(stage) && !from.is_training() {
+                source.report(
+                    key,
+                    format!("names a finished model, but `{stage}` is in `stages`: leave one of them out"),
+                );
+            }
+        }
+        let in_folder = self.runs(Stage::Rank) && self.ranker.from.folder().is_some();
+        if (self.runs(Stage::TrainRanker) || in_folder) && self.ranker.base.is_empty() {
             source.report("ranker.base", "is missing: the folder of a Llama checkpoint in HF layout, or leave train_ranker and rank out of `stages`");
         }
-        if self.retriever.candidates > self.ranker.labels.max_candidates() && self.runs(Stage::TrainRanker) {
-            source.report(
-                "retriever.candidates",
-                format!(
-                    "is {}, but ranker.labels = \"{}\" has labels for {}: lower it or set ranker.labels = \"numbers\"",
-                    self.retriever.candidates,
-                    self.ranker.labels.as_str(),
-                    self.ranker.labels.max_candidates()
-                ),
-            );
+        // The labels of an earlier job's ranker are not known yet.
+        if let (Some(message), None) = (self.too_many_candidates(), self.ranker.from.job()) {
+            source.report("retriever.candidates", message);
+        }
+    }
+
+    /// What to say if the ranker has fewer labels than there are candidates.
+    fn too_many_candidates(&self) -> Option<String> {
+        let (candidates, labels) = (self.retriever.candidates, self.ranker.labels);
+        let ranks = self.runs(Stage::TrainRanker) || self.runs(Stage::Rank);
+        (ranks && candidates > labels.max_candidates()).then(|| {
+            format!(
+                "is {candidates}, but ranker.labels = \"{}\" has labels for {}: lower it or set ranker.labels = \"numbers\"",
+                labels.as_str(),
+                labels.max_candidates()
+            )
+        })
+    }
+
+    /// The stages whose output a stage reads, as far as it does not come from elsewhere.
+    fn needs(&self, stage: Stage) -> &'static [Stage] {
+        match stage {
+            Stage::Prepare => &[],
+            Stage::Pictures | Stage::Caption | Stage::TrainRetriever => &[Stage::Prepare],
+            Stage::Retrieve if self.retriever.from.is_training() => &[Stage::Prepare, Stage::TrainRetriever],
+            Stage::Retrieve => &[Stage::Prepare],
+            Stage::TrainRanker => &[Stage::Prepare, Stage::Caption, Stage::Retrieve],
+            Stage::Rank if self.ranker.from.is_training() => &[Stage::TrainRanker],
+            Stage::Rank => &[Stage::Prepare, Stage::Caption, Stage::Retrieve],
+            Stage::Evaluate => &[Stage::Retrieve],
         }
     }
 }
 
-/// The stages whose output a stage reads, as far as they cannot come from elsewhere.
-fn needs(stage: Stage) -> &'static [Stage] {
-    match stage {
-        Stage::Prepare => &[],
-        Stage::Pictures | Stage::Caption | Stage::TrainRetriever => &[Stage::Prepare],
-        Stage::Retrieve => &[Stage::Prepare, Stage::TrainRetriever],
-        Stage::TrainRanker => &[Stage::Prepare, Stage::Caption, Stage::Retrieve],
-        Stage::Rank => &[Stage::TrainRanker],
-        Stage::Evaluate => &[Stage::Retrieve],
+/// `since`: an earlier job.
+fn since(root: &mut Section<'_>) -> Option<String> {
+    let text: String = root.optional("since")?;
+    match earlier_job(&text) {
+        Some(job) if !job.is_empty() => Some(job.to_owned()),
+        _ => {
+            root.report("since", format!("is `{text}`, expected \"job:<id>\""));
+            None
+        }
     }
 }
 

@@ -187,6 +187,11 @@ impl<'a> Section<'a> {
         self.optional_string(key).is_some_and(|text| text.is_empty())
     }
 
+    /// The keys that the file holds.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.table.into_iter().flat_map(Table::keys).map(String::as_str)
+    }
+
     /// Whether a key is not in the file.
     pub(super) fn is_absent(&mut self, key: &'static str) -> bool {
         self.value(key).is_none()

@@ -83,3 +83,81 @@ fn sizes_are_read() {
     assert_eq!(parse_bytes("10"), Some(10));
     assert_eq!(parse_bytes("ten"), None);
 }
+
+/// A job that trains nothing: models of an earlier one.
+const NIGHTLY: &str = r#"
+schema_version = 1
+name = "nightly"
+splits = ["all"]
+since = "job:shop-0123456789ab"
+[dataset]
+format = "table"
+path = "/data"
+[captions]
+from = "job:shop-0123456789ab"
+[retriever]
+from = "job:shop-0123456789ab"
+[ranker]
+from = "job:shop-0123456789ab"
+"#;
+
+#[test]
+fn jobs_with_finished_models_train_nothing() {
+    let job = Job::parse("job.toml", NIGHTLY, &[]).unwrap();
+    assert_eq!(job.stages, [Stage::Prepare, Stage::Caption, Stage::Retrieve, Stage::Rank, Stage::Evaluate]);
+    assert_eq!(job.retriever.from, ModelFrom::Job("shop-0123456789ab".to_owned()));
+    assert_eq!(job.captions.from, CaptionsFrom::Job("shop-0123456789ab".to_owned()));
+    assert_eq!(job.since.as_deref(), Some("shop-0123456789ab"));
+    let sets = [r#"stages=["prepare","retrieve","train_retriever"]"#, "since=yesterday", "captions.from=job:"];
+    let found = problems(NIGHTLY, &sets);
+    let expected = [
+        "--set: captions.from: `job:` is not one of none, table, blip2, job:<id>",
+        "--set: since: is `yesterday`, expected \"job:<id>\"",
+        "job.toml:12: retriever.from: names a finished model, but `train_retriever` is in `stages`: leave one of them out",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_folder_takes_no_keys_of_training() {
+    let sets = ["retriever.from=runs/models/x", "retriever.hidden=32", "ranker.from=s3://b/x", "ranker.lora={rank=4}"];
+    let found = problems(NIGHTLY, &[&sets[..], &["ranker.history=3"]].concat());
+    let expected = [
+        "--set: ranker.lora: has no effect on the finished model in s3://b/x: leave it out",
+        "--set: retriever.hidden: has no effect on the finished model in runs/models/x: leave it out",
+        "job.toml:13: ranker.base: is missing",
+    ];
+    assert!(found.iter().zip(expected).all(|(f, e)| f.starts_with(e)) && found.len() == 3, "{found:#?}");
+}
+
+#[test]
+fn a_model_brings_its_settings_along() {
+    let sets = ["ranker.history=7", "ranker.lora.rank=4", "retriever.hidden=32", "retriever.candidates=10"];
+    let earlier = Job::parse("job.toml", MINIMAL, &sets.map(str::to_owned)).unwrap();
+    let mut job = Job::parse("job.toml", NIGHTLY, &["ranker.micro_batch_tokens=9".to_owned()]).unwrap();
+    for section in [ModelSection::Retriever, ModelSection::Ranker] {
+        job.adopt(section, &earlier, "shop-0123456789ab").unwrap();
+    }
+    assert_eq!((job.retriever.hidden, job.retriever.candidates), (32, 10));
+    assert_eq!((job.ranker.history, job.ranker.lora.rank, job.ranker.base.as_str()), (7, 4, "/models/base"));
+    assert_eq!(job.ranker.micro_batch, MicroBatch::Tokens(9));
+    assert!(job.ranker.from.job().is_some() && job.retriever.from.job().is_some());
+    assert_eq!(Job::parse("again", &job.to_toml(), &[]).unwrap(), job, "a worker reads the same job");
+}
+
+#[test]
+fn settings_that_contradict_the_model_are_refused_and_equal_ones_are_not() {
+    let earlier = Job::parse("job.toml", MINIMAL, &["ranker.lora.rank=4".to_owned()]).unwrap();
+    let with = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        let mut job = Job::parse("job.toml", NIGHTLY, &sets).unwrap();
+        job.adopt(ModelSection::Ranker, &earlier, "shop-1").map_err(|e| e.to_string())
+    };
+    with(&["ranker.lora.rank=4", "ranker.history=20", "ranker.base=/elsewhere"]).unwrap();
+    let error = with(&["ranker.lora.rank=8", "ranker.history=3"]).unwrap_err();
+    for words in ["ranker.history: is 3", "job shop-1 has trained the model with 20", "ranker.lora.rank: is 8"] {
+        assert!(error.contains(words), "{error}");
+    }
+    let error = with(&["retriever.candidates=40"]).unwrap_err();
+    assert!(error.contains("retriever.candidates: is 40") && error.contains("letters"), "{error}");
+}

@@ -103,7 +103,14 @@ proptest! {
         };
         round_trip(&rows.iter().map(rank).collect::<Vec<_>>());
         let rejected = |(file, _, _, line): &(String, _, _, Option<u64>)| {
-            RejectedRow { file: file.clone(), line: *line, reason: "no number".into() }
+            RejectedRow {
+                file: file.clone(),
+                line: *line,
+                reason: "no number".into(),
+                item_id: line.map(|_| file.clone()),
+                users: *line,
+                user_id: line.map(|_| file.clone()),
+            }
         };
         round_trip(&rows.iter().map(rejected).collect::<Vec<_>>());
         let metric = |(name, split, k, users): &(String, Split, u32, Option<u64>)| MetricRow {

@@ -118,6 +118,26 @@ impl LruRec {
         Ok(Self { config: self.config.clone(), params: self.params.on(device)? })
     }
 
+    /// The same retriever for some of its items only: item `n` of the new one is `items[n - 1]` of this one. Scores keep
+    /// their bits.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no item is left; [`Error::Kernel`] for an item beyond the catalogue.
+    pub fn restricted_to(&self, items: &[u32]) -> Result<Self> {
+        let old = &self.config;
+        let config = LruRecConfig::new(items.len(), old.hidden, old.layers, old.dropout, old.max_length)?;
+        let (token, bias) = self.output()?;
+        let rows: Vec<u32> = std::iter::once(PADDING).chain(items.iter().copied()).collect();
+        let embeddings = embedding::forward(token, &rows)?;
+        let host = bias.to_host()?;
+        let all = host.f32()?;
+        let biases = rows.iter().map(|row| all[*row as usize]).collect();
+        let mut params = self.params.clone();
+        params.insert(names::OUTPUT_BIAS, Tensor::from_f32(&[rows.len()], biases)?.beside(bias)?);
+        params.insert(names::TOKEN, embeddings);
+        Self::with_params(config, params)
+    }
+
     /// The shape.
     #[must_use]
     pub fn config(&self) -> &LruRecConfig {

@@ -230,6 +230,23 @@ fn candidates_leave_out_padding_and_history_and_ranks_agree() {
 }
 
 #[test]
+fn a_part_of_the_items_scores_as_in_the_whole() {
+    let model = lively_model();
+    let items = [9, 2, 5, 4, 7, 1];
+    let part = model.restricted_to(&items).unwrap();
+    let (history, same): ([u32; 3], [u32; 3]) = ([5, 9, 1], [3, 1, 6]);
+    let hidden = model.encode(&PackedBatch::score([&history[..]], 5)).unwrap();
+    let own = part.encode(&PackedBatch::score([&same[..]], 5)).unwrap();
+    assert_eq!(own, hidden);
+    let all = model.top_k(&hidden, &[&[1, 5, 9]], 100).unwrap();
+    let expected: Vec<(u32, f32)> = all[0].iter().filter(|s| items.contains(&s.id)).map(|s| (s.id, s.score)).collect();
+    let found = part.top_k(&own, &[&[1, 3, 6]], 100).unwrap();
+    let found: Vec<(u32, f32)> = found[0].iter().map(|s| (items[s.id as usize - 1], s.score)).collect();
+    assert_eq!(found, expected);
+    assert!(part.restricted_to(&[7]).is_err() && model.restricted_to(&[]).is_err());
+}
+
+#[test]
 fn files_of_another_model_are_refused_with_a_reason() {
     let saved = LruRec::new(config(), 1).unwrap().save().unwrap();
     let error = LruRec::load(&saved.weights, &saved.config, 24).unwrap_err().to_string();

@@ -64,11 +64,15 @@ fn of_split(
             .map(|user| Holdout::of(&user.items, split).target.map(|item| population.catalogue.id(*item)))
             .collect();
         let catalogue = read_shard(cx, Stage::Retrieve, retrieve, shard, &users, |r: &TargetRankRow| &r.user_id)?;
-        ranks.catalogue.extend(catalogue.iter().map(|row| Some(row.rank)));
         let order = read_shard(cx, Stage::Retrieve, retrieve, shard, &users, |r: &CandidateRow| &r.user_id)?;
+        let read = |rank| read_shard(cx, Stage::Rank, rank, shard, &users, |r: &RankingRow| &r.user_id);
+        let ranked: Option<Vec<RankingRow>> = rank.map(read).transpose()?;
+        if !users.is_empty() && (order.is_empty() || ranked.as_ref().is_some_and(Vec::is_empty)) {
+            continue; // users who were put aside count for no system
+        }
+        ranks.catalogue.extend(catalogue.iter().map(|row| Some(row.rank)));
         ranks.order.extend(targets.iter().zip(&order).map(|(target, row)| rank_of(&row.items, (*target)?)));
-        if let Some(rank) = rank {
-            let ranked = read_shard(cx, Stage::Rank, rank, shard, &users, |r: &RankingRow| &r.user_id)?;
+        if let Some(ranked) = ranked {
             ranks.ranker.extend(targets.iter().zip(&ranked).map(|(target, row)| rank_of(&row.items, (*target)?)));
         }
         cx.progress(ranks.order.len() as u64, 0, "users", || split.to_string());

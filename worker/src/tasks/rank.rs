@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use data::artifact::model_prefix;
 use data::dataset::Holdout;
-use data::job::{Split, Stage, Trainable};
+use data::job::{Quantize, Split, Stage, Trainable};
+use data::store::Store;
 use data::tables::{CandidateRow, RankingRow};
 use kernels::Device;
 use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker};
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use crate::context::{Context, Output};
 use crate::population::{Population, User, read_shard};
 use crate::ranking::{Prompts, options};
+use crate::since::EarlierRankings;
 use crate::{Error, Result};
 
 /// Users between two looks at the clock and at the stop signal.
@@ -25,6 +27,7 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
     let prompts = Prompts::open(cx, &population)?;
     let ranker = load(cx, device)?;
     let retrieve = cx.input(Stage::Retrieve, Some(split))?;
+    let mut earlier = EarlierRankings::open(cx, &population, &prompts, split)?;
     for shard in shards {
         if cx.is_done(*shard)? {
             continue;
@@ -32,14 +35,24 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
         let users = population.shard(cx, *shard as usize)?;
         let candidates =
             read_shard(cx, Stage::Retrieve, &retrieve, *shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
-        let mut rows = Vec::with_capacity(users.len());
-        for (users_, candidates) in users.chunks(USERS).zip(candidates.chunks(USERS)) {
+        if candidates.is_empty() && !users.is_empty() {
+            cx.put_aside::<RankingRow>(*shard, users.into_iter().map(|user| user.id))?;
+            continue;
+        }
+        let fates = earlier
+            .fates(users.len(), |rows| rows.fates(cx, &population, (&users, &candidates), prompts.shown(), *shard))?;
+        let (copied, total) = (fates.copied(), users.len() as u64);
+        let mut rows = Vec::with_capacity(users.len() - copied);
+        cx.progress(copied as u64, total, "users", || fates.note());
+        for asked in fates.rescored(users.iter().zip(&candidates)).chunks(USERS) {
             cx.check()?;
-            rows.extend(rank(&ranker, &prompts, &population, users_, candidates, split)?);
-            cx.progress(rows.len() as u64, users.len() as u64, "users", String::new);
+            rows.extend(rank(&ranker, &prompts, &population, asked, split)?);
+            cx.progress((copied + rows.len()) as u64, total, "users", || fates.note());
         }
         let mut output = Output::default();
-        output.stats.rows = rows.len() as u64;
+        output.stats.rows = total;
+        fates.describe(&mut output.stats);
+        let rows = fates.merge(rows);
         cx.part(&mut output, &rows, *shard, cx.plan.shards)?;
         cx.commit(*shard, output)?;
     }
@@ -48,11 +61,13 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
 
 /// Loads the ranker that a task's artifact was planned with: base and adapter, or a whole checkpoint.
 fn load(cx: &Context, device: &Device) -> Result<Ranker> {
-    let prefix = model_prefix(Stage::TrainRanker, &cx.input(Stage::TrainRanker, None)?);
-    let file = |name: &str| cx.wait(cx.store.get(&format!("{prefix}/{name}")));
-    if cx.job.ranker.trainable == Trainable::Full {
-        let folder = copy_checkpoint(cx, &prefix)?;
-        return Ok(Ranker::load(&folder, options(&cx.job)?, device)?);
+    let (store, prefix, whole) = source(cx)?;
+    let file = |name: &str| cx.wait(store.get(&join(&prefix, name)));
+    if whole {
+        let folder = copy_checkpoint(cx, &store, &prefix)?;
+        let mut job = cx.job.clone();
+        (job.ranker.trainable, job.ranker.quantize) = (Trainable::Full, Quantize::None);
+        return Ok(Ranker::load(&folder, options(&job)?, device)?);
     }
     let mut ranker = Ranker::load(cx.job.ranker.base.as_ref(), options(&cx.job)?, device)?;
     let config = String::from_utf8_lossy(&file(ADAPTER_CONFIG_FILE)?).into_owned();
@@ -60,15 +75,31 @@ fn load(cx: &Context, device: &Device) -> Result<Ranker> {
     Ok(ranker)
 }
 
+/// Where the files of the ranker lie, and whether it is a whole checkpoint.
+fn source(cx: &Context) -> Result<(Store, String, bool)> {
+    let Some(folder) = cx.job.ranker.from.folder() else {
+        let prefix = model_prefix(Stage::TrainRanker, &cx.input(Stage::TrainRanker, None)?);
+        return Ok((cx.store.clone(), prefix, cx.job.ranker.trainable == Trainable::Full));
+    };
+    let adapter = cx.spec.inputs.contains_key(&format!("ranker:{ADAPTER_CONFIG_FILE}"));
+    Ok((Store::open_existing(folder)?, String::new(), !adapter))
+}
+
+fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
+}
+
 /// A checkpoint is memory-mapped, so it is brought to the local disk first; once for all shards of a process.
-fn copy_checkpoint(cx: &Context, prefix: &str) -> Result<PathBuf> {
-    let folder = cx.spool.join(prefix);
+fn copy_checkpoint(cx: &Context, store: &Store, prefix: &str) -> Result<PathBuf> {
+    // Checkpoints of folders have no name of their own: their content gives them one.
+    let weights = cx.spec.inputs.get("ranker:model.safetensors").map(ToString::to_string);
+    let folder = cx.spool.join(weights.as_deref().unwrap_or(prefix));
     let io = |e: std::io::Error| data::Error::Spool { path: folder.display().to_string(), reason: e.to_string() };
     std::fs::create_dir_all(&folder).map_err(io)?;
     for name in ["config.json", "model.safetensors"] {
         let path = folder.join(name);
         if !path.exists() {
-            let bytes = cx.wait(cx.store.get(&format!("{prefix}/{name}")))?;
+            let bytes = cx.wait(store.get(&join(prefix, name)))?;
             // Under another name first: a file that is there is whole.
             let draft = path.with_extension("draft");
             std::fs::write(&draft, &bytes).map_err(io)?;
@@ -82,21 +113,22 @@ fn rank(
     ranker: &Ranker,
     prompts: &Prompts,
     population: &Population,
-    users: &[User],
-    candidates: &[CandidateRow],
+    asked: &[(&User, &CandidateRow)],
     split: Split,
 ) -> Result<Vec<RankingRow>> {
-    let tokens: Vec<Vec<u32>> = users
+    // Somebody without candidates has nothing to be asked.
+    let tokens: Vec<Vec<u32>> = asked
         .par_iter()
-        .zip(candidates)
+        .filter(|(_, row)| !row.items.is_empty())
         .map(|(user, row)| {
             let history = Holdout::of(&user.items, split).history;
             let numbers = numbers(population, row)?;
             Ok(prompts.prompt(population, &user.id, history, &numbers)?.ids)
         })
         .collect::<Result<_>>()?;
-    let logits = ranker.score(&tokens, prompts.verbalizer.tokens())?;
-    Ok(candidates.iter().zip(&logits).map(|(row, logits)| ordered(row, logits)).collect())
+    let mut logits = ranker.score(&tokens, prompts.verbalizer.tokens())?.into_iter();
+    let mut next = |row: &CandidateRow| if row.items.is_empty() { None } else { logits.next() };
+    Ok(asked.iter().map(|(_, row)| ordered(row, &next(row).unwrap_or_default())).collect())
 }
 
 /// The candidates of a row as numbers.

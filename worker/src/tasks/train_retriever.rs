@@ -1,6 +1,6 @@
 //! train_retriever: LRURec on the training sequences, the best checkpoint on validation kept.
 
-use data::dataset::{Holdout, training_items};
+use data::dataset::{Holdout, KnownItems, training_items};
 use data::examples::Permutation;
 use data::job::{self, Split, Stage};
 use data::metrics::Metric;
@@ -14,7 +14,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
 use crate::population::{Population, User};
-use crate::retrieval::{USERS, check_candidates, retrieve};
+use crate::retrieval::{ITEM_IDS_FILE, USERS, check_candidates, item_ids, retrieve};
 use crate::training::{Rules, Trainee, train};
 use crate::{Error, Result};
 
@@ -29,8 +29,8 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     if cx.job.runs(Stage::Retrieve) {
         check_candidates(cx, &population)?; // before the training, and not behind it
     }
-    let items = population.catalogue.len() as usize;
-    let mut trainee = Retriever::new(cx.job.seed, &settings, items, &users, device)?;
+    let known = KnownItems::all(&population.catalogue);
+    let mut trainee = Retriever::new(cx.job.seed, &settings, &known, &users, device)?;
     let rules = Rules {
         stage: Stage::TrainRetriever,
         steps: trainee.steps_per_epoch() * u64::from(settings.max_epochs),
@@ -44,6 +44,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let best = trainee.best.save()?;
     output.file("model.safetensors", best.weights);
     output.file("config.json", best.config);
+    output.file(ITEM_IDS_FILE, item_ids(&population.catalogue));
     output.stats.rows = trainee.windows.len() as u64;
     course.describe("best_recall@10", &mut output.stats);
     cx.commit(0, output)?;
@@ -55,6 +56,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
 struct Retriever<'a> {
     settings: &'a job::Retriever,
     seed: u64,
+    known: &'a KnownItems,
     users: &'a [User],
     /// Training windows: the slices that batches are made of, numbered by their place here.
     windows: Vec<&'a [u32]>,
@@ -69,7 +71,7 @@ impl<'a> Retriever<'a> {
     fn new(
         seed: u64,
         settings: &'a job::Retriever,
-        items: usize,
+        known: &'a KnownItems,
         users: &'a [User],
         device: &'a Device,
     ) -> Result<Self> {
@@ -83,11 +85,13 @@ impl<'a> Retriever<'a> {
             return Err(Error::Nothing { stage: Stage::TrainRetriever, what: "no user has training items".to_owned() });
         }
         let (hidden, layers) = (settings.hidden as usize, settings.layers as usize);
+        let items = known.len();
         let config = LruRecConfig::new(items, hidden, layers, settings.dropout as f32, length)?;
         let model = LruRec::new(config, seed)?.on(device)?;
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
         let best = model.clone();
-        Ok(Self { settings, seed, users, windows, device, recordings: Recordings::default(), model, optimizer, best })
+        let recordings = Recordings::default();
+        Ok(Self { settings, seed, known, users, windows, device, recordings, model, optimizer, best })
     }
 
     fn steps_per_epoch(&self) -> u64 {
@@ -126,7 +130,8 @@ impl Trainee for Retriever<'_> {
         for users in self.users.chunks(USERS) {
             cx.check()?;
             let ranks = if self.settings.validation_excludes_history {
-                retrieve(&self.model, users, Split::Validation, 1)?.ranks
+                let users: Vec<&User> = users.iter().collect();
+                retrieve(&self.model, self.known, &users, Split::Validation, 1)?.ranks
             } else {
                 self.ranks_of_everything(users)?
             };

@@ -3,14 +3,14 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::earlier_job;
 use crate::job::reader::Section;
 
 /// Raised when the same picture and checkpoint get another caption.
 const CAPTIONER_VERSION: u32 = 3;
 
 /// Where captions come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CaptionsFrom {
     /// No captions: every text is empty.
     None,
@@ -18,6 +18,27 @@ pub enum CaptionsFrom {
     Table,
     /// A BLIP-2 checkpoint describes the pictures.
     Blip2,
+    /// An earlier job under the same root has them.
+    Job(String),
+}
+
+impl CaptionsFrom {
+    /// The word in specs.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Table => "table",
+            Self::Blip2 => "blip2",
+            Self::Job(_) => "job",
+        }
+    }
+
+    /// The earlier job, if they are from one.
+    #[must_use]
+    pub fn job(&self) -> Option<&str> {
+        if let Self::Job(job) = self { Some(job) } else { None }
+    }
 }
 
 /// The floats that the captioner's products are made of.
@@ -173,19 +194,13 @@ impl Captions {
 }
 
 fn captions_from(s: &Section<'_>, from: &str) -> CaptionsFrom {
-    match from {
-        "none" => CaptionsFrom::None,
-        "table" => CaptionsFrom::Table,
-        "blip2" => CaptionsFrom::Blip2,
-        job if job.starts_with("job:") => {
-            s.report(
-                "from",
-                "captions of an earlier job cannot be named yet: set from = \"table\" and table to the Parquet part in its captions folder; from = \"blip2\" finds what it has described before by itself",
-            );
-            CaptionsFrom::None
-        }
-        other => {
-            s.report("from", format!("`{other}` is not one of none, table, blip2"));
+    match (from, earlier_job(from)) {
+        ("none", _) => CaptionsFrom::None,
+        ("table", _) => CaptionsFrom::Table,
+        ("blip2", _) => CaptionsFrom::Blip2,
+        (_, Some(job)) if !job.is_empty() => CaptionsFrom::Job(job.to_owned()),
+        (other, _) => {
+            s.report("from", format!("`{other}` is not one of none, table, blip2, job:<id>"));
             CaptionsFrom::None
         }
     }

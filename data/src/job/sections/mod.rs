@@ -2,12 +2,15 @@
 
 mod captions;
 mod dataset;
+mod model_from;
 mod ranker;
 mod retriever;
 mod run;
 
 pub use captions::{Captions, CaptionsFrom, Fetch, Precision, Transparency};
 pub use dataset::{Columns, Dataset, Format};
+pub use model_from::ModelFrom;
+pub(super) use model_from::earlier_job;
 pub use ranker::{Labels, Lora, MicroBatch, Negatives, Quantize, Ranker, Trainable};
 pub use retriever::Retriever;
 pub use run::{Cluster, Limits, Output};
@@ -17,11 +20,4 @@ use super::reader::Section;
 /// A probability below one.
 fn rate(s: &mut Section<'_>, key: &'static str, default: f64) -> f64 {
     s.number(key, default, 0.0..=0.95)
-}
-
-fn only_train(s: &mut Section<'_>) {
-    let from: String = s.get("from", "train".to_owned());
-    if from != "train" {
-        s.report("from", format!("is `{from}`, this build only knows \"train\""));
-    }
 }

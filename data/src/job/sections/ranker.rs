@@ -1,8 +1,9 @@
 //! `[ranker]`: what orders them.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{only_train, rate};
+use super::{ModelFrom, rate};
 use crate::job::reader::Section;
 
 /// Where the wrong candidates of a training prompt come from.
@@ -119,6 +120,9 @@ pub enum MicroBatch {
 /// `[ranker]`: the prompt, the language model and its tuning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ranker {
+    /// Whose training it is of; counts by what it leads to.
+    #[serde(skip)]
+    pub from: ModelFrom,
     /// HF folder of the base checkpoint; counts by content.
     #[serde(skip)]
     pub base: String,
@@ -166,9 +170,38 @@ pub struct Ranker {
 }
 
 impl Ranker {
+    /// What a folder with a ranker does not say.
+    const BESIDE_A_FOLDER: [&'static str; 10] = [
+        "base",
+        "template",
+        "role",
+        "history",
+        "title_tokens",
+        "caption_tokens",
+        "max_prompt_tokens",
+        "quantize",
+        "micro_batch_tokens",
+        "labels",
+    ];
+
+    /// The keys that change what a finished ranker answers.
+    #[must_use]
+    pub fn scoring_keys(&self) -> Value {
+        json!({
+            "template": self.template,
+            "role": self.role,
+            "history": self.history,
+            "title_tokens": self.title_tokens,
+            "caption_tokens": self.caption_tokens,
+            "max_prompt_tokens": self.max_prompt_tokens,
+            "quantize": self.quantize,
+            "labels": self.labels,
+        })
+    }
+
     pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
-        only_train(&mut s);
         let this = Self {
+            from: ModelFrom::read(&mut s, &Self::BESIDE_A_FOLDER),
             base: s.get("base", String::new()),
             template: s.get("template", String::new()),
             role: s.get("role", String::new()),

@@ -2,12 +2,15 @@
 
 use serde::Serialize;
 
-use super::{only_train, rate};
+use super::{ModelFrom, rate};
 use crate::job::reader::Section;
 
 /// `[retriever]`: LRURec and its training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Retriever {
+    /// Whose training it is of; counts by what it leads to.
+    #[serde(skip)]
+    pub from: ModelFrom,
     /// Width of the embeddings.
     pub hidden: u32,
     /// Number of recurrent blocks.
@@ -37,8 +40,8 @@ pub struct Retriever {
 
 impl Retriever {
     pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
-        only_train(&mut s);
         let this = Self {
+            from: ModelFrom::read(&mut s, &["candidates"]),
             hidden: s.number("hidden", 64, 1..=4096),
             layers: s.number("layers", 2, 1..=64),
             dropout: rate(&mut s, "dropout", 0.2),

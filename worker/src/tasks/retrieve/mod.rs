@@ -5,18 +5,18 @@ mod prefixes;
 use data::job::Split;
 use data::tables::{CandidateRow, TargetRankRow};
 use kernels::Device;
-use model::retriever::LruRec;
 
 use crate::context::{Context, Output};
 use crate::population::{Population, User};
-use crate::retrieval::{Scored, USERS, check_candidates, load, retrieve};
+use crate::retrieval::{Retriever, Scored, USERS, Unknown, check_candidates, load, retrieve};
+use crate::since::{EarlierCandidates, Fates, Since, UserRows};
 use crate::{Error, Result};
 use prefixes::Wanted;
 
 /// What all shards of a lease share.
 struct Retrieval {
     population: Population,
-    model: LruRec,
+    retriever: Retriever,
     split: Split,
 }
 
@@ -25,7 +25,9 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
     let split = cx.split.ok_or_else(|| Error::Unknown { what: "candidates without a split".to_owned() })?;
     let population = Population::open(cx)?;
     check_candidates(cx, &population)?;
-    let retrieval = Retrieval { model: load(cx, &population)?.on(device)?, population, split };
+    let Retriever { model, known } = load(cx, &population)?;
+    let retrieval = Retrieval { retriever: Retriever { model: model.on(device)?, known }, population, split };
+    let mut earlier = EarlierCandidates::open(cx, &retrieval.population, &retrieval.retriever.known, split)?;
     let wanted = if split == Split::Train { Some(Wanted::of(cx, &retrieval.population)?) } else { None };
     for shard in shards {
         if cx.is_done(*shard)? {
@@ -35,7 +37,12 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
         let mut output = Output::default();
         match &wanted {
             Some(wanted) => retrieval.prefixes(cx, &users, wanted, &mut output, *shard)?,
-            None => retrieval.held_out(cx, &users, &mut output, *shard)?,
+            None => retrieval.held_out(cx, &users, &mut earlier, &mut output, *shard)?,
+        }
+        if Unknown::possible(cx) {
+            let unknown = Unknown::count(&users, &retrieval.retriever.known);
+            cx.part(&mut output, &unknown.rows(&retrieval.population.catalogue), *shard, cx.plan.shards)?;
+            unknown.describe(&mut output.stats);
         }
         output.stats.rows = users.len() as u64;
         cx.commit(*shard, output)?;
@@ -44,27 +51,46 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
 }
 
 impl Retrieval {
-    fn held_out(&self, cx: &mut Context, users: &[User], output: &mut Output, shard: u32) -> Result<()> {
-        let (mut candidates, mut ranks) = (Vec::new(), Vec::new());
-        for batch in users.chunks(USERS) {
-            cx.check()?;
-            let found = retrieve(&self.model, batch, self.split, cx.job.retriever.candidates as usize)?;
-            for (user, best) in batch.iter().zip(&found.candidates) {
-                candidates.push(self.row(user, None, best));
-            }
-            ranks.extend(batch.iter().zip(&found.ranks).map(|(user, rank)| TargetRankRow {
-                user_id: user.id.clone(),
-                split: self.split,
-                rank: *rank,
-            }));
-            cx.progress(candidates.len() as u64, users.len() as u64, "users", String::new);
-        }
+    fn held_out(
+        &self,
+        cx: &mut Context,
+        users: &[User],
+        earlier: &mut Since<EarlierCandidates>,
+        output: &mut Output,
+        shard: u32,
+    ) -> Result<()> {
+        let catalogue = &self.population.catalogue;
+        let fates = earlier.fates(users.len(), |rows| rows.fates(cx, catalogue, users, shard))?;
+        let computed = self.compute(cx, fates.rescored(users.iter()), &fates)?;
+        fates.describe(&mut output.stats);
+        let (candidates, ranks): (Vec<_>, Vec<_>) = fates.merge(computed).into_iter().unzip();
         let of = cx.plan.shards;
         cx.part(output, &candidates, shard, of)?;
         if self.split.has_target() {
+            let ranks: Vec<TargetRankRow> = ranks.into_iter().flatten().collect();
             cx.part(output, &ranks, shard, of)?;
         }
         Ok(())
+    }
+
+    /// The rows of some users of a shard.
+    fn compute(&self, cx: &mut Context, users: Vec<&User>, fates: &Fates<UserRows>) -> Result<Vec<UserRows>> {
+        let (copied, k) = (fates.copied() as u64, cx.job.retriever.candidates as usize);
+        let total = copied + users.len() as u64;
+        let mut rows = Vec::with_capacity(users.len());
+        cx.progress(copied, total, "users", || fates.note());
+        for batch in users.chunks(USERS) {
+            cx.check()?;
+            let found = retrieve(&self.retriever.model, &self.retriever.known, batch, self.split, k)?;
+            let mut ranks = found.ranks.into_iter();
+            for (user, best) in batch.iter().zip(&found.candidates) {
+                let (user_id, split) = (user.id.clone(), self.split);
+                let rank = ranks.next().map(|rank| TargetRankRow { user_id, split, rank });
+                rows.push((self.row(user, None, best), rank));
+            }
+            cx.progress(copied + rows.len() as u64, total, "users", || fates.note());
+        }
+        Ok(rows)
     }
 
     fn row(&self, user: &User, position: Option<u32>, best: &[Scored]) -> CandidateRow {

@@ -94,7 +94,7 @@ impl Retrieval {
             if let Some(lengths) = wanted.lengths.get(&user.id) {
                 let training = training_items(&user.items);
                 let k = cx.job.retriever.candidates as usize;
-                let found = retrieve_prefixes(&self.model, training, lengths, k)?;
+                let found = retrieve_prefixes(&self.retriever, training, lengths, k)?;
                 for (length, best) in lengths.iter().zip(&found) {
                     if let Some((piece, rows)) = pieces.push(self.row(user, Some(*length as u32), best)) {
                         cx.write_part(output, &rows, first + piece, of)?;
