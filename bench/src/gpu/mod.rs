@@ -12,6 +12,7 @@ mod noise;
 mod ours;
 mod report;
 mod rounds;
+mod row;
 mod side;
 mod work;
 
@@ -21,8 +22,9 @@ use anyhow::{Context, Result, bail};
 
 use case::{Case, Group};
 pub(crate) use ours::contestant;
-use report::{Report, Row};
+use report::Report;
 use rounds::Rounds;
+use row::Row;
 use side::{Order, Side};
 
 /// What to measure, and with whom.

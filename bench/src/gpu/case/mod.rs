@@ -1,7 +1,12 @@
 //! What is measured: every case in its real shape, and in one that the emulator gets through.
 
+mod captioner;
+mod shapes;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+pub(super) use shapes::{real, tiny};
 
 /// Cases that are asked for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -158,106 +163,4 @@ impl Case {
         };
         [what.to_owned(), shape]
     }
-}
-
-/// Shapes of a weight, `[d_out, d_in]`: those of Llama-2-7B.
-const WEIGHTS: [[usize; 2]; 3] = [[4096, 4096], [11008, 4096], [4096, 11008]];
-/// Rows of `x`.
-const ROWS: [usize; 5] = [1, 16, 128, 2048, 16384];
-/// Rows of `dy`: training has many.
-const GRADIENT_ROWS: [usize; 2] = [2048, 16384];
-/// Sequences of attention, by a generator with a fixed seed: 700 to 1500 rows.
-const LENGTHS: [usize; 16] = [1303, 756, 1021, 1467, 894, 1188, 739, 1365, 1092, 820, 1240, 968, 1431, 1147, 703, 1289];
-
-/// All cases in the shapes of real work, cheap ones of a group first.
-pub(super) fn real() -> Vec<Case> {
-    let mut cases = vec![Case::Copy { bytes: 4 << 30 }, Case::Product { size: 8192 }];
-    cases.extend(WEIGHTS.map(|[d_out, d_in]| Case::Nf4Dequantize { d_out, d_in }));
-    for [d_out, d_in] in WEIGHTS {
-        cases.extend(ROWS.map(|rows| Case::Nf4Product { d_out, d_in, rows }));
-    }
-    for [d_out, d_in] in WEIGHTS {
-        cases.extend(GRADIENT_ROWS.map(|rows| Case::Nf4InputGradient { d_out, d_in, rows }));
-    }
-    cases.push(Case::Attention { lengths: LENGTHS.to_vec(), heads: 32, head_dim: 128 });
-    cases.push(Case::RmsNorm { rows: 16384, cols: 4096 });
-    cases.push(Case::Rope { rows: 16384, heads: 32, head_dim: 128 });
-    cases.push(Case::Swiglu { rows: 16384, cols: 11008 });
-    let scans = [(64, 50), (64, 200), (512, 200), (64, 1000), (8, 8192)];
-    cases.extend(scans.map(|(sequences, length)| Case::Scan { sequences, length, state: 128 }));
-    cases.extend([12_101, 57_289].map(|items| step(items, 50, 64)));
-    cases.extend([12_101, 1_000_000, 10_000_000].map(|items| Case::Top { items, users: 4096, width: 64, k: 20 }));
-    cases.push(captions("a small shape", small_captioner(), 64));
-    cases.push(captions("BLIP-2-OPT-2.7b", blip2_opt(), 64));
-    cases
-}
-
-/// All cases in shapes that take seconds on the emulator.
-pub(super) fn tiny() -> Vec<Case> {
-    let (d_out, d_in) = (192, 128);
-    let mut cases =
-        vec![Case::Copy { bytes: 1 << 16 }, Case::Product { size: 64 }, Case::Nf4Dequantize { d_out, d_in }];
-    cases.extend([1, 16, 70].map(|rows| Case::Nf4Product { d_out, d_in, rows }));
-    cases.extend([
-        Case::Nf4InputGradient { d_out, d_in, rows: 20 },
-        Case::Attention { lengths: vec![5, 70], heads: 2, head_dim: 64 },
-        Case::RmsNorm { rows: 9, cols: 128 },
-        Case::Rope { rows: 9, heads: 2, head_dim: 64 },
-        Case::Swiglu { rows: 9, cols: 128 },
-        Case::Scan { sequences: 3, length: 20, state: 32 },
-        step(150, 10, 4),
-        Case::Top { items: 300, users: 3, width: 64, k: 20 },
-        captions("a tiny shape", tiny_captioner(), 2),
-    ]);
-    cases
-}
-
-fn step(items: usize, max_length: usize, batch: usize) -> Case {
-    Case::RetrieverStep { items, max_length, batch, folder: String::new() }
-}
-
-fn captions(name: &str, config: Value, images: usize) -> Case {
-    Case::Captions { name: name.to_owned(), config, images, tokens: 20 }
-}
-
-/// The sizes of a transformer: features, features inside of a layer, layers, heads.
-type Sizes = [usize; 4];
-
-/// A `config.json` as transformers writes it.
-fn captioner(queries: usize, picture: [usize; 2], vision: Sizes, qformer: Sizes, decoder: Sizes) -> Value {
-    let part = |[hidden, inner, layers, heads]: Sizes| json!({"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads});
-    let [mut vision_config, mut qformer_config, mut text_config] = [part(vision), part(qformer), part(decoder)];
-    vision_config["image_size"] = picture[0].into();
-    vision_config["patch_size"] = picture[1].into();
-    qformer_config["encoder_hidden_size"] = vision[0].into();
-    text_config["ffn_dim"] = text_config["intermediate_size"].take();
-    text_config["word_embed_proj_dim"] = decoder[0].into();
-    text_config["vocab_size"] = 50_304.into();
-    for (name, value) in [("bos_token_id", 2), ("eos_token_id", 50_118), ("pad_token_id", 1)] {
-        text_config[name] = value.into();
-    }
-    text_config["model_type"] = "opt".into();
-    json!({
-        "model_type": "blip-2", "num_query_tokens": queries, "image_token_index": 50_265,
-        "vision_config": vision_config, "qformer_config": qformer_config, "text_config": text_config,
-    })
-}
-
-/// `Salesforce/blip2-opt-2.7b`.
-fn blip2_opt() -> Value {
-    captioner(32, [224, 14], [1408, 6144, 39, 16], [768, 3072, 12, 12], [2560, 10240, 32, 32])
-}
-
-/// About 100 million weights.
-fn small_captioner() -> Value {
-    captioner(32, [224, 14], [512, 2048, 8, 8], [512, 2048, 4, 8], [768, 3072, 6, 12])
-}
-
-fn tiny_captioner() -> Value {
-    let mut config = captioner(4, [16, 8], [32, 64, 1, 2], [32, 64, 2, 2], [32, 64, 1, 2]);
-    for (name, value) in [("vocab_size", 70), ("eos_token_id", 69), ("max_position_embeddings", 64)] {
-        config["text_config"][name] = value.into();
-    }
-    config["image_token_index"] = 68.into();
-    config
 }
