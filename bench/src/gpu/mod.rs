@@ -14,6 +14,7 @@ mod report;
 mod rounds;
 mod row;
 mod side;
+mod sustained;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -48,7 +49,10 @@ pub(crate) struct Options {
     /// Milliseconds of a turn.
     #[arg(long, default_value_t = 300.0)]
     turn_ms: f64,
-    /// Some of the groups; the ceilings are always measured.
+    /// Seconds of the product without a pause.
+    #[arg(long, default_value_t = 60.0)]
+    sustained_s: f64,
+    /// Some of the groups. The ceilings are always measured; the product without a pause only if they are named, or none is.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Group>,
     /// Where every figure goes, written anew after every case.
@@ -98,7 +102,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
         let case = with_files(case, scratch.path())?;
         eprintln!("{}", case.label().join(", "));
-        let row = Row::new(&case, rounds.measure(&case, &mut ours, theirs.as_mut()));
+        let (measured, card) = rounds.measure(&case, &mut ours, theirs.as_mut());
+        let row = Row::new(&case, measured, card);
         eprintln!("  {row}");
         report.add(row);
         write(options, &report)?;
@@ -116,9 +121,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn cases(options: &Options) -> Vec<Case> {
-    let all = if options.tiny { case::tiny() } else { case::real() };
-    let wanted = |group| group == Group::Ceilings || options.only.is_empty() || options.only.contains(&group);
-    all.into_iter().filter(|case| wanted(case.group())).collect()
+    let Options { tiny, sustained_s, only, .. } = options;
+    let all = if *tiny { case::tiny(*sustained_s) } else { case::real(*sustained_s) };
+    let named = |group| only.is_empty() || only.contains(&group);
+    let wanted = |case: &Case| matches!(case, Case::Copy { .. } | Case::Product { .. }) || named(case.group());
+    all.into_iter().filter(wanted).collect()
 }
 
 /// A case with the files that both sides read, where it has some.

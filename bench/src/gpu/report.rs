@@ -57,6 +57,7 @@ impl Report {
         match row.case {
             Case::Copy { .. } => self.ceilings.bytes_per_s = rate(row.work.bytes),
             Case::Product { .. } => self.ceilings.flops_per_s = rate(row.work.flops),
+            Case::Sustained { .. } => self.ceilings.sustained_flops_per_s = rate(row.work.flops),
             _ => {}
         }
         row.weigh(&self.ceilings);
@@ -122,6 +123,9 @@ impl Display for Report {
             writeln!(f, "  - after: {after}")?;
         }
         writeln!(f, "- {} rounds of about {} ms", self.rounds, self.turn_ms)?;
+        if let Some(ceilings) = self.ceilings() {
+            writeln!(f, "- ceilings: {ceilings}")?;
+        }
         writeln!(f, "- {}\n\n{LEGEND}", self.outcome())?;
         writeln!(f, "| bench | shape | who | time | rate | × ours | share of the ceiling | error |")?;
         writeln!(f, "|---|---|---|---|---|---|---|---|")?;
@@ -131,6 +135,23 @@ impl Display for Report {
 }
 
 impl Report {
+    /// What the card does at most, once that is known, and how it was doing under load.
+    fn ceilings(&self) -> Option<String> {
+        let Ceilings { bytes_per_s, flops_per_s, sustained_flops_per_s } = self.ceilings;
+        if flops_per_s <= 0.0 {
+            return None;
+        }
+        let mut told = format!("{} TB/s, {} TFLOP/s", short(bytes_per_s / 1e12), short(flops_per_s / 1e12));
+        for row in &self.rows {
+            if let Case::Sustained { seconds, .. } = row.case {
+                let states: Vec<String> = row.card.iter().map(State::to_string).collect();
+                told += &format!(", {} TFLOP/s without a pause for {seconds} s, ", short(sustained_flops_per_s / 1e12));
+                told += &format!("when nvidia-smi said: {}", states.join(" / "));
+            }
+        }
+        Some(told)
+    }
+
     /// A line for every contestant of a case.
     fn lines(&self, row: &Row, f: &mut Formatter<'_>) -> fmt::Result {
         for (i, (figures, share)) in row.contestants.iter().zip(&row.shares).enumerate() {

@@ -1,7 +1,9 @@
 //! Turns: ours, theirs, ours, theirs.
 
+use super::card::State;
 use super::case::{Case, Peer};
 use super::side::{Answer, Order, Side};
+use super::sustained;
 
 /// Repetitions of one turn at most.
 const MOST: f64 = 20_000.0;
@@ -51,27 +53,42 @@ impl Entry {
 }
 
 impl Rounds {
-    /// All contestants of a case, ours first.
-    pub(super) fn measure(&self, case: &Case, ours: &mut Side, mut theirs: Option<&mut Side>) -> Vec<Measured> {
+    /// All contestants of a case, ours first, and the card: while it worked without a pause, and right behind the last turn.
+    pub(super) fn measure(
+        &self,
+        case: &Case,
+        ours: &mut Side,
+        mut theirs: Option<&mut Side>,
+    ) -> (Vec<Measured>, Vec<State>) {
         let peers = std::iter::once(None).chain(case.peers().iter().copied().map(Some));
         let mut entries: Vec<Entry> = peers.map(|peer| prepare(case, peer, ours, theirs.as_deref_mut())).collect();
+        let mut states = Vec::new();
         if self.timed {
             for entry in entries.iter_mut().filter(|entry| entry.runs()) {
                 self.fill_a_turn(entry, ours, theirs.as_deref_mut());
             }
-            for _ in 0..self.rounds {
-                for entry in entries.iter_mut().filter(|entry| entry.runs()) {
-                    if let Some(milliseconds) = time(entry, ours, theirs.as_deref_mut()) {
-                        entry.measured.times.push(milliseconds);
-                    }
-                }
+            match case {
+                Case::Sustained { seconds, .. } => states = sustain(*seconds, &mut entries, ours),
+                _ => self.take_turns(&mut entries, ours, theirs.as_deref_mut()),
             }
+            states.push(State::now());
         }
         ours.ask(&Order::Release);
         if let Some(theirs) = theirs {
             theirs.ask(&Order::Release);
         }
-        entries.into_iter().map(|entry| entry.measured).collect()
+        (entries.into_iter().map(|entry| entry.measured).collect(), states)
+    }
+
+    /// One after the other, round by round.
+    fn take_turns(&self, entries: &mut [Entry], ours: &mut Side, mut theirs: Option<&mut Side>) {
+        for _ in 0..self.rounds {
+            for entry in entries.iter_mut().filter(|entry| entry.runs()) {
+                if let Some(milliseconds) = time(entry, ours, theirs.as_deref_mut()) {
+                    entry.measured.times.push(milliseconds);
+                }
+            }
+        }
     }
 
     /// Finds out how many repetitions make a turn; these are not counted.
@@ -79,8 +96,19 @@ impl Rounds {
         for share in TRIALS {
             let Some(milliseconds) = time(entry, ours, theirs.as_deref_mut()) else { return };
             entry.repeats = (self.turn_ms * share / milliseconds).clamp(1.0, MOST) as usize;
+            if milliseconds >= self.turn_ms {
+                return;
+            }
         }
     }
+}
+
+/// The turns of ours without a pause; the card meanwhile.
+fn sustain(seconds: f64, entries: &mut [Entry], ours: &mut Side) -> Vec<State> {
+    let Some(entry) = entries.first_mut().filter(|entry| entry.runs()) else { return Vec::new() };
+    let load = sustained::load(seconds, entry.repeats, || time(entry, ours, None));
+    entry.measured.times = load.times;
+    load.states
 }
 
 /// The side of a contestant.

@@ -21,9 +21,9 @@ pub(super) struct Row {
     /// Of the ceiling that is the lower one, for every contestant.
     pub(super) shares: Vec<Option<f64>>,
     pub(super) bound: Option<Bound>,
-    /// Right behind the last turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    card: Option<State>,
+    /// Right behind the last turn, and before that while it worked without a pause.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) card: Vec<State>,
 }
 
 /// One contestant of a case.
@@ -71,14 +71,13 @@ impl Figures {
 
 impl Row {
     /// Of a case that was measured just now.
-    pub(super) fn new(case: &Case, measured: Vec<Measured>) -> Self {
+    pub(super) fn new(case: &Case, measured: Vec<Measured>, card: Vec<State>) -> Self {
         let mut contestants: Vec<Figures> = measured.into_iter().map(Figures::new).collect();
         let ours = contestants.first().and_then(Figures::median);
         for peer in contestants.iter_mut().skip(1) {
             peer.ratio = peer.median().zip(ours).map(|(theirs, ours)| theirs / ours);
         }
         let shares = vec![None; contestants.len()];
-        let card = ours.map(|_| State::now());
         Self { work: case.work(), case: case.clone(), contestants, shares, bound: None, card }
     }
 

@@ -1,6 +1,6 @@
 """What is timed. Every bench returns a function of the number of the repetition, and the error or None."""
 
-from .attention import attention
+from .attention import attention, attention_backward
 from .captions import captions
 from .dense import copy, product
 from .nf4 import nf4_dequantize, nf4_input_gradient, nf4_product
@@ -9,6 +9,6 @@ from .rows import rms_norm, rope, swiglu
 
 BENCHES = {
     bench.__name__: bench
-    for bench in (copy, product, nf4_dequantize, nf4_product, nf4_input_gradient, attention, rms_norm, rope, swiglu)
-    + (scan, retriever_step, top, captions)
+    for bench in (copy, product, nf4_dequantize, nf4_product, nf4_input_gradient, attention, attention_backward)
+    + (rms_norm, rope, swiglu, scan, retriever_step, top, captions)
 }

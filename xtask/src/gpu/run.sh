@@ -3,11 +3,12 @@
 #
 #   run.sh                     everything: tests, then all benches
 #   run.sh tests [NAME…]       the tests; NAME is kernels, model or parity
-#   run.sh bench [GROUP…]      the benches; GROUP is nf4, attention, rows, scan, retriever, top or captioner
+#   run.sh bench [GROUP…]      the benches; GROUP is ceilings, nf4, attention, rows, scan, retriever, top or captioner
 #   run.sh look                what is there: card, driver, libraries, Python packages
 #   run.sh help                this text
 #
-# Fewer and shorter turns take less time: `ROUNDS=5 TURN_MS=100 run.sh bench nf4 attention`.
+# Fewer and shorter turns take less time: `ROUNDS=5 TURN_MS=100 run.sh bench nf4 attention`. What the card can do at most is
+# measured with every group, but for a minute without a pause only with all benches or with `ceilings`.
 #
 # Everything that comes out goes to the folder $OUT (./out): tests-NAME.log, results.json, results.md (with groups
 # results-GROUP….json and .md), bench.log, look.txt, and summary.txt with a line for every step. A step that fails stops none of
@@ -19,6 +20,7 @@
 #   PART_SECONDS=40        the most that those of one module of the kernels may take on a card, each in a process of its own
 #   BENCH_SECONDS=900      the most that the benches may take
 #   ROUNDS=7 TURN_MS=300   turns of every contestant, and how long one is
+#   SUSTAINED_S=60         seconds of the product without a pause
 #   MLLM4REC_TEST_DEVICE   cuda, or emulated: the CPU runs the device code, slowly, in small shapes and without times.
 #                          Not set: cuda if there is a driver.
 set -uo pipefail
@@ -220,7 +222,7 @@ bench() {
     if [ "$MLLM4REC_TEST_DEVICE" = emulated ]; then
         args+=(--device emulated --tiny)
     else
-        args+=(--rounds "${ROUNDS:-7}" --turn-ms "${TURN_MS:-300}")
+        args+=(--rounds "${ROUNDS:-7}" --turn-ms "${TURN_MS:-300}" --sustained-s "${SUSTAINED_S:-60}")
     fi
     [ -n "$python" ] && args+=(--python "$python")
     args+=(--json "$out/$name.json" --markdown "$out/$name.md")

@@ -79,6 +79,8 @@ pub(super) enum Case {
     Copy { bytes: usize },
     /// Square matrices in bfloat16: the ceiling of what is bound by products.
     Product { size: usize },
+    /// The same for so many seconds, by ours alone and turn after turn: the ceiling once the card is warm.
+    Sustained { size: usize, seconds: f64 },
     /// A four-bit weight is decoded to bfloat16.
     Nf4Dequantize { d_out: usize, d_in: usize },
     /// `x · Wᵀ` of a four-bit weight and bfloat16.
@@ -87,6 +89,8 @@ pub(super) enum Case {
     Nf4InputGradient { d_out: usize, d_in: usize, rows: usize },
     /// Causal attention of packed sequences in bfloat16.
     Attention { lengths: Vec<usize>, heads: usize, head_dim: usize },
+    /// Its gradient: that of queries, keys and values, from what the forward has saved.
+    AttentionBackward { lengths: Vec<usize>, heads: usize, head_dim: usize },
     /// A residual is added and the sum normalised, f32.
     RmsNorm { rows: usize, cols: usize },
     /// Queries are rotated in place, f32.
@@ -107,9 +111,9 @@ pub(super) enum Case {
 impl Case {
     pub(super) fn group(&self) -> Group {
         match self {
-            Self::Copy { .. } | Self::Product { .. } => Group::Ceilings,
+            Self::Copy { .. } | Self::Product { .. } | Self::Sustained { .. } => Group::Ceilings,
             Self::Nf4Dequantize { .. } | Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => Group::Nf4,
-            Self::Attention { .. } => Group::Attention,
+            Self::Attention { .. } | Self::AttentionBackward { .. } => Group::Attention,
             Self::RmsNorm { .. } | Self::Rope { .. } | Self::Swiglu { .. } => Group::Rows,
             Self::Scan { .. } => Group::Scan,
             Self::RetrieverStep { .. } => Group::Retriever,
@@ -121,9 +125,10 @@ impl Case {
     pub(super) fn peers(&self) -> &'static [Peer] {
         match self {
             Self::Copy { .. } | Self::Product { .. } | Self::Scan { .. } => &[Peer::Torch],
+            Self::Sustained { .. } => &[],
             Self::Nf4Dequantize { .. } => &[Peer::Bitsandbytes],
             Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => &[Peer::Bitsandbytes, Peer::Torch],
-            Self::Attention { .. } => &[Peer::Varlen, Peer::Padded],
+            Self::Attention { .. } | Self::AttentionBackward { .. } => &[Peer::Varlen, Peer::Padded],
             Self::RmsNorm { .. } | Self::Rope { .. } | Self::Swiglu { .. } => &[Peer::TorchCompile],
             Self::RetrieverStep { .. } => &[Peer::AllPositions, Peer::Packed],
             Self::Top { .. } => &[Peer::Torch, Peer::TorchTf32],
@@ -136,14 +141,15 @@ impl Case {
         let (what, shape) = match self {
             Self::Copy { bytes } => ("copy", format!("{:.1} MB", *bytes as f64 / 1e6)),
             Self::Product { size } => ("product, bf16", format!("{size}³")),
+            Self::Sustained { size, seconds } => ("product, bf16, without a pause", format!("{size}³, {seconds} s")),
             Self::Nf4Dequantize { d_out, d_in } => ("NF4 decoded to bf16", format!("{d_out} × {d_in}")),
             Self::Nf4Product { d_out, d_in, rows } => ("NF4 product", format!("n = {rows}, {d_out} × {d_in}")),
             Self::Nf4InputGradient { d_out, d_in, rows } => {
                 ("NF4 input gradient", format!("n = {rows}, {d_out} × {d_in}"))
             }
-            Self::Attention { lengths, heads, head_dim } => {
-                let sequences = format!("{} sequences, {} rows", lengths.len(), lengths.iter().sum::<usize>());
-                ("attention, bf16", format!("{sequences}, {heads} × {head_dim}, causal"))
+            Self::Attention { lengths, heads, head_dim } => ("attention, bf16", packed(lengths, *heads, *head_dim)),
+            Self::AttentionBackward { lengths, heads, head_dim } => {
+                ("attention's gradient, bf16", packed(lengths, *heads, *head_dim))
             }
             Self::RmsNorm { rows, cols } => ("residual and RMS norm, f32", format!("{rows} × {cols}")),
             Self::Rope { rows, heads, head_dim } => ("rotation, f32", format!("{rows} × {heads} × {head_dim}")),
@@ -163,4 +169,10 @@ impl Case {
         };
         [what.to_owned(), shape]
     }
+}
+
+/// The shape of attention, for people.
+fn packed(lengths: &[usize], heads: usize, head_dim: usize) -> String {
+    let rows = lengths.iter().sum::<usize>();
+    format!("{} sequences, {rows} rows, {heads} × {head_dim}, causal", lengths.len())
 }

@@ -14,8 +14,9 @@ const GRADIENT_ROWS: [usize; 2] = [2048, 16384];
 const LENGTHS: [usize; 16] = [1303, 756, 1021, 1467, 894, 1188, 739, 1365, 1092, 820, 1240, 968, 1431, 1147, 703, 1289];
 
 /// All cases in the shapes of real work, cheap ones of a group first.
-pub(in super::super) fn real() -> Vec<Case> {
+pub(in super::super) fn real(sustained_s: f64) -> Vec<Case> {
     let mut cases = vec![Case::Copy { bytes: 4 << 30 }, Case::Product { size: 8192 }];
+    cases.push(Case::Sustained { size: 8192, seconds: sustained_s });
     cases.extend(WEIGHTS.map(|[d_out, d_in]| Case::Nf4Dequantize { d_out, d_in }));
     for [d_out, d_in] in WEIGHTS {
         cases.extend(ROWS.map(|rows| Case::Nf4Product { d_out, d_in, rows }));
@@ -24,6 +25,7 @@ pub(in super::super) fn real() -> Vec<Case> {
         cases.extend(GRADIENT_ROWS.map(|rows| Case::Nf4InputGradient { d_out, d_in, rows }));
     }
     cases.push(Case::Attention { lengths: LENGTHS.to_vec(), heads: 32, head_dim: 128 });
+    cases.push(Case::AttentionBackward { lengths: LENGTHS.to_vec(), heads: 32, head_dim: 128 });
     cases.push(Case::RmsNorm { rows: 16384, cols: 4096 });
     cases.push(Case::Rope { rows: 16384, heads: 32, head_dim: 128 });
     cases.push(Case::Swiglu { rows: 16384, cols: 11008 });
@@ -37,14 +39,19 @@ pub(in super::super) fn real() -> Vec<Case> {
 }
 
 /// All cases in shapes that take seconds on the emulator.
-pub(in super::super) fn tiny() -> Vec<Case> {
+pub(in super::super) fn tiny(sustained_s: f64) -> Vec<Case> {
     let (d_out, d_in) = (192, 128);
-    let mut cases =
-        vec![Case::Copy { bytes: 1 << 16 }, Case::Product { size: 64 }, Case::Nf4Dequantize { d_out, d_in }];
+    let mut cases = vec![
+        Case::Copy { bytes: 1 << 16 },
+        Case::Product { size: 64 },
+        Case::Sustained { size: 64, seconds: sustained_s },
+    ];
+    cases.push(Case::Nf4Dequantize { d_out, d_in });
     cases.extend([1, 16, 70].map(|rows| Case::Nf4Product { d_out, d_in, rows }));
     cases.extend([
         Case::Nf4InputGradient { d_out, d_in, rows: 20 },
         Case::Attention { lengths: vec![5, 70], heads: 2, head_dim: 64 },
+        Case::AttentionBackward { lengths: vec![5, 70], heads: 2, head_dim: 64 },
         Case::RmsNorm { rows: 9, cols: 128 },
         Case::Rope { rows: 9, heads: 2, head_dim: 64 },
         Case::Swiglu { rows: 9, cols: 128 },

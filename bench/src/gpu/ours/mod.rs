@@ -109,7 +109,7 @@ fn is_absence(error: &(dyn std::error::Error + 'static)) -> bool {
 fn prepare(case: &Case, device: &Device, place: Place) -> Result<Box<dyn Ready>> {
     Ok(match case {
         Case::Copy { bytes } => Box::new(dense::Copy::new(*bytes, device)?),
-        Case::Product { size } => Box::new(dense::Product::new(*size, device)?),
+        Case::Product { size } | Case::Sustained { size, .. } => Box::new(dense::Product::new(*size, device)?),
         Case::Nf4Dequantize { d_out, d_in } => Box::new(nf4::Dequantize::new([*d_out, *d_in], place, device)?),
         Case::Nf4Product { d_out, d_in, rows } => Box::new(nf4::Product::new([*d_out, *d_in], *rows, place, device)?),
         Case::Nf4InputGradient { d_out, d_in, rows } => {
@@ -117,6 +117,9 @@ fn prepare(case: &Case, device: &Device, place: Place) -> Result<Box<dyn Ready>>
         }
         Case::Attention { lengths, heads, head_dim } => {
             Box::new(attention::Attention::new(lengths, *heads, *head_dim, device)?)
+        }
+        Case::AttentionBackward { lengths, heads, head_dim } => {
+            Box::new(attention::Gradient::new(lengths, *heads, *head_dim, device)?)
         }
         Case::RmsNorm { rows, cols } => Box::new(rows::RmsNorm::new(*rows, *cols, device)?),
         Case::Rope { rows, heads, head_dim } => Box::new(rows::Rope::new(*rows, *heads, *head_dim, device)?),
