@@ -7,7 +7,7 @@ names its `bench` (see benches) and its sizes, a command the `peer` that is aske
 runs.
 
 about    versions
-prepare  makes random inputs, warms up, and compares with float64 where that is cheap
+prepare  makes inputs, warms up, and compares with float64 where that is cheap
 time     so many repetitions with one wait for the device at their end: milliseconds of one
 release  gives everything back
 
@@ -34,7 +34,7 @@ def about():
     found = {"Python": platform.python_version(), "device": DEVICE}
     if DEVICE == "cuda" and torch.cuda.is_available():
         found["card"] = torch.cuda.get_device_name()
-    for package in ("torch", "triton", "bitsandbytes", "transformers"):
+    for package in ("torch", "triton", "bitsandbytes", "transformers", "peft"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -48,12 +48,12 @@ def answer(entries, command):
         return about()
     if what == "prepare":
         torch.manual_seed(1)
-        run, error = BENCHES[command["case"]["bench"]](command["case"], peer)
+        run, error, *outcome = BENCHES[command["case"]["bench"]](command["case"], peer)
         for turn in range(WARM_UP if DEVICE == "cuda" else 1):
             run(turn)
         wait()
         entries[peer] = run
-        return {"error": error}
+        return {"error": error, "outcome": outcome[0] if outcome else None}
     if what == "time":
         run, repeats = entries[peer], command["repeats"]
         run(0)

@@ -30,7 +30,7 @@ cargo xtask bench nf4 [--json] [--rounds N] [--threads 1,2]
 cargo xtask bench captioner [--json] [--rounds N] [--threads N]
                              BLIP-2 beside transformers
 cargo xtask bench gpu [--device emulated --tiny] [--json FILE] [--markdown FILE] [--rounds N] [--only nf4,attention,…]
-                             the kernels of cards beside PyTorch, bitsandbytes and transformers
+                             kernels and models on cards beside PyTorch, bitsandbytes, transformers and PEFT
 cargo xtask gpu [--out FOLDER]
                              pack tests and benches for a machine with a card, CUDA 13 and PyTorch but no Rust:
                              FOLDER (target/gpu) gets mllm4rec-gpu.tar.gz and run.sh, which says how it is used

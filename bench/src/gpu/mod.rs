@@ -10,6 +10,8 @@ mod card;
 mod case;
 mod noise;
 mod ours;
+mod outcome;
+mod prompts;
 mod report;
 mod rounds;
 mod row;
@@ -21,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use case::{Case, Group};
+use case::{Case, Group, LAYERS};
 pub(crate) use ours::contestant;
 use report::Report;
 use rounds::Rounds;
@@ -31,7 +33,7 @@ use side::{Order, Side};
 /// What to measure, and with whom.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A Python with torch and, as far as they are to be compared with, bitsandbytes and transformers.
+    /// A Python with torch and, as far as they are to be compared with, bitsandbytes, transformers and PEFT.
     #[arg(long)]
     python: Option<PathBuf>,
     /// The folder of this project: its twins.
@@ -52,6 +54,9 @@ pub(crate) struct Options {
     /// Seconds of the product without a pause.
     #[arg(long, default_value_t = 60.0)]
     sustained_s: f64,
+    /// Layers of the large ranker.
+    #[arg(long, default_value_t = LAYERS)]
+    layers: usize,
     /// Some of the groups. The ceilings are always measured; the product without a pause only if they are named, or none is.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Group>,
@@ -121,8 +126,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn cases(options: &Options) -> Vec<Case> {
-    let Options { tiny, sustained_s, only, .. } = options;
-    let all = if *tiny { case::tiny(*sustained_s) } else { case::real(*sustained_s) };
+    let Options { tiny, sustained_s, layers, only, .. } = options;
+    let all = if *tiny { case::tiny(*sustained_s) } else { case::real(*sustained_s, *layers) };
     let named = |group| only.is_empty() || only.contains(&group);
     let wanted = |case: &Case| matches!(case, Case::Copy { .. } | Case::Product { .. }) || named(case.group());
     all.into_iter().filter(wanted).collect()
@@ -130,9 +135,16 @@ fn cases(options: &Options) -> Vec<Case> {
 
 /// A case with the files that both sides read, where it has some.
 fn with_files(mut case: Case, scratch: &Path) -> Result<Case> {
-    if let Case::RetrieverStep { items, max_length, batch, folder } = &mut case {
-        crate::retriever::Problem::synthetic(*items, *max_length, *batch).write(scratch)?;
-        *folder = scratch.display().to_string();
+    match &mut case {
+        Case::RetrieverStep { items, max_length, batch, folder } => {
+            crate::retriever::Problem::synthetic(*items, *max_length, *batch).write(scratch)?;
+            *folder = scratch.display().to_string();
+        }
+        Case::RankerStep(reading) | Case::RankerScores(reading) => {
+            prompts::Problem::new(reading).write(scratch)?;
+            reading.folder = scratch.display().to_string();
+        }
+        _ => {}
     }
     Ok(case)
 }

@@ -100,8 +100,11 @@ Times are medians with quartiles of the rounds, each a turn of many repetitions 
 contestants take turns. A ratio says how many times longer the peer takes than mllm4rec. A share is that of the lower of the two
 ceilings, bytes or products of bfloat16, for the bytes and operations that nobody can do without; both sides' ceilings are
 measured, and the higher counts. Errors are deviations from float64, relative (the norm of the difference by that of the
-reference, on a sample); of decoded weights and of best items the share that differs; of a training step the largest of
-the losses of four steps from those on the host. Peers compute with their own random inputs.
+reference, on a sample); of decoded weights and of best items the share that differs; of the retriever's training step the
+largest of the losses of four steps from those on the host. Peers compute with their own random inputs. The ranker's have the
+same weights and prompts as ours, and no dropout; their deviations are from ours: the losses before and behind one update,
+the gradient of the low-rank updates, the logits of the labels. Tokens are real ones on all sides, padding is none; four-bit
+peers and ours decode in every product.
 ";
 
 impl Display for Report {
@@ -160,7 +163,7 @@ impl Report {
             let ratio = figures.ratio.map(|ratio| format!("{ratio:.2}"));
             let bound = row.bound.map_or("", |bound| if bound == Bound::Bytes { "bytes" } else { "products" });
             let share = share.map(|share| format!("{:.0} % of {bound}", 100.0 * share));
-            let error = figures.error.map(|error| if error == 0.0 { "0".to_owned() } else { format!("{error:.1e}") });
+            let error = figures.deviation();
             let [rate, ratio, share, error] = [rate, ratio, share, error].map(Option::unwrap_or_default);
             let (who, time) = (figures.name, figures.time(self.emulated));
             writeln!(f, "| {what} | {shape} | {who} | {time} | {rate} | {ratio} | {share} | {error} |")?;

@@ -2,6 +2,7 @@
 
 use super::card::State;
 use super::case::{Case, Peer};
+use super::outcome::Outcome;
 use super::side::{Answer, Order, Side};
 use super::sustained;
 
@@ -26,6 +27,8 @@ pub(super) struct Measured {
     pub(super) times: Vec<f64>,
     /// How far the result is from the reference.
     pub(super) error: Option<f64>,
+    /// What came out, where that can be compared among contestants.
+    pub(super) outcome: Option<Outcome>,
     /// Why there are no times, if nothing went wrong.
     pub(super) absent: Option<String>,
     /// What went wrong.
@@ -117,7 +120,7 @@ fn side<'a>(peer: Option<Peer>, ours: &'a mut Side, theirs: Option<&'a mut Side>
 }
 
 fn prepare(case: &Case, peer: Option<Peer>, ours: &mut Side, theirs: Option<&mut Side>) -> Entry {
-    let measured = Measured { peer, times: Vec::new(), error: None, absent: None, failed: None };
+    let measured = Measured { peer, times: Vec::new(), error: None, outcome: None, absent: None, failed: None };
     let mut entry = Entry { measured, repeats: 1 };
     let Some(side) = side(peer, ours, theirs) else {
         entry.measured.absent = Some("no Python was given".to_owned());
@@ -126,6 +129,7 @@ fn prepare(case: &Case, peer: Option<Peer>, ours: &mut Side, theirs: Option<&mut
     let answer = side.ask(&Order::Prepare { case: case.clone(), peer });
     if entry.accept(&answer) {
         entry.measured.error = answer.error;
+        entry.measured.outcome = answer.outcome;
     }
     entry
 }

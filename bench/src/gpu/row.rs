@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::card::State;
 use super::case::Case;
+use super::outcome::{Distance, Outcome};
 use super::rounds::Measured;
 use super::work::{Bound, Ceilings, Work};
 use crate::figures::Spread;
@@ -39,6 +40,9 @@ pub(super) struct Figures {
     pub(super) ratio: Option<f64>,
     /// Deviation from a reference, see the table's legend.
     pub(super) error: Option<f64>,
+    /// How far what comes out is from what comes out of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_ours: Option<Distance>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) absent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,15 +50,23 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    fn new(measured: Measured) -> Self {
-        let Measured { peer, times, error, absent, failed } = measured;
+    fn new(measured: Measured, ours: Option<&Outcome>) -> Self {
+        let Measured { peer, times, error, outcome, absent, mut failed } = measured;
         let milliseconds = if times.is_empty() { None } else { Some(Spread::of(times.clone())) };
         let name = peer.map_or("mllm4rec", |peer| peer.name());
-        Self { name, milliseconds, turns: times, ratio: None, error, absent, failed }
+        let compared = peer.and(outcome.as_ref()).zip(ours).map(|(theirs, ours)| Distance::of(theirs, ours));
+        let from_ours = compared.and_then(|found| found.map_err(|why| failed = failed.take().or(Some(why))).ok());
+        Self { name, milliseconds, turns: times, ratio: None, error, from_ours, absent, failed }
     }
 
     pub(super) fn median(&self) -> Option<f64> {
         self.milliseconds.map(|spread| spread.median)
+    }
+
+    /// How far it is from a reference, or from ours.
+    pub(super) fn deviation(&self) -> Option<String> {
+        let error = self.error.map(|error| if error == 0.0 { "0".to_owned() } else { format!("{error:.1e}") });
+        error.or_else(|| self.from_ours.map(|distance| distance.to_string()))
     }
 
     /// The time, or why there is none.
@@ -72,7 +84,9 @@ impl Figures {
 impl Row {
     /// Of a case that was measured just now.
     pub(super) fn new(case: &Case, measured: Vec<Measured>, card: Vec<State>) -> Self {
-        let mut contestants: Vec<Figures> = measured.into_iter().map(Figures::new).collect();
+        let outcome = measured.first().and_then(|ours| ours.outcome.clone());
+        let figures = measured.into_iter().map(|measured| Figures::new(measured, outcome.as_ref()));
+        let mut contestants: Vec<Figures> = figures.collect();
         let ours = contestants.first().and_then(Figures::median);
         for peer in contestants.iter_mut().skip(1) {
             peer.ratio = peer.median().zip(ours).map(|(theirs, ours)| theirs / ours);
@@ -104,8 +118,8 @@ impl Row {
 impl Display for Row {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let words = self.contestants.iter().map(|figures| {
-            let error = figures.error.map_or_else(String::new, |error| format!(", error {error:.1e}"));
-            format!("{}: {}{error}", figures.name, figures.time(true))
+            let deviation = figures.deviation().map_or_else(String::new, |off| format!(", deviation {off}"));
+            format!("{}: {}{deviation}", figures.name, figures.time(true))
         });
         f.write_str(&words.collect::<Vec<_>>().join("; "))
     }

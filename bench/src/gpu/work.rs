@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::case::Case;
+use super::case::{Case, Reading};
 
 /// What no contestant can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -88,6 +88,8 @@ impl Case {
                 unit: "users",
             },
             Self::Captions { config, images, tokens, .. } => captions(config, *images as f64, *tokens as f64),
+            Self::RankerStep(reading) => ranker(reading, 2.0, true),
+            Self::RankerScores(reading) => ranker(reading, 1.0, false),
         }
     }
 }
@@ -111,6 +113,27 @@ fn attention(lengths: &[usize], width: usize, products: f64, tensors: f64) -> Wo
 /// Queries and the keys that they see.
 fn pairs(lengths: &[usize]) -> f64 {
     lengths.iter().map(|&n| (n * (n + 1) / 2) as f64).sum()
+}
+
+/// A ranker that carries the last `carried` rows of every prompt through its last layer and needs no other there but as keys
+/// and values. The backward ends at the queries, keys and values of the first layer, below which nothing is trained.
+fn ranker(reading: &Reading, carried: f64, backward: bool) -> Work {
+    let size = |name: &str| reading.config[name].as_f64().unwrap_or(0.0);
+    let (hidden, layers, heads) = (size("hidden_size"), size("num_hidden_layers"), size("num_attention_heads"));
+    let (rows, last) = (reading.tokens() as f64, carried * reading.lengths.len() as f64);
+    // Weights of keys and values, of queries, and of what follows attention.
+    let keys = 2.0 * hidden * hidden * size("num_key_value_heads") / heads;
+    let (queries, behind) = (hidden * hidden, hidden * hidden + 3.0 * hidden * size("intermediate_size"));
+    let whole = rows * (keys + queries + behind);
+    let products = 2.0 * ((layers - 1.0) * whole + rows * keys + last * (queries + behind));
+    let seen = 4.0 * hidden * ((layers - 1.0) * pairs(&reading.lengths) + carried * rows);
+    let mut flops = products + seen;
+    if backward {
+        flops += products - 2.0 * rows * (keys + queries) + 2.5 * seen;
+    }
+    let passes = if backward { 2.0 } else { 1.0 };
+    let bytes = passes * layers * NF4_BYTES * (keys + queries + behind);
+    Work { bytes, flops, amount: rows, unit: "tokens" }
 }
 
 /// The sizes of one of the networks of a captioner.
@@ -159,7 +182,7 @@ fn captions(config: &Value, images: f64, tokens: f64) -> Work {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::case::real;
+    use super::super::case::{LAYERS, real};
     use super::*;
 
     #[test]
@@ -174,8 +197,18 @@ mod tests {
     #[test]
     fn a_caption_of_blip2_takes_about_800_billion_operations() {
         let captions = |case: &Case| matches!(case, Case::Captions { name, .. } if name.contains("BLIP-2"));
-        let work = real(60.0).into_iter().find(captions).unwrap().work();
+        let work = real(60.0, LAYERS).into_iter().find(captions).unwrap().work();
         let giga = work.flops / work.amount / 1e9;
         assert!((780.0..830.0).contains(&giga), "{giga}");
+    }
+
+    #[test]
+    fn a_token_takes_about_13_billion_operations_and_training_twice_that() {
+        let work = |wanted: fn(&Case) -> bool| real(60.0, LAYERS).into_iter().find(wanted).unwrap().work();
+        let giga = |work: Work| work.flops / work.amount / 1e9;
+        let forward = giga(work(|case| matches!(case, Case::RankerScores(_))));
+        let training = giga(work(|case| matches!(case, Case::RankerStep(_))));
+        assert!((12.5..13.5).contains(&forward), "{forward}");
+        assert!((25.0..27.0).contains(&training), "{training}");
     }
 }

@@ -1,11 +1,13 @@
 //! What is measured: every case in its real shape, and in one that the emulator gets through.
 
 mod captioner;
+mod ranker;
 mod shapes;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(super) use ranker::{LAYERS, Reading};
 pub(super) use shapes::{real, tiny};
 
 /// Cases that are asked for together.
@@ -28,6 +30,8 @@ pub(super) enum Group {
     Top,
     /// Captions of pictures.
     Captioner,
+    /// Training steps and scores of a large ranker.
+    Ranker,
 }
 
 /// Who else does the same.
@@ -52,6 +56,13 @@ pub(super) enum Peer {
     Packed,
     /// transformers' `generate`, in half precision.
     Transformers,
+    /// The ranker as it is published: transformers, bitsandbytes and PEFT, padded, scores at every position, layers computed
+    /// again in the backward.
+    Reference,
+    /// The same libraries at their best: fused attention, prompts sorted by length, scores only where they are needed.
+    Hardened,
+    /// PyTorch alone at its best: dense weights in bfloat16, packed prompts, nothing computed twice.
+    Strongest,
 }
 
 impl Peer {
@@ -67,6 +78,9 @@ impl Peer {
             Self::AllPositions => "PyTorch, all positions",
             Self::Packed => "PyTorch, no padding",
             Self::Transformers => "transformers, float16",
+            Self::Reference => "transformers as published (R)",
+            Self::Hardened => "transformers, hardened (H)",
+            Self::Strongest => "PyTorch, dense bf16, packed (P)",
         }
     }
 }
@@ -106,6 +120,10 @@ pub(super) enum Case {
     Top { items: usize, users: usize, width: usize, k: usize },
     /// Captions with BLIP-2 of a configuration and random weights.
     Captions { name: String, config: Value, images: usize, tokens: usize },
+    /// Forward, backward and update of a Llama with four-bit weights and low-rank updates, on all its prompts.
+    RankerStep(Reading),
+    /// The scores of a list of labels after every prompt, by the same network.
+    RankerScores(Reading),
 }
 
 impl Case {
@@ -119,6 +137,7 @@ impl Case {
             Self::RetrieverStep { .. } => Group::Retriever,
             Self::Top { .. } => Group::Top,
             Self::Captions { .. } => Group::Captioner,
+            Self::RankerStep(_) | Self::RankerScores(_) => Group::Ranker,
         }
     }
 
@@ -133,6 +152,7 @@ impl Case {
             Self::RetrieverStep { .. } => &[Peer::AllPositions, Peer::Packed],
             Self::Top { .. } => &[Peer::Torch, Peer::TorchTf32],
             Self::Captions { .. } => &[Peer::Transformers],
+            Self::RankerStep(_) | Self::RankerScores(_) => &[Peer::Reference, Peer::Hardened, Peer::Strongest],
         }
     }
 
@@ -166,6 +186,8 @@ impl Case {
             Self::Captions { name, images, tokens, .. } => {
                 ("captions, bf16", format!("{name}, {images} images, {tokens} tokens"))
             }
+            Self::RankerStep(reading) => ("ranker's training step, NF4 and LoRA, ours in f32", reading.label()),
+            Self::RankerScores(reading) => ("ranker's scores, NF4 and LoRA, ours in f32", reading.label()),
         };
         [what.to_owned(), shape]
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Case, captioner};
+use super::{Case, Reading, captioner};
 
 /// Shapes of a weight, `[d_out, d_in]`: those of Llama-2-7B.
 const WEIGHTS: [[usize; 2]; 3] = [[4096, 4096], [11008, 4096], [4096, 11008]];
@@ -13,8 +13,13 @@ const GRADIENT_ROWS: [usize; 2] = [2048, 16384];
 /// Sequences of attention, by a generator with a fixed seed: 700 to 1500 rows.
 const LENGTHS: [usize; 16] = [1303, 756, 1021, 1467, 894, 1188, 739, 1365, 1092, 820, 1240, 968, 1431, 1147, 703, 1289];
 
+/// Prompts of a training step of the ranker.
+const TRAINED: [usize; 3] = [2, 6, 16];
+/// Prompts that the ranker scores.
+const SCORED: usize = 256;
+
 /// All cases in the shapes of real work, cheap ones of a group first.
-pub(in super::super) fn real(sustained_s: f64) -> Vec<Case> {
+pub(in super::super) fn real(sustained_s: f64, layers: usize) -> Vec<Case> {
     let mut cases = vec![Case::Copy { bytes: 4 << 30 }, Case::Product { size: 8192 }];
     cases.push(Case::Sustained { size: 8192, seconds: sustained_s });
     cases.extend(WEIGHTS.map(|[d_out, d_in]| Case::Nf4Dequantize { d_out, d_in }));
@@ -35,6 +40,8 @@ pub(in super::super) fn real(sustained_s: f64) -> Vec<Case> {
     cases.extend([12_101, 1_000_000, 10_000_000].map(|items| Case::Top { items, users: 4096, width: 64, k: 20 }));
     cases.push(captions("a small shape", captioner::small(), 64));
     cases.push(captions("BLIP-2-OPT-2.7b", captioner::blip2_opt(), 64));
+    cases.extend(TRAINED.map(|prompts| Case::RankerStep(Reading::llama2_7b(layers, prompts))));
+    cases.push(Case::RankerScores(Reading::llama2_7b(layers, SCORED)));
     cases
 }
 
@@ -59,6 +66,8 @@ pub(in super::super) fn tiny(sustained_s: f64) -> Vec<Case> {
         step(150, 10, 4),
         Case::Top { items: 300, users: 3, width: 64, k: 20 },
         captions("a tiny shape", captioner::tiny(), 2),
+        Case::RankerStep(Reading::tiny()),
+        Case::RankerScores(Reading::tiny()),
     ]);
     cases
 }
