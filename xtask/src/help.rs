@@ -40,7 +40,7 @@ const COMMANDS: [Command; 8] = [
     Command {
         name: "bench gpu",
         takes: "[--device emulated --tiny] [--json FILE] [--markdown FILE] [--rounds N] [--only nf4,attention,…]",
-        does: "the kernels of cards beside PyTorch, bitsandbytes and transformers",
+        does: "kernels and models on cards beside PyTorch, bitsandbytes, transformers and PEFT",
     },
     Command {
         name: "gpu",

@@ -10,25 +10,30 @@ mod card;
 mod case;
 mod noise;
 mod ours;
+mod outcome;
+mod prompts;
 mod report;
 mod rounds;
+mod row;
 mod side;
+mod sustained;
 mod work;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use case::{Case, Group};
+use case::{Case, Group, LAYERS};
 pub(crate) use ours::contestant;
-use report::{Report, Row};
+use report::Report;
 use rounds::Rounds;
+use row::Row;
 use side::{Order, Side};
 
 /// What to measure, and with whom.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A Python with torch and, as far as they are to be compared with, bitsandbytes and transformers.
+    /// A Python with torch and, as far as they are to be compared with, bitsandbytes, transformers and PEFT.
     #[arg(long)]
     python: Option<PathBuf>,
     /// The folder of this project: its twins.
@@ -46,7 +51,13 @@ pub(crate) struct Options {
     /// Milliseconds of a turn.
     #[arg(long, default_value_t = 300.0)]
     turn_ms: f64,
-    /// Some of the groups; the ceilings are always measured.
+    /// Seconds of the product without a pause.
+    #[arg(long, default_value_t = 60.0)]
+    sustained_s: f64,
+    /// Layers of the large ranker.
+    #[arg(long, default_value_t = LAYERS)]
+    layers: usize,
+    /// Some of the groups. The ceilings are always measured; the product without a pause only if they are named, or none is.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Group>,
     /// Where every figure goes, written anew after every case.
@@ -96,7 +107,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
         let case = with_files(case, scratch.path())?;
         eprintln!("{}", case.label().join(", "));
-        let row = Row::new(&case, rounds.measure(&case, &mut ours, theirs.as_mut()));
+        let (measured, card) = rounds.measure(&case, &mut ours, theirs.as_mut());
+        let row = Row::new(&case, measured, card);
         eprintln!("  {row}");
         report.add(row);
         write(options, &report)?;
@@ -114,16 +126,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn cases(options: &Options) -> Vec<Case> {
-    let all = if options.tiny { case::tiny() } else { case::real() };
-    let wanted = |group| group == Group::Ceilings || options.only.is_empty() || options.only.contains(&group);
-    all.into_iter().filter(|case| wanted(case.group())).collect()
+    let Options { tiny, sustained_s, layers, only, .. } = options;
+    let all = if *tiny { case::tiny(*sustained_s) } else { case::real(*sustained_s, *layers) };
+    let named = |group| only.is_empty() || only.contains(&group);
+    let wanted = |case: &Case| matches!(case, Case::Copy { .. } | Case::Product { .. }) || named(case.group());
+    all.into_iter().filter(wanted).collect()
 }
 
 /// A case with the files that both sides read, where it has some.
 fn with_files(mut case: Case, scratch: &Path) -> Result<Case> {
-    if let Case::RetrieverStep { items, max_length, batch, folder } = &mut case {
-        crate::retriever::Problem::synthetic(*items, *max_length, *batch).write(scratch)?;
-        *folder = scratch.display().to_string();
+    match &mut case {
+        Case::RetrieverStep { items, max_length, batch, folder } => {
+            crate::retriever::Problem::synthetic(*items, *max_length, *batch).write(scratch)?;
+            *folder = scratch.display().to_string();
+        }
+        Case::RankerStep(reading) | Case::RankerScores(reading) => {
+            prompts::Problem::new(reading).write(scratch)?;
+            reading.folder = scratch.display().to_string();
+        }
+        _ => {}
     }
     Ok(case)
 }

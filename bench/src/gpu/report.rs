@@ -7,11 +7,10 @@ use serde::Serialize;
 
 use super::card::State;
 use super::case::Case;
-use super::rounds::Measured;
+use super::row::{Figures, Row, one_line, short};
 use super::side::Answer;
-use super::work::{Bound, Ceilings, Work};
+use super::work::{Bound, Ceilings};
 use super::{Options, Place};
-use crate::figures::Spread;
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -28,108 +27,6 @@ pub(super) struct Report {
     card_after: Option<State>,
     ceilings: Ceilings,
     rows: Vec<Row>,
-}
-
-/// One case.
-#[derive(Serialize)]
-pub(super) struct Row {
-    #[serde(flatten)]
-    case: Case,
-    work: Work,
-    /// Ours first.
-    contestants: Vec<Figures>,
-    /// Of the ceiling that is the lower one, for every contestant.
-    shares: Vec<Option<f64>>,
-    bound: Option<Bound>,
-    /// Right behind the last turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    card: Option<State>,
-}
-
-/// One contestant of a case.
-#[derive(Serialize)]
-struct Figures {
-    name: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    milliseconds: Option<Spread>,
-    /// By round.
-    turns: Vec<f64>,
-    /// How many times longer than ours.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ratio: Option<f64>,
-    /// Deviation from a reference, see the table's legend.
-    error: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    absent: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failed: Option<String>,
-}
-
-impl Figures {
-    fn new(measured: Measured) -> Self {
-        let Measured { peer, times, error, absent, failed } = measured;
-        let milliseconds = if times.is_empty() { None } else { Some(Spread::of(times.clone())) };
-        let name = peer.map_or("mllm4rec", |peer| peer.name());
-        Self { name, milliseconds, turns: times, ratio: None, error, absent, failed }
-    }
-
-    fn median(&self) -> Option<f64> {
-        self.milliseconds.map(|spread| spread.median)
-    }
-
-    /// The time, or why there is none.
-    fn time(&self, emulated: bool) -> String {
-        match (&self.failed, &self.absent, &self.milliseconds) {
-            (Some(why), ..) => format!("failed: {}", one_line(why)),
-            (_, Some(why), _) => one_line(why),
-            (.., Some(s)) => format!("{} ({} {})", duration(s.median), duration(s.low), duration(s.high)),
-            _ if emulated => "ran".to_owned(),
-            _ => "no times".to_owned(),
-        }
-    }
-}
-
-impl Row {
-    /// Of a case that was measured just now.
-    pub(super) fn new(case: &Case, measured: Vec<Measured>) -> Self {
-        let mut contestants: Vec<Figures> = measured.into_iter().map(Figures::new).collect();
-        let ours = contestants.first().and_then(Figures::median);
-        for peer in contestants.iter_mut().skip(1) {
-            peer.ratio = peer.median().zip(ours).map(|(theirs, ours)| theirs / ours);
-        }
-        let shares = vec![None; contestants.len()];
-        let card = ours.map(|_| State::now());
-        Self { work: case.work(), case: case.clone(), contestants, shares, bound: None, card }
-    }
-
-    /// Work of a second, in the unit of the case.
-    fn rate(&self, milliseconds: f64) -> f64 {
-        self.work.amount / milliseconds * 1e3
-    }
-
-    fn weigh(&mut self, ceilings: &Ceilings) {
-        for (share, figures) in self.shares.iter_mut().zip(&self.contestants) {
-            let found = figures.median().and_then(|milliseconds| ceilings.share(&self.work, milliseconds));
-            *share = found.map(|(share, _)| share);
-            self.bound = self.bound.or(found.map(|(_, bound)| bound));
-        }
-    }
-
-    /// Our part of the row.
-    fn ours(&self) -> &Figures {
-        &self.contestants[0]
-    }
-}
-
-/// In short, for whoever waits.
-impl Display for Row {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let words = self.contestants.iter().map(|figures| {
-            let error = figures.error.map_or_else(String::new, |error| format!(", error {error:.1e}"));
-            format!("{}: {}{error}", figures.name, figures.time(true))
-        });
-        f.write_str(&words.collect::<Vec<_>>().join("; "))
-    }
 }
 
 impl Report {
@@ -160,6 +57,7 @@ impl Report {
         match row.case {
             Case::Copy { .. } => self.ceilings.bytes_per_s = rate(row.work.bytes),
             Case::Product { .. } => self.ceilings.flops_per_s = rate(row.work.flops),
+            Case::Sustained { .. } => self.ceilings.sustained_flops_per_s = rate(row.work.flops),
             _ => {}
         }
         row.weigh(&self.ceilings);
@@ -202,8 +100,11 @@ Times are medians with quartiles of the rounds, each a turn of many repetitions 
 contestants take turns. A ratio says how many times longer the peer takes than mllm4rec. A share is that of the lower of the two
 ceilings, bytes or products of bfloat16, for the bytes and operations that nobody can do without; both sides' ceilings are
 measured, and the higher counts. Errors are deviations from float64, relative (the norm of the difference by that of the
-reference, on a sample); of decoded weights and of best items the share that differs; of a training step the largest of
-the losses of four steps from those on the host. Peers compute with their own random inputs.
+reference, on a sample); of decoded weights and of best items the share that differs; of the retriever's training step the
+largest of the losses of four steps from those on the host. Peers compute with their own random inputs. The ranker's have the
+same weights and prompts as ours, and no dropout; their deviations are from ours: the losses before and behind one update,
+the gradient of the low-rank updates, the logits of the labels. Tokens are real ones on all sides, padding is none; four-bit
+peers and ours decode in every product.
 ";
 
 impl Display for Report {
@@ -225,6 +126,9 @@ impl Display for Report {
             writeln!(f, "  - after: {after}")?;
         }
         writeln!(f, "- {} rounds of about {} ms", self.rounds, self.turn_ms)?;
+        if let Some(ceilings) = self.ceilings() {
+            writeln!(f, "- ceilings: {ceilings}")?;
+        }
         writeln!(f, "- {}\n\n{LEGEND}", self.outcome())?;
         writeln!(f, "| bench | shape | who | time | rate | × ours | share of the ceiling | error |")?;
         writeln!(f, "|---|---|---|---|---|---|---|---|")?;
@@ -234,6 +138,23 @@ impl Display for Report {
 }
 
 impl Report {
+    /// What the card does at most, once that is known, and how it was doing under load.
+    fn ceilings(&self) -> Option<String> {
+        let Ceilings { bytes_per_s, flops_per_s, sustained_flops_per_s } = self.ceilings;
+        if flops_per_s <= 0.0 {
+            return None;
+        }
+        let mut told = format!("{} TB/s, {} TFLOP/s", short(bytes_per_s / 1e12), short(flops_per_s / 1e12));
+        for row in &self.rows {
+            if let Case::Sustained { seconds, .. } = row.case {
+                let states: Vec<String> = row.card.iter().map(State::to_string).collect();
+                told += &format!(", {} TFLOP/s without a pause for {seconds} s, ", short(sustained_flops_per_s / 1e12));
+                told += &format!("when nvidia-smi said: {}", states.join(" / "));
+            }
+        }
+        Some(told)
+    }
+
     /// A line for every contestant of a case.
     fn lines(&self, row: &Row, f: &mut Formatter<'_>) -> fmt::Result {
         for (i, (figures, share)) in row.contestants.iter().zip(&row.shares).enumerate() {
@@ -242,7 +163,7 @@ impl Report {
             let ratio = figures.ratio.map(|ratio| format!("{ratio:.2}"));
             let bound = row.bound.map_or("", |bound| if bound == Bound::Bytes { "bytes" } else { "products" });
             let share = share.map(|share| format!("{:.0} % of {bound}", 100.0 * share));
-            let error = figures.error.map(|error| if error == 0.0 { "0".to_owned() } else { format!("{error:.1e}") });
+            let error = figures.deviation();
             let [rate, ratio, share, error] = [rate, ratio, share, error].map(Option::unwrap_or_default);
             let (who, time) = (figures.name, figures.time(self.emulated));
             writeln!(f, "| {what} | {shape} | {who} | {time} | {rate} | {ratio} | {share} | {error} |")?;
@@ -267,37 +188,5 @@ impl Report {
         }
         writeln!(f, "\n| bench | peer | least ratio of its shapes |\n|---|---|---|")?;
         worst.iter().try_for_each(|(bench, peer, ratio)| writeln!(f, "| {bench} | {peer} | {ratio:.2} |"))
-    }
-}
-
-/// A time in the unit that suits it.
-fn duration(milliseconds: f64) -> String {
-    if milliseconds < 1.0 {
-        format!("{} µs", short(1e3 * milliseconds))
-    } else {
-        format!("{} ms", short(milliseconds))
-    }
-}
-
-/// Three digits or more.
-fn short(value: f64) -> String {
-    let digits = [(100.0, 0), (10.0, 1), (1.0, 2)].into_iter().find(|(least, _)| value >= *least).map_or(3, |(_, d)| d);
-    format!("{value:.digits$}")
-}
-
-/// A cell of a table has one line and no bars.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_have_three_digits_and_cells_one_line() {
-        assert_eq!([short(1234.5), short(12.345), short(1.2345), short(0.01234)], ["1234", "12.3", "1.23", "0.012"]);
-        assert_eq!([duration(0.0123), duration(12.3)], ["12.3 µs", "12.3 ms"]);
-        assert_eq!(one_line("a |\n b"), "a / b");
     }
 }

@@ -1,7 +1,10 @@
 //! Turns: ours, theirs, ours, theirs.
 
+use super::card::State;
 use super::case::{Case, Peer};
+use super::outcome::Outcome;
 use super::side::{Answer, Order, Side};
+use super::sustained;
 
 /// Repetitions of one turn at most.
 const MOST: f64 = 20_000.0;
@@ -24,6 +27,8 @@ pub(super) struct Measured {
     pub(super) times: Vec<f64>,
     /// How far the result is from the reference.
     pub(super) error: Option<f64>,
+    /// What came out, where that can be compared among contestants.
+    pub(super) outcome: Option<Outcome>,
     /// Why there are no times, if nothing went wrong.
     pub(super) absent: Option<String>,
     /// What went wrong.
@@ -51,27 +56,42 @@ impl Entry {
 }
 
 impl Rounds {
-    /// All contestants of a case, ours first.
-    pub(super) fn measure(&self, case: &Case, ours: &mut Side, mut theirs: Option<&mut Side>) -> Vec<Measured> {
+    /// All contestants of a case, ours first, and the card: while it worked without a pause, and right behind the last turn.
+    pub(super) fn measure(
+        &self,
+        case: &Case,
+        ours: &mut Side,
+        mut theirs: Option<&mut Side>,
+    ) -> (Vec<Measured>, Vec<State>) {
         let peers = std::iter::once(None).chain(case.peers().iter().copied().map(Some));
         let mut entries: Vec<Entry> = peers.map(|peer| prepare(case, peer, ours, theirs.as_deref_mut())).collect();
+        let mut states = Vec::new();
         if self.timed {
             for entry in entries.iter_mut().filter(|entry| entry.runs()) {
                 self.fill_a_turn(entry, ours, theirs.as_deref_mut());
             }
-            for _ in 0..self.rounds {
-                for entry in entries.iter_mut().filter(|entry| entry.runs()) {
-                    if let Some(milliseconds) = time(entry, ours, theirs.as_deref_mut()) {
-                        entry.measured.times.push(milliseconds);
-                    }
-                }
+            match case {
+                Case::Sustained { seconds, .. } => states = sustain(*seconds, &mut entries, ours),
+                _ => self.take_turns(&mut entries, ours, theirs.as_deref_mut()),
             }
+            states.push(State::now());
         }
         ours.ask(&Order::Release);
         if let Some(theirs) = theirs {
             theirs.ask(&Order::Release);
         }
-        entries.into_iter().map(|entry| entry.measured).collect()
+        (entries.into_iter().map(|entry| entry.measured).collect(), states)
+    }
+
+    /// One after the other, round by round.
+    fn take_turns(&self, entries: &mut [Entry], ours: &mut Side, mut theirs: Option<&mut Side>) {
+        for _ in 0..self.rounds {
+            for entry in entries.iter_mut().filter(|entry| entry.runs()) {
+                if let Some(milliseconds) = time(entry, ours, theirs.as_deref_mut()) {
+                    entry.measured.times.push(milliseconds);
+                }
+            }
+        }
     }
 
     /// Finds out how many repetitions make a turn; these are not counted.
@@ -79,8 +99,19 @@ impl Rounds {
         for share in TRIALS {
             let Some(milliseconds) = time(entry, ours, theirs.as_deref_mut()) else { return };
             entry.repeats = (self.turn_ms * share / milliseconds).clamp(1.0, MOST) as usize;
+            if milliseconds >= self.turn_ms {
+                return;
+            }
         }
     }
+}
+
+/// The turns of ours without a pause; the card meanwhile.
+fn sustain(seconds: f64, entries: &mut [Entry], ours: &mut Side) -> Vec<State> {
+    let Some(entry) = entries.first_mut().filter(|entry| entry.runs()) else { return Vec::new() };
+    let load = sustained::load(seconds, entry.repeats, || time(entry, ours, None));
+    entry.measured.times = load.times;
+    load.states
 }
 
 /// The side of a contestant.
@@ -89,7 +120,7 @@ fn side<'a>(peer: Option<Peer>, ours: &'a mut Side, theirs: Option<&'a mut Side>
 }
 
 fn prepare(case: &Case, peer: Option<Peer>, ours: &mut Side, theirs: Option<&mut Side>) -> Entry {
-    let measured = Measured { peer, times: Vec::new(), error: None, absent: None, failed: None };
+    let measured = Measured { peer, times: Vec::new(), error: None, outcome: None, absent: None, failed: None };
     let mut entry = Entry { measured, repeats: 1 };
     let Some(side) = side(peer, ours, theirs) else {
         entry.measured.absent = Some("no Python was given".to_owned());
@@ -98,6 +129,7 @@ fn prepare(case: &Case, peer: Option<Peer>, ours: &mut Side, theirs: Option<&mut
     let answer = side.ask(&Order::Prepare { case: case.clone(), peer });
     if entry.accept(&answer) {
         entry.measured.error = answer.error;
+        entry.measured.outcome = answer.outcome;
     }
     entry
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Peer};
+use super::outcome::Outcome;
 use super::{Options, Place};
 use crate::contest::Contestant;
 
@@ -21,7 +22,7 @@ pub(super) enum Order {
     Prepare { case: Case, peer: Option<Peer> },
     /// Do it so many times, wait for the device once, and say how long one took.
     Time { peer: Option<Peer>, repeats: usize },
-    /// Give everything back.
+    /// Give back what is of this case alone.
     Release,
 }
 
@@ -39,6 +40,8 @@ pub(super) struct Answer {
     pub(super) milliseconds: f64,
     /// How far the result is from the reference; the case says in what.
     pub(super) error: Option<f64>,
+    /// What comes out, where all contestants of the case have the same weights and inputs.
+    pub(super) outcome: Option<Outcome>,
     /// Names and versions.
     pub(super) about: BTreeMap<String, String>,
 }

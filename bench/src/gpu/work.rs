@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::case::Case;
+use super::case::{Case, Reading};
 
 /// What no contestant can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -25,6 +25,8 @@ pub(super) struct Ceilings {
     pub(super) bytes_per_s: f64,
     /// Of products in bfloat16, likewise.
     pub(super) flops_per_s: f64,
+    /// Of the same without a pause, by ours; no shares are of that.
+    pub(super) sustained_flops_per_s: f64,
 }
 
 /// Which ceiling is the lower one for some work.
@@ -58,18 +60,19 @@ impl Case {
     pub(super) fn work(&self) -> Work {
         match self {
             Self::Copy { bytes } => moved(2.0 * *bytes as f64),
-            Self::Product { size } => multiplied(2.0 * (*size as f64).powi(3), 6.0 * (*size as f64).powi(2)),
+            Self::Product { size } | Self::Sustained { size, .. } => {
+                multiplied(2.0 * (*size as f64).powi(3), 6.0 * (*size as f64).powi(2))
+            }
             Self::Nf4Dequantize { d_out, d_in } => moved((NF4_BYTES + 2.0) * (d_out * d_in) as f64),
             Self::Nf4Product { d_out, d_in, rows } | Self::Nf4InputGradient { d_out, d_in, rows } => {
                 let weight = (d_out * d_in) as f64;
                 let bytes = NF4_BYTES * weight + 2.0 * (rows * (d_in + d_out)) as f64;
                 multiplied(2.0 * *rows as f64 * weight, bytes)
             }
-            Self::Attention { lengths, heads, head_dim } => {
-                let width = (heads * head_dim) as f64;
-                let pairs: f64 = lengths.iter().map(|&n| (n * (n + 1) / 2) as f64).sum();
-                multiplied(4.0 * width * pairs, 4.0 * 2.0 * width * lengths.iter().sum::<usize>() as f64)
-            }
+            // Two products of every query and key that it sees, and two tensors in and out a row; backward five, and as many
+            // tensors more.
+            Self::Attention { lengths, heads, head_dim } => attention(lengths, heads * head_dim, 2.0, 4.0),
+            Self::AttentionBackward { lengths, heads, head_dim } => attention(lengths, heads * head_dim, 5.0, 8.0),
             Self::RmsNorm { rows, cols } => moved(4.0 * 4.0 * (rows * cols) as f64),
             Self::Rope { rows, heads, head_dim } => moved(2.0 * 4.0 * (rows * heads * head_dim) as f64),
             Self::Swiglu { rows, cols } => moved(3.0 * 4.0 * (rows * cols) as f64),
@@ -85,6 +88,8 @@ impl Case {
                 unit: "users",
             },
             Self::Captions { config, images, tokens, .. } => captions(config, *images as f64, *tokens as f64),
+            Self::RankerStep(reading) => ranker(reading, 2.0, true),
+            Self::RankerScores(reading) => ranker(reading, 1.0, false),
         }
     }
 }
@@ -97,6 +102,38 @@ fn moved(bytes: f64) -> Work {
 /// Work with products.
 fn multiplied(flops: f64, bytes: f64) -> Work {
     Work { bytes, flops, amount: flops / 1e12, unit: "TFLOP" }
+}
+
+/// Causal attention of bfloat16, with so many products of a query and a key, and so many tensors that are read or written.
+fn attention(lengths: &[usize], width: usize, products: f64, tensors: f64) -> Work {
+    let bytes = 2.0 * (width * lengths.iter().sum::<usize>()) as f64;
+    multiplied(2.0 * products * width as f64 * pairs(lengths), tensors * bytes)
+}
+
+/// Queries and the keys that they see.
+fn pairs(lengths: &[usize]) -> f64 {
+    lengths.iter().map(|&n| (n * (n + 1) / 2) as f64).sum()
+}
+
+/// A ranker that carries the last `carried` rows of every prompt through its last layer and needs no other there but as keys
+/// and values. The backward ends at the queries, keys and values of the first layer, below which nothing is trained.
+fn ranker(reading: &Reading, carried: f64, backward: bool) -> Work {
+    let size = |name: &str| reading.config[name].as_f64().unwrap_or(0.0);
+    let (hidden, layers, heads) = (size("hidden_size"), size("num_hidden_layers"), size("num_attention_heads"));
+    let (rows, last) = (reading.tokens() as f64, carried * reading.lengths.len() as f64);
+    // Weights of keys and values, of queries, and of what follows attention.
+    let keys = 2.0 * hidden * hidden * size("num_key_value_heads") / heads;
+    let (queries, behind) = (hidden * hidden, hidden * hidden + 3.0 * hidden * size("intermediate_size"));
+    let whole = rows * (keys + queries + behind);
+    let products = 2.0 * ((layers - 1.0) * whole + rows * keys + last * (queries + behind));
+    let seen = 4.0 * hidden * ((layers - 1.0) * pairs(&reading.lengths) + carried * rows);
+    let mut flops = products + seen;
+    if backward {
+        flops += products - 2.0 * rows * (keys + queries) + 2.5 * seen;
+    }
+    let passes = if backward { 2.0 } else { 1.0 };
+    let bytes = passes * layers * NF4_BYTES * (keys + queries + behind);
+    Work { bytes, flops, amount: rows, unit: "tokens" }
 }
 
 /// The sizes of one of the networks of a captioner.
@@ -145,12 +182,12 @@ fn captions(config: &Value, images: f64, tokens: f64) -> Work {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::case::real;
+    use super::super::case::{LAYERS, real};
     use super::*;
 
     #[test]
     fn the_share_of_a_ceiling_is_that_of_the_lower_one() {
-        let ceilings = Ceilings { bytes_per_s: 4e12, flops_per_s: 800e12 };
+        let ceilings = Ceilings { bytes_per_s: 4e12, flops_per_s: 800e12, sustained_flops_per_s: 700e12 };
         let share = |work: Work, milliseconds| ceilings.share(&work, milliseconds).unwrap();
         assert_eq!(share(moved(4e9), 2.0), (0.5, Bound::Bytes));
         assert_eq!(share(multiplied(800e9, 1.0), 1.0), (1.0, Bound::Products));
@@ -159,9 +196,19 @@ mod tests {
 
     #[test]
     fn a_caption_of_blip2_takes_about_800_billion_operations() {
-        let case = real().pop().unwrap();
-        let work = case.work();
+        let captions = |case: &Case| matches!(case, Case::Captions { name, .. } if name.contains("BLIP-2"));
+        let work = real(60.0, LAYERS).into_iter().find(captions).unwrap().work();
         let giga = work.flops / work.amount / 1e9;
         assert!((780.0..830.0).contains(&giga), "{giga}");
+    }
+
+    #[test]
+    fn a_token_takes_about_13_billion_operations_and_training_twice_that() {
+        let work = |wanted: fn(&Case) -> bool| real(60.0, LAYERS).into_iter().find(wanted).unwrap().work();
+        let giga = |work: Work| work.flops / work.amount / 1e9;
+        let forward = giga(work(|case| matches!(case, Case::RankerScores(_))));
+        let training = giga(work(|case| matches!(case, Case::RankerStep(_))));
+        assert!((12.5..13.5).contains(&forward), "{forward}");
+        assert!((25.0..27.0).contains(&training), "{training}");
     }
 }

@@ -3,11 +3,12 @@
 #
 #   run.sh                     everything: tests, then all benches
 #   run.sh tests [NAME…]       the tests; NAME is kernels, model or parity
-#   run.sh bench [GROUP…]      the benches; GROUP is nf4, attention, rows, scan, retriever, top or captioner
+#   run.sh bench [GROUP…]      the benches; GROUP is ceilings, nf4, attention, rows, scan, retriever, top, captioner or ranker
 #   run.sh look                what is there: card, driver, libraries, Python packages
 #   run.sh help                this text
 #
-# Fewer and shorter turns take less time: `ROUNDS=5 TURN_MS=100 run.sh bench nf4 attention`.
+# Fewer and shorter turns take less time: `ROUNDS=5 TURN_MS=100 run.sh bench nf4 attention`. What the card can do at most is
+# measured with every group, but for a minute without a pause only with all benches or with `ceilings`.
 #
 # Everything that comes out goes to the folder $OUT (./out): tests-NAME.log, results.json, results.md (with groups
 # results-GROUP….json and .md), bench.log, look.txt, and summary.txt with a line for every step. A step that fails stops none of
@@ -17,8 +18,10 @@
 #   PYTHON=program         a Python with torch; else the first of python3 and python that has it
 #   TESTS_SECONDS=180      the most that the tests of one name may take
 #   PART_SECONDS=40        the most that those of one module of the kernels may take on a card, each in a process of its own
-#   BENCH_SECONDS=900      the most that the benches may take
+#   BENCH_SECONDS=1800     the most that the benches may take
 #   ROUNDS=7 TURN_MS=300   turns of every contestant, and how long one is
+#   SUSTAINED_S=60         seconds of the product without a pause
+#   LAYERS=32              layers of the ranker; all contestants of it hold their weights at the same time
 #   MLLM4REC_TEST_DEVICE   cuda, or emulated: the CPU runs the device code, slowly, in small shapes and without times.
 #                          Not set: cuda if there is a driver.
 set -uo pipefail
@@ -163,7 +166,7 @@ look() {
         say "libraries: ${MLLM4REC_CUDA_LIBS:-none found}"
         say "Python with torch: ${python:-none found}"
         if [ -n "$python" ]; then
-            "$python" -m pip list 2> /dev/null | grep -iE '^(torch|triton|bitsandbytes|transformers|safetensors|numpy) '
+            "$python" -m pip list 2> /dev/null | grep -iE '^(torch|triton|bitsandbytes|transformers|peft|safetensors|numpy) '
         fi
         command -v c++ > /dev/null || say "there is no C++ compiler: the emulator cannot be tested"
     } > "$log" 2>&1
@@ -221,10 +224,11 @@ bench() {
         args+=(--device emulated --tiny)
     else
         args+=(--rounds "${ROUNDS:-7}" --turn-ms "${TURN_MS:-300}")
+        args+=(--sustained-s "${SUSTAINED_S:-60}" --layers "${LAYERS:-32}")
     fi
     [ -n "$python" ] && args+=(--python "$python")
     args+=(--json "$out/$name.json" --markdown "$out/$name.md")
-    step "bench ${*:-all}" "$out/bench.log" "${BENCH_SECONDS:-900}" "$tree/bin/mllm4rec-bench" "${args[@]}"
+    step "bench ${*:-all}" "$out/bench.log" "${BENCH_SECONDS:-1800}" "$tree/bin/mllm4rec-bench" "${args[@]}"
     tail -n 1 "$out/bench.log" | tee -a "$summary"
 }
 

@@ -74,10 +74,12 @@ fn every_step_is_told_and_none_stops_the_others() {
 #[test]
 fn groups_of_benches_have_results_of_their_own() {
     let tree = Tree::new("groups", &[("mllm4rec-bench", "echo \"$*\"")]);
-    let said = tree.run(&["bench", "nf4", "attention"], &[("MLLM4REC_TEST_DEVICE", "cuda"), ("ROUNDS", "3")]);
+    let settings = [("MLLM4REC_TEST_DEVICE", "cuda"), ("ROUNDS", "3"), ("SUSTAINED_S", "5"), ("LAYERS", "4")];
+    let said = tree.run(&["bench", "nf4", "ranker"], &settings);
     assert!(said.status.success());
     let bench = tree.read("bench.log");
-    assert!(bench.contains("--only nf4,attention") && bench.contains("results-nf4-attention.json"), "{bench}");
+    assert!(bench.contains("--only nf4,ranker") && bench.contains("results-nf4-ranker.json"), "{bench}");
+    assert!(bench.contains("--rounds 3 --turn-ms 300 --sustained-s 5 --layers 4"), "{bench}");
     assert!(!tree.folder.join("out/tests-kernels.log").exists());
 }
 
@@ -88,6 +90,17 @@ fn the_script_tells_how_it_is_used() {
     assert!(help.contains("run.sh tests [NAME…]") && !help.contains("set -uo"), "{help}");
     assert_eq!(tree.run(&["dance"], &[]).status.code(), Some(64));
     assert_eq!(tree.run(&["tests", "dance"], &[]).status.code(), Some(1));
+}
+
+#[test]
+fn the_twin_travels_with_all_its_parts() {
+    let folder = std::env::temp_dir().join(format!("mllm4rec-gpu-twins-{}", std::process::id()));
+    copy_folder(&root().join("bench/twins"), &folder).unwrap();
+    for part in ["gpu.py", "lrurec.py", "benches/__init__.py", "benches/ranker.py"] {
+        assert!(folder.join(part).is_file(), "{part}");
+    }
+    assert!(!folder.join("benches/__pycache__").exists());
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Causal attention of packed sequences in bfloat16.
 
+use std::ops::Range;
+
 use anyhow::Result;
-use kernels::attention::{self, Mask, Operands, Shape};
+use kernels::attention::{self, Mask, Operands, Saved, Shape};
 use kernels::{Device, Segments, Tensor};
 
 use super::super::noise;
@@ -24,9 +26,13 @@ impl Attention {
         Ok(Self { qkv, segments, shape: Shape { heads, kv_heads: heads, head_dim } })
     }
 
-    fn forward(&self) -> Result<Tensor> {
+    fn operands(&self) -> Operands<'_> {
         let [q, k, v] = &self.qkv;
-        Ok(attention::forward_bf16(&Operands::new(q, k, v, Mask::Causal(&self.segments)), &self.shape)?)
+        Operands::new(q, k, v, Mask::Causal(&self.segments))
+    }
+
+    fn forward(&self) -> Result<Tensor> {
+        Ok(attention::forward_bf16(&self.operands(), &self.shape)?)
     }
 
     /// A row of one head in float64.
@@ -65,6 +71,76 @@ impl Ready for Attention {
                 let wanted = self.wanted(&qkv, range.start, row, head);
                 pairs.extend(found.row(row)[head * width..][..width].iter().copied().zip(wanted));
             }
+        }
+        Ok(Some(relative(pairs)))
+    }
+}
+
+/// The gradient of the same, from what a forward has saved.
+pub(super) struct Gradient {
+    forward: Attention,
+    out: Tensor,   // [rows, heads * head_dim]
+    d_out: Tensor, // [rows, heads * head_dim]
+    saved: Saved,
+}
+
+impl Gradient {
+    pub(super) fn new(lengths: &[usize], heads: usize, head_dim: usize, device: &Device) -> Result<Self> {
+        let forward = Attention::new(lengths, heads, head_dim, device)?;
+        let (out, saved) = attention::forward_bf16_saved(&forward.operands(), &forward.shape)?;
+        let d_out = device.put(&noise::tensor(4, out.shape(), 1.0)?.to_bf16())?;
+        Ok(Self { forward, out, d_out, saved })
+    }
+
+    fn backward(&self) -> Result<[Tensor; 3]> {
+        let Self { forward, out, d_out, saved } = self;
+        Ok(attention::backward_bf16(d_out, &forward.operands(), out, saved, &forward.shape, None)?.into())
+    }
+
+    /// The gradients of one head in one sequence in float64, row by row.
+    fn wanted(&self, range: &Range<usize>, head: usize) -> [Vec<f64>; 3] {
+        let width = self.forward.shape.head_dim;
+        let [q, k, v] = self.forward.qkv.each_ref().map(Host::of);
+        let d_out = Host::of(&self.d_out);
+        let part = |of: &Host, row: usize| of.row(range.start + row)[head * width..][..width].to_vec();
+        let [q, k, v, d_out] =
+            [&q, &k, &v, &d_out].map(|of| (0..range.len()).map(|row| part(of, row)).collect::<Vec<_>>());
+        let scale = 1.0 / (width as f64).sqrt();
+        let mut gradients: [Vec<f64>; 3] = std::array::from_fn(|_| vec![0.0; range.len() * width]);
+        for row in 0..range.len() {
+            let mut weights: Vec<f64> = k[..=row].iter().map(|k| (scale * dot(&q[row], k)).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            weights.iter_mut().for_each(|weight| *weight /= sum);
+            let through: Vec<f64> = v[..=row].iter().map(|v| dot(&d_out[row], v)).collect();
+            let mean: f64 = weights.iter().zip(&through).map(|(weight, d)| weight * d).sum();
+            for (key, (weight, d)) in weights.iter().zip(&through).enumerate() {
+                let d_score = weight * (d - mean) * scale;
+                let parts = [(row, d_score, &k[key]), (key, d_score, &q[row]), (key, *weight, &d_out[row])];
+                for (gradient, (to, factor, values)) in gradients.iter_mut().zip(parts) {
+                    let to = gradient[to * width..][..width].iter_mut();
+                    to.zip(values).for_each(|(to, value)| *to += factor * f64::from(*value));
+                }
+            }
+        }
+        gradients
+    }
+}
+
+impl Ready for Gradient {
+    fn run(&mut self, _turn: usize) -> Result<()> {
+        self.backward().map(drop)
+    }
+
+    /// Of the last head in the shortest sequence.
+    fn error(&mut self) -> Result<Option<f64>> {
+        let found = self.backward()?;
+        found.iter().try_for_each(on_device)?;
+        let (head, width) = (self.forward.shape.heads - 1, self.forward.shape.head_dim);
+        let Some(range) = self.forward.segments.ranges().min_by_key(Range::len) else { return Ok(None) };
+        let mut pairs = Vec::new();
+        for (found, wanted) in found.iter().map(Host::of).zip(self.wanted(&range, head)) {
+            let found = range.clone().flat_map(|row| found.row(row)[head * width..][..width].to_vec());
+            pairs.extend(found.zip(wanted));
         }
         Ok(Some(relative(pairs)))
     }

@@ -4,6 +4,7 @@ mod attention;
 mod captions;
 mod dense;
 mod nf4;
+mod ranker;
 mod reference;
 mod retriever;
 mod rows;
@@ -18,6 +19,7 @@ use kernels::{Device, Error, Tensor};
 
 use super::Place;
 use super::case::Case;
+use super::outcome::Outcome;
 use super::side::{Answer, Order};
 use crate::contest::serve;
 
@@ -31,19 +33,46 @@ trait Ready: Send {
 
     /// Does it once and says how far the result is from a reference, where that is cheap to tell.
     fn error(&mut self) -> Result<Option<f64>>;
+
+    /// Does it once and gives what comes out, where others compute the same.
+    fn outcome(&mut self) -> Result<Option<Outcome>> {
+        Ok(None)
+    }
+
+    /// Gives back what the next case may need too.
+    fn keep(self: Box<Self>) -> Option<ranker::Loaded> {
+        None
+    }
+}
+
+/// What is on the device between two commands.
+#[derive(Default)]
+struct Held {
+    ready: Option<Box<dyn Ready>>,
+    /// A large network is loaded once for all cases that use it.
+    ranker: Option<ranker::Loaded>,
+}
+
+impl Held {
+    /// Ends a case.
+    fn clear(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            self.ranker = ready.keep();
+        }
+    }
 }
 
 /// Answers commands until standard input ends.
 pub(crate) fn contestant(place: Place) -> Result<()> {
     // What cannot be opened is told with every answer: this side ends no sooner than it is told to.
     let device = open(place);
-    let mut ready: Option<Box<dyn Ready>> = None;
+    let mut held = Held::default();
     serve(|order: Order| {
         let device = match &device {
             Ok(device) => device,
             Err(e) => return Ok(Answer { failed: Some(format!("{e:#}")), about: about(), ..Answer::default() }),
         };
-        let answer = device.run(|| answer(&order, device, place, &mut ready));
+        let answer = device.run(|| answer(&order, device, place, &mut held));
         Ok(answer.unwrap_or_else(|e| refuse(&e, device)))
     })
 }
@@ -56,7 +85,7 @@ fn open(place: Place) -> Result<Device> {
     })
 }
 
-fn answer(order: &Order, device: &Device, place: Place, ready: &mut Option<Box<dyn Ready>>) -> Result<Answer> {
+fn answer(order: &Order, device: &Device, place: Place, held: &mut Held) -> Result<Answer> {
     match order {
         Order::About => {
             let mut about = about();
@@ -64,15 +93,15 @@ fn answer(order: &Order, device: &Device, place: Place, ready: &mut Option<Box<d
             Ok(Answer { about, ..Answer::default() })
         }
         Order::Prepare { case, .. } => {
-            *ready = None;
-            let mut prepared = prepare(case, device, place)?;
-            let error = prepared.error()?;
+            held.clear();
+            let mut prepared = prepare(case, device, place, held.ranker.take())?;
+            let (error, outcome) = (prepared.error()?, prepared.outcome()?);
             device.wait()?;
-            *ready = Some(prepared);
-            Ok(Answer { error, ..Answer::default() })
+            held.ready = Some(prepared);
+            Ok(Answer { error, outcome, ..Answer::default() })
         }
         Order::Time { repeats, .. } => {
-            let ready = ready.as_mut().context("no case is prepared")?;
+            let ready = held.ready.as_mut().context("no case is prepared")?;
             ready.run(0)?;
             device.wait()?;
             let started = Instant::now();
@@ -81,7 +110,7 @@ fn answer(order: &Order, device: &Device, place: Place, ready: &mut Option<Box<d
             Ok(Answer { milliseconds: started.elapsed().as_secs_f64() * 1e3 / *repeats as f64, ..Answer::default() })
         }
         Order::Release => {
-            *ready = None;
+            held.clear();
             device.wait()?;
             Ok(Answer::default())
         }
@@ -106,10 +135,10 @@ fn is_absence(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(kernel, Some(Error::Place { .. }))
 }
 
-fn prepare(case: &Case, device: &Device, place: Place) -> Result<Box<dyn Ready>> {
+fn prepare(case: &Case, device: &Device, place: Place, kept: Option<ranker::Loaded>) -> Result<Box<dyn Ready>> {
     Ok(match case {
         Case::Copy { bytes } => Box::new(dense::Copy::new(*bytes, device)?),
-        Case::Product { size } => Box::new(dense::Product::new(*size, device)?),
+        Case::Product { size } | Case::Sustained { size, .. } => Box::new(dense::Product::new(*size, device)?),
         Case::Nf4Dequantize { d_out, d_in } => Box::new(nf4::Dequantize::new([*d_out, *d_in], place, device)?),
         Case::Nf4Product { d_out, d_in, rows } => Box::new(nf4::Product::new([*d_out, *d_in], *rows, place, device)?),
         Case::Nf4InputGradient { d_out, d_in, rows } => {
@@ -117,6 +146,9 @@ fn prepare(case: &Case, device: &Device, place: Place) -> Result<Box<dyn Ready>>
         }
         Case::Attention { lengths, heads, head_dim } => {
             Box::new(attention::Attention::new(lengths, *heads, *head_dim, device)?)
+        }
+        Case::AttentionBackward { lengths, heads, head_dim } => {
+            Box::new(attention::Gradient::new(lengths, *heads, *head_dim, device)?)
         }
         Case::RmsNorm { rows, cols } => Box::new(rows::RmsNorm::new(*rows, *cols, device)?),
         Case::Rope { rows, heads, head_dim } => Box::new(rows::Rope::new(*rows, *heads, *head_dim, device)?),
@@ -127,6 +159,8 @@ fn prepare(case: &Case, device: &Device, place: Place) -> Result<Box<dyn Ready>>
         Case::Captions { config, images, tokens, .. } => {
             Box::new(captions::Captions::new(&config.to_string(), *images, *tokens, device)?)
         }
+        Case::RankerStep(reading) => Box::new(ranker::Step::new(reading, kept, device)?),
+        Case::RankerScores(reading) => Box::new(ranker::Scores::new(reading, kept, device)?),
     })
 }
 

@@ -1,7 +1,14 @@
 //! What is measured: every case in its real shape, and in one that the emulator gets through.
 
+mod captioner;
+mod ranker;
+mod shapes;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+pub(super) use ranker::{LAYERS, Reading};
+pub(super) use shapes::{real, tiny};
 
 /// Cases that are asked for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -23,6 +30,8 @@ pub(super) enum Group {
     Top,
     /// Captions of pictures.
     Captioner,
+    /// Training steps and scores of a large ranker.
+    Ranker,
 }
 
 /// Who else does the same.
@@ -47,6 +56,13 @@ pub(super) enum Peer {
     Packed,
     /// transformers' `generate`, in half precision.
     Transformers,
+    /// The ranker as it is published: transformers, bitsandbytes and PEFT, padded, scores at every position, layers computed
+    /// again in the backward.
+    Reference,
+    /// The same libraries at their best: fused attention, prompts sorted by length, scores only where they are needed.
+    Hardened,
+    /// PyTorch alone at its best: dense weights in bfloat16, packed prompts, nothing computed twice.
+    Strongest,
 }
 
 impl Peer {
@@ -62,6 +78,9 @@ impl Peer {
             Self::AllPositions => "PyTorch, all positions",
             Self::Packed => "PyTorch, no padding",
             Self::Transformers => "transformers, float16",
+            Self::Reference => "transformers as published (R)",
+            Self::Hardened => "transformers, hardened (H)",
+            Self::Strongest => "PyTorch, dense bf16, packed (P)",
         }
     }
 }
@@ -74,6 +93,8 @@ pub(super) enum Case {
     Copy { bytes: usize },
     /// Square matrices in bfloat16: the ceiling of what is bound by products.
     Product { size: usize },
+    /// The same for so many seconds, by ours alone and turn after turn: the ceiling once the card is warm.
+    Sustained { size: usize, seconds: f64 },
     /// A four-bit weight is decoded to bfloat16.
     Nf4Dequantize { d_out: usize, d_in: usize },
     /// `x · Wᵀ` of a four-bit weight and bfloat16.
@@ -82,6 +103,8 @@ pub(super) enum Case {
     Nf4InputGradient { d_out: usize, d_in: usize, rows: usize },
     /// Causal attention of packed sequences in bfloat16.
     Attention { lengths: Vec<usize>, heads: usize, head_dim: usize },
+    /// Its gradient: that of queries, keys and values, from what the forward has saved.
+    AttentionBackward { lengths: Vec<usize>, heads: usize, head_dim: usize },
     /// A residual is added and the sum normalised, f32.
     RmsNorm { rows: usize, cols: usize },
     /// Queries are rotated in place, f32.
@@ -97,32 +120,39 @@ pub(super) enum Case {
     Top { items: usize, users: usize, width: usize, k: usize },
     /// Captions with BLIP-2 of a configuration and random weights.
     Captions { name: String, config: Value, images: usize, tokens: usize },
+    /// Forward, backward and update of a Llama with four-bit weights and low-rank updates, on all its prompts.
+    RankerStep(Reading),
+    /// The scores of a list of labels after every prompt, by the same network.
+    RankerScores(Reading),
 }
 
 impl Case {
     pub(super) fn group(&self) -> Group {
         match self {
-            Self::Copy { .. } | Self::Product { .. } => Group::Ceilings,
+            Self::Copy { .. } | Self::Product { .. } | Self::Sustained { .. } => Group::Ceilings,
             Self::Nf4Dequantize { .. } | Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => Group::Nf4,
-            Self::Attention { .. } => Group::Attention,
+            Self::Attention { .. } | Self::AttentionBackward { .. } => Group::Attention,
             Self::RmsNorm { .. } | Self::Rope { .. } | Self::Swiglu { .. } => Group::Rows,
             Self::Scan { .. } => Group::Scan,
             Self::RetrieverStep { .. } => Group::Retriever,
             Self::Top { .. } => Group::Top,
             Self::Captions { .. } => Group::Captioner,
+            Self::RankerStep(_) | Self::RankerScores(_) => Group::Ranker,
         }
     }
 
     pub(super) fn peers(&self) -> &'static [Peer] {
         match self {
             Self::Copy { .. } | Self::Product { .. } | Self::Scan { .. } => &[Peer::Torch],
+            Self::Sustained { .. } => &[],
             Self::Nf4Dequantize { .. } => &[Peer::Bitsandbytes],
             Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => &[Peer::Bitsandbytes, Peer::Torch],
-            Self::Attention { .. } => &[Peer::Varlen, Peer::Padded],
+            Self::Attention { .. } | Self::AttentionBackward { .. } => &[Peer::Varlen, Peer::Padded],
             Self::RmsNorm { .. } | Self::Rope { .. } | Self::Swiglu { .. } => &[Peer::TorchCompile],
             Self::RetrieverStep { .. } => &[Peer::AllPositions, Peer::Packed],
             Self::Top { .. } => &[Peer::Torch, Peer::TorchTf32],
             Self::Captions { .. } => &[Peer::Transformers],
+            Self::RankerStep(_) | Self::RankerScores(_) => &[Peer::Reference, Peer::Hardened, Peer::Strongest],
         }
     }
 
@@ -131,14 +161,15 @@ impl Case {
         let (what, shape) = match self {
             Self::Copy { bytes } => ("copy", format!("{:.1} MB", *bytes as f64 / 1e6)),
             Self::Product { size } => ("product, bf16", format!("{size}³")),
+            Self::Sustained { size, seconds } => ("product, bf16, without a pause", format!("{size}³, {seconds} s")),
             Self::Nf4Dequantize { d_out, d_in } => ("NF4 decoded to bf16", format!("{d_out} × {d_in}")),
             Self::Nf4Product { d_out, d_in, rows } => ("NF4 product", format!("n = {rows}, {d_out} × {d_in}")),
             Self::Nf4InputGradient { d_out, d_in, rows } => {
                 ("NF4 input gradient", format!("n = {rows}, {d_out} × {d_in}"))
             }
-            Self::Attention { lengths, heads, head_dim } => {
-                let sequences = format!("{} sequences, {} rows", lengths.len(), lengths.iter().sum::<usize>());
-                ("attention, bf16", format!("{sequences}, {heads} × {head_dim}, causal"))
+            Self::Attention { lengths, heads, head_dim } => ("attention, bf16", packed(lengths, *heads, *head_dim)),
+            Self::AttentionBackward { lengths, heads, head_dim } => {
+                ("attention's gradient, bf16", packed(lengths, *heads, *head_dim))
             }
             Self::RmsNorm { rows, cols } => ("residual and RMS norm, f32", format!("{rows} × {cols}")),
             Self::Rope { rows, heads, head_dim } => ("rotation, f32", format!("{rows} × {heads} × {head_dim}")),
@@ -155,109 +186,15 @@ impl Case {
             Self::Captions { name, images, tokens, .. } => {
                 ("captions, bf16", format!("{name}, {images} images, {tokens} tokens"))
             }
+            Self::RankerStep(reading) => ("ranker's training step, NF4 and LoRA, ours in f32", reading.label()),
+            Self::RankerScores(reading) => ("ranker's scores, NF4 and LoRA, ours in f32", reading.label()),
         };
         [what.to_owned(), shape]
     }
 }
 
-/// Shapes of a weight, `[d_out, d_in]`: those of Llama-2-7B.
-const WEIGHTS: [[usize; 2]; 3] = [[4096, 4096], [11008, 4096], [4096, 11008]];
-/// Rows of `x`.
-const ROWS: [usize; 5] = [1, 16, 128, 2048, 16384];
-/// Rows of `dy`: training has many.
-const GRADIENT_ROWS: [usize; 2] = [2048, 16384];
-/// Sequences of attention, by a generator with a fixed seed: 700 to 1500 rows.
-const LENGTHS: [usize; 16] = [1303, 756, 1021, 1467, 894, 1188, 739, 1365, 1092, 820, 1240, 968, 1431, 1147, 703, 1289];
-
-/// All cases in the shapes of real work, cheap ones of a group first.
-pub(super) fn real() -> Vec<Case> {
-    let mut cases = vec![Case::Copy { bytes: 4 << 30 }, Case::Product { size: 8192 }];
-    cases.extend(WEIGHTS.map(|[d_out, d_in]| Case::Nf4Dequantize { d_out, d_in }));
-    for [d_out, d_in] in WEIGHTS {
-        cases.extend(ROWS.map(|rows| Case::Nf4Product { d_out, d_in, rows }));
-    }
-    for [d_out, d_in] in WEIGHTS {
-        cases.extend(GRADIENT_ROWS.map(|rows| Case::Nf4InputGradient { d_out, d_in, rows }));
-    }
-    cases.push(Case::Attention { lengths: LENGTHS.to_vec(), heads: 32, head_dim: 128 });
-    cases.push(Case::RmsNorm { rows: 16384, cols: 4096 });
-    cases.push(Case::Rope { rows: 16384, heads: 32, head_dim: 128 });
-    cases.push(Case::Swiglu { rows: 16384, cols: 11008 });
-    let scans = [(64, 50), (64, 200), (512, 200), (64, 1000), (8, 8192)];
-    cases.extend(scans.map(|(sequences, length)| Case::Scan { sequences, length, state: 128 }));
-    cases.extend([12_101, 57_289].map(|items| step(items, 50, 64)));
-    cases.extend([12_101, 1_000_000, 10_000_000].map(|items| Case::Top { items, users: 4096, width: 64, k: 20 }));
-    cases.push(captions("a small shape", small_captioner(), 64));
-    cases.push(captions("BLIP-2-OPT-2.7b", blip2_opt(), 64));
-    cases
-}
-
-/// All cases in shapes that take seconds on the emulator.
-pub(super) fn tiny() -> Vec<Case> {
-    let (d_out, d_in) = (192, 128);
-    let mut cases =
-        vec![Case::Copy { bytes: 1 << 16 }, Case::Product { size: 64 }, Case::Nf4Dequantize { d_out, d_in }];
-    cases.extend([1, 16, 70].map(|rows| Case::Nf4Product { d_out, d_in, rows }));
-    cases.extend([
-        Case::Nf4InputGradient { d_out, d_in, rows: 20 },
-        Case::Attention { lengths: vec![5, 70], heads: 2, head_dim: 64 },
-        Case::RmsNorm { rows: 9, cols: 128 },
-        Case::Rope { rows: 9, heads: 2, head_dim: 64 },
-        Case::Swiglu { rows: 9, cols: 128 },
-        Case::Scan { sequences: 3, length: 20, state: 32 },
-        step(150, 10, 4),
-        Case::Top { items: 300, users: 3, width: 64, k: 20 },
-        captions("a tiny shape", tiny_captioner(), 2),
-    ]);
-    cases
-}
-
-fn step(items: usize, max_length: usize, batch: usize) -> Case {
-    Case::RetrieverStep { items, max_length, batch, folder: String::new() }
-}
-
-fn captions(name: &str, config: Value, images: usize) -> Case {
-    Case::Captions { name: name.to_owned(), config, images, tokens: 20 }
-}
-
-/// The sizes of a transformer: features, features inside of a layer, layers, heads.
-type Sizes = [usize; 4];
-
-/// A `config.json` as transformers writes it.
-fn captioner(queries: usize, picture: [usize; 2], vision: Sizes, qformer: Sizes, decoder: Sizes) -> Value {
-    let part = |[hidden, inner, layers, heads]: Sizes| json!({"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads});
-    let [mut vision_config, mut qformer_config, mut text_config] = [part(vision), part(qformer), part(decoder)];
-    vision_config["image_size"] = picture[0].into();
-    vision_config["patch_size"] = picture[1].into();
-    qformer_config["encoder_hidden_size"] = vision[0].into();
-    text_config["ffn_dim"] = text_config["intermediate_size"].take();
-    text_config["word_embed_proj_dim"] = decoder[0].into();
-    text_config["vocab_size"] = 50_304.into();
-    for (name, value) in [("bos_token_id", 2), ("eos_token_id", 50_118), ("pad_token_id", 1)] {
-        text_config[name] = value.into();
-    }
-    text_config["model_type"] = "opt".into();
-    json!({
-        "model_type": "blip-2", "num_query_tokens": queries, "image_token_index": 50_265,
-        "vision_config": vision_config, "qformer_config": qformer_config, "text_config": text_config,
-    })
-}
-
-/// `Salesforce/blip2-opt-2.7b`.
-fn blip2_opt() -> Value {
-    captioner(32, [224, 14], [1408, 6144, 39, 16], [768, 3072, 12, 12], [2560, 10240, 32, 32])
-}
-
-/// About 100 million weights.
-fn small_captioner() -> Value {
-    captioner(32, [224, 14], [512, 2048, 8, 8], [512, 2048, 4, 8], [768, 3072, 6, 12])
-}
-
-fn tiny_captioner() -> Value {
-    let mut config = captioner(4, [16, 8], [32, 64, 1, 2], [32, 64, 2, 2], [32, 64, 1, 2]);
-    for (name, value) in [("vocab_size", 70), ("eos_token_id", 69), ("max_position_embeddings", 64)] {
-        config["text_config"][name] = value.into();
-    }
-    config["image_token_index"] = 68.into();
-    config
+/// The shape of attention, for people.
+fn packed(lengths: &[usize], heads: usize, head_dim: usize) -> String {
+    let rows = lengths.iter().sum::<usize>();
+    format!("{} sequences, {rows} rows, {heads} × {head_dim}, causal", lengths.len())
 }
