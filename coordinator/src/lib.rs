@@ -5,12 +5,16 @@
 
 pub mod core;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod inbox;
 mod inputs;
 mod leadership;
 mod opening;
 pub mod plan;
+pub mod publish;
 pub mod records;
+pub mod removal;
 pub mod report;
 mod rpc;
 mod shell;

@@ -9,6 +9,7 @@ use data::tables::{MetricRow, Table, read_all};
 use serde_json::{Map, Value, json};
 
 use crate::Result;
+use crate::publish::PublishedFolder;
 use crate::records::StageRecord;
 
 /// Where the report of a job lies.
@@ -21,7 +22,13 @@ pub fn path(job: &str) -> String {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -> Result<()> {
+pub async fn write(
+    store: &Store,
+    id: &str,
+    job: &Job,
+    stages: &[StageRecord],
+    published: &[PublishedFolder],
+) -> Result<()> {
     let mut report = json!({"job": id, "seed": job.seed});
     let mut timings = Map::new();
     for stage in stages {
@@ -42,6 +49,9 @@ pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -
         }
     }
     report["timings"] = Value::Object(timings);
+    if !published.is_empty() {
+        report["published"] = json!(published);
+    }
     let text = format!("{report:#}\n");
     store.put(&path(id), text.into()).await?;
     Ok(())

@@ -21,7 +21,7 @@ use crate::inbox::{Input, Submission};
 use crate::leadership::Leadership;
 use crate::opening::{open_artifact, patiently, planned};
 use crate::plan::PlannedStage;
-use crate::{Error, Result, records, report, rpc};
+use crate::{Error, Result, publish, records, report, rpc};
 
 /// How long open streams may delay the end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -337,7 +337,7 @@ impl Shell {
         }
     }
 
-    /// Writes the report of a job that succeeded before anybody hears of its end.
+    /// Publishes the tables of a job that succeeded and writes its report before anybody hears of its end.
     fn settle(&mut self, id: JobId, state: JobState) {
         let Some(known) = self.jobs.get_mut(&id) else { return };
         if state != JobState::Succeeded {
@@ -398,5 +398,6 @@ impl Shell {
 
 async fn write_report(store: &Store, id: &JobId, job: &Job) -> Result<()> {
     let stages = records::stages(store, &id.0).await?;
-    report::write(store, &id.0, job, &stages).await
+    let published = publish::publish(store, &id.0, job, &stages).await?;
+    report::write(store, &id.0, job, &stages, &published).await
 }

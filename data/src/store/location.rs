@@ -7,7 +7,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use url::Url;
 
-use super::{Retry, Store};
+use super::Store;
 use crate::{Error, Result};
 
 const ALLOWED: &str = "allowed are a folder, file:///absolute/path, file://./relative/path, s3://bucket/prefix, \
@@ -69,7 +69,7 @@ pub(super) fn open(url: &str, make: bool) -> Result<Store> {
         Location::Cloud(parsed) => {
             let (objects, prefix): (_, Path) =
                 object_store::parse_url_opts(&parsed, identity()).map_err(|e| wrong(e.to_string()))?;
-            Ok(Store { objects: Arc::from(objects), prefix, folder: None, url: name, retry: Retry::default() })
+            Ok(Store { prefix, ..Store::over(Arc::from(objects), &name) })
         }
     }
 }
