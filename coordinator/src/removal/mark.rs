@@ -100,6 +100,8 @@ pub(crate) async fn admit(store: &Store, plan: &mut JobPlan, job_toml: &str) -> 
     let needed = needs(store, &records::of_plan(plan)).await?;
     match needed.iter().find(|digest| marks.contains(digest.as_str())) {
         None => Ok(()),
-        Some(digest) => Err(Error::BeingRemoved { artifact: store.name(&format!("…/{}", digest.short())) }),
+        Some(digest) => {
+            Err(Error::BeingRemoved { artifact: format!("the artifact {} of {}", digest.short(), store.url()) })
+        }
     }
 }

@@ -7,5 +7,7 @@ mod damage;
 mod devices;
 mod emulated;
 mod interruption;
+mod publishing;
+mod removal;
 mod reuse;
 mod workers;
