@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use data::tables::CaptionStatus;
@@ -30,6 +31,10 @@ pub(crate) enum Command {
     Show(Show),
     /// List the captions of a job, or write them with their pictures into one page.
     Captions(Captions),
+    /// Remove a job and free what no other job needs.
+    Rm(Rm),
+    /// Free what nobody needs: unfinished attempts, old checkpoints, tables and models that no job names.
+    Gc(Gc),
     /// Write the demo's shop of a seed: interactions, pictures, and what they show.
     #[command(hide = true)]
     Shop(Shop),
@@ -150,6 +155,54 @@ pub(crate) struct Captions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `mllm4rec rm`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rm {
+    /// The job's id.
+    pub(crate) job: String,
+    /// Where the job ran.
+    #[arg(long, value_name = "URL", default_value = "file://./runs")]
+    pub(crate) root: String,
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `mllm4rec gc`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Gc {
+    /// The root to clear.
+    #[arg(long, value_name = "URL", default_value = "file://./runs")]
+    pub(crate) root: String,
+    /// Leave what is younger, by the clock of the store: 90s, 30m, 24h, 7d.
+    #[arg(long, value_name = "AGE", default_value = "24h", value_parser = age)]
+    pub(crate) older_than: Duration,
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `90s`, `30m`, `24h` or `7d`.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not an age: write a number and s, m, h or d, for example 24h");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// `mllm4rec shop`

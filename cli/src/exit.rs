@@ -22,7 +22,9 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         if let Some(coordinator::Error::Data(e)) = cause.downcast_ref() {
             return of_data(e);
         }
-        if matches!(cause.downcast_ref(), Some(coordinator::Error::NoJob { .. })) || cause.is::<BadRequest>() {
+        if matches!(cause.downcast_ref(), Some(coordinator::Error::NoJob { .. } | coordinator::Error::Removed { .. }))
+            || cause.is::<BadRequest>()
+        {
             return BAD_CONFIG;
         }
         if matches!(cause.downcast_ref(), Some(worker::Error::NoDevice { .. })) {

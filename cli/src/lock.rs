@@ -11,7 +11,7 @@ const NAME: &str = "_control/v1/run.lock";
 /// Another run uses the root.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "another `mllm4rec run` is at work under {root}: wait for it or stop it, or give this one a root of its own with --root"
+    "another `mllm4rec run` is at work under {root} (or `rm` or `gc`): wait for it or stop it, or give this one a root of its own with --root"
 )]
 pub(crate) struct RootInUse {
     root: String,

@@ -57,6 +57,8 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Outputs(outputs) => commands::outputs::run(outputs).await,
         Command::Show(show) => commands::show::run(show).await,
         Command::Captions(captions) => commands::captions::run(captions).await,
+        Command::Rm(rm) => commands::rm::run(rm).await,
+        Command::Gc(gc) => commands::gc::run(gc).await,
         Command::Shop(shop) => commands::shop::run(&shop),
         Command::Doctor(doctor) => commands::doctor::run(&doctor),
         Command::Worker(worker) => commands::worker::run(worker).await,

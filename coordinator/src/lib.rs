@@ -7,6 +7,8 @@ mod coordinator;
 pub mod core;
 mod earlier;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod inbox;
 mod inputs;
 mod jobs;
@@ -14,7 +16,9 @@ pub mod journal;
 mod leadership;
 mod opening;
 pub mod plan;
+pub mod publish;
 pub mod records;
+pub mod removal;
 pub mod report;
 mod rpc;
 mod shell;

@@ -9,6 +9,7 @@ use data::tables::{MetricRow, RejectedRow, Table, read_all};
 use serde_json::{Map, Value, json};
 
 use crate::Result;
+use crate::publish::PublishedFolder;
 use crate::records::StageRecord;
 
 /// The most frequent unknown items that a report names; the table has them all.
@@ -24,7 +25,13 @@ pub fn path(job: &str) -> String {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -> Result<()> {
+pub async fn write(
+    store: &Store,
+    id: &str,
+    job: &Job,
+    stages: &[StageRecord],
+    published: &[PublishedFolder],
+) -> Result<()> {
     let mut report = json!({"job": id, "seed": job.seed});
     let mut timings = Map::new();
     for stage in stages {
@@ -53,6 +60,9 @@ pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -
         report["since"] = since(store, earlier, stages).await?;
     }
     report["timings"] = Value::Object(timings);
+    if !published.is_empty() {
+        report["published"] = json!(published);
+    }
     let text = format!("{report:#}\n");
     store.put(&path(id), text.into()).await?;
     Ok(())

@@ -3,7 +3,9 @@
 pub(crate) mod captions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod gc;
 pub(crate) mod outputs;
+pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod shop;
 pub(crate) mod show;

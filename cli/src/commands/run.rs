@@ -15,7 +15,7 @@ use crate::args::Run;
 use crate::cluster::Cluster;
 use crate::commands::{read_job, report};
 use crate::lock::RootLock;
-use crate::progress::{Printer, Progress, clock};
+use crate::progress::{Printer, Progress, clock, grouped};
 use crate::terminal::print;
 use crate::{exit, tables};
 
@@ -82,6 +82,11 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
     }
     print(tables::render(&report).trim_end());
     print("");
+    for folder in report["published"].as_array().into_iter().flatten() {
+        let of = |key: &str| folder[key].as_str().unwrap_or_default().to_owned();
+        let rows = grouped(folder["rows"].as_u64().unwrap_or(0));
+        print(format_args!("published {} ({}), {rows} rows: {}", of("table"), of("split"), of("folder")));
+    }
     print(format_args!(
         "{} in {}; see `mllm4rec outputs {} --root {}`",
         finished.job,

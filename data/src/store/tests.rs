@@ -154,3 +154,31 @@ async fn staged_files_of_killed_writers_are_swept() {
     assert!(at("notes#one").exists() && at("part-00000-of-00001.parquet").exists());
     assert!(store.sweep_staged("nowhere").await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn many_objects_are_removed_with_their_empty_folders() {
+    let (folder, store) = local();
+    for path in ["t/a/1", "t/a/2", "t/b/3"] {
+        store.create(path, body("x")).await.unwrap();
+    }
+    let doomed = ["t/a/1", "t/a/2", "t/never"].map(str::to_owned);
+    store.delete_all(&doomed).await.unwrap();
+    store.prune("t").await.unwrap();
+    assert_eq!(store.list("").await.unwrap().len(), 1);
+    assert!(!folder.path().join("runs/t/a").exists() && folder.path().join("runs/t/b/3").exists());
+    store.prune("nowhere").await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_but_its_objects_is_in_a_place_of_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Store::open_place(folder.path().to_str().unwrap()).unwrap();
+    assert_eq!(place.create("d/part", body("1")).await.unwrap(), Created::New);
+    assert_eq!(place.create("d/part", body("2")).await.unwrap(), Created::Exists);
+    fs::write(folder.path().join("d/part#77000001"), "torn").unwrap();
+    assert_eq!(place.list("").await.unwrap().len(), 1, "what a killed writer left is not shown");
+    assert_eq!(place.sweep_staged("d").await.unwrap(), ["part#77000001"]);
+    let names = |at: &str| fs::read_dir(folder.path().join(at)).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let (top, inside): (Vec<_>, Vec<_>) = (names(""), names("d"));
+    assert_eq!((top, inside), (vec!["d".into()], vec!["part".into()]));
+}
