@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::access::Access;
 use crate::core::{Action, Core, Event, Lease, Policy, StageEntry};
 use crate::inbox::{Input, Submission};
 use crate::leadership::Leadership;
@@ -31,6 +32,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Options {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Who may call; open to this machine by default.
+    pub access: Access,
     /// Limits that turn silence into decisions.
     pub policy: Policy,
     /// Time between two heartbeats of a worker.
@@ -43,6 +46,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            access: Access::default(),
             policy: Policy::default(),
             heartbeat: Duration::from_secs(1),
             digest_cache: None,
@@ -62,10 +66,11 @@ impl Coordinator {
     /// Takes the lead over the root of `store` and listens.
     ///
     /// # Errors
-    /// If the store cannot be written or the address not be listened on.
+    /// If the store cannot be written, the address not be listened on, or strangers could reach it.
     pub async fn start(store: Store, options: Options) -> Result<Self> {
         let listening =
             |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
+        let door = options.access.door(options.listen)?;
         let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
         let leadership = Leadership::take(&store, &address.to_string()).await?;
@@ -73,7 +78,7 @@ impl Coordinator {
         let stop = CancellationToken::new();
         let (inbox, inputs) = mpsc::channel(1024);
         let shell = Shell::new(store, options, leadership, inbox.clone());
-        let server = tokio::spawn(rpc::serve(listener, inbox, stop.clone()));
+        let server = tokio::spawn(rpc::serve(listener, door, inbox, stop.clone()));
         let task = tokio::spawn(run(shell, inputs, server, stop.clone()));
         Ok(Self { address, stop, task })
     }

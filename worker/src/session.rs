@@ -6,7 +6,7 @@ use std::time::Duration;
 use data::store::Store;
 use futures::StreamExt;
 use proto::pb::workers_client::WorkersClient;
-use proto::{FromWorker, Grant, LeaseId, PROTOCOL, Register, ToWorker, Welcome, pb};
+use proto::{Endpoint, FromWorker, Grant, LeaseId, PROTOCOL, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,8 +26,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How a worker is run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator, `http://host:port`.
-    pub coordinator: String,
+    /// The coordinator, and who this worker is to it.
+    pub coordinator: Endpoint,
     /// A name for people.
     pub name: String,
     /// Where to compute.
@@ -103,7 +103,7 @@ async fn register(
     to_coordinator: &mpsc::Sender<FromWorker>,
     outbox: mpsc::Receiver<FromWorker>,
 ) -> Result<(Welcome, Streaming<pb::CoordinatorMessage>)> {
-    let unreachable = |reason: String| Error::Unreachable { address: options.coordinator.clone(), reason };
+    let unreachable = |reason: String| Error::Unreachable { address: options.coordinator.url.clone(), reason };
     let register = Register {
         protocol: PROTOCOL,
         build: env!("CARGO_PKG_VERSION").to_owned(),
@@ -111,30 +111,21 @@ async fn register(
         threads: u32::try_from(options.threads).unwrap_or(u32::MAX),
     };
     let _ = to_coordinator.send(FromWorker::Register(register)).await;
-    let mut client =
-        WorkersClient::connect(options.coordinator.clone()).await.map_err(|e| unreachable(root_cause(&e)))?;
+    let mut client = WorkersClient::new(options.coordinator.connect().await?);
     let said = ReceiverStream::new(outbox).map(pb::WorkerMessage::from);
     let mut stream = match client.session(said).await {
         Ok(response) => response.into_inner(),
         Err(status) if status.code() == tonic::Code::FailedPrecondition => {
             return Err(Error::Refused(status.message().to_owned()));
         }
-        Err(status) => return Err(unreachable(status.message().to_owned())),
+        Err(status) => return Err(options.coordinator.explain(&status).into()),
     };
-    let first = stream.message().await.map_err(|s| unreachable(s.message().to_owned()))?;
+    let first = stream.message().await.map_err(|s| options.coordinator.explain(&s))?;
     match first.map(ToWorker::try_from) {
         Some(Ok(ToWorker::Welcome(welcome))) => Ok((welcome, stream)),
         Some(Ok(ToWorker::Refused(reason))) => Err(Error::Refused(reason)),
         _ => Err(unreachable("it did not answer the registration".to_owned())),
     }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// A lease at work.

@@ -1,12 +1,14 @@
 //! One file per command.
 
 pub(crate) mod captions;
+pub(crate) mod certs;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod outputs;
 pub(crate) mod run;
 pub(crate) mod shop;
 pub(crate) mod show;
+pub(crate) mod token;
 pub(crate) mod validate;
 pub(crate) mod worker;
 

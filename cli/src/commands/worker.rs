@@ -26,7 +26,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = worker::Options {
-        coordinator: args.coordinator,
+        coordinator: args.reach.endpoint()?,
         name: args.name,
         place: devices.place(0),
         threads: args.threads.unwrap_or(cores),

@@ -10,7 +10,7 @@ use data::tables::{CandidateRow, MetricRow, RankingRow};
 use mllm4rec_integration_tests::outputs::JobOutputs;
 use mllm4rec_integration_tests::program::{Workshop, binary};
 use proto::pb::{SubmitRequest, WatchRequest, jobs_client::JobsClient};
-use proto::{JobState, JobStatus};
+use proto::{Endpoint, JobState, JobStatus};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use worker::devices::Place;
@@ -61,7 +61,7 @@ fn run_emulated(workshop: &Workshop, root: &str) -> JobOutputs {
         let coordinator = Coordinator::start(store, Options::default()).await.unwrap();
         let stop = CancellationToken::new();
         let options = worker::Options {
-            coordinator: format!("http://{}", coordinator.address()),
+            coordinator: Endpoint::open(format!("http://{}", coordinator.address())),
             name: "emulated".to_owned(),
             place: Place::Emulated,
             threads: 1,
@@ -72,9 +72,9 @@ fn run_emulated(workshop: &Workshop, root: &str) -> JobOutputs {
                 args: vec!["decode-pictures".into()],
             },
         };
-        let url = options.coordinator.clone();
+        let own = options.coordinator.clone();
         let working = tokio::spawn(worker::run(options, stop.clone()));
-        let id = tokio::time::timeout(Duration::from_secs(280), submitted(url, &job)).await.expect("the job ends");
+        let id = tokio::time::timeout(Duration::from_secs(280), submitted(own, &job)).await.expect("the job ends");
         stop.cancel();
         working.await.unwrap().unwrap();
         coordinator.stop().await.unwrap();
@@ -84,8 +84,8 @@ fn run_emulated(workshop: &Workshop, root: &str) -> JobOutputs {
 }
 
 /// Submits the job and waits until it has succeeded.
-async fn submitted(url: String, job: &Job) -> String {
-    let mut client = JobsClient::connect(url).await.unwrap();
+async fn submitted(coordinator: Endpoint, job: &Job) -> String {
+    let mut client = JobsClient::new(coordinator.connect().await.unwrap());
     let id = client.submit(SubmitRequest { job_toml: job.to_toml() }).await.unwrap().into_inner().job_id;
     let mut statuses = client.watch(WatchRequest { job_id: id.clone() }).await.unwrap().into_inner();
     while let Some(status) = statuses.next().await {
