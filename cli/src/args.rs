@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use coordinator::access::Role;
 use data::tables::CaptionStatus;
 use worker::devices::Wish;
+
+use crate::connection::Reach;
 
 /// From an interaction log, titles and pictures to ranked recommendations for every user.
 #[derive(Debug, Parser)]
@@ -42,6 +45,10 @@ pub(crate) enum Command {
     Worker(Worker),
     /// Show what this machine can compute with: processor, GPUs, CUDA's libraries, and what is missing.
     Doctor(Doctor),
+    /// Make certificates for a coordinator, its workers and its operator.
+    Certs(Certs),
+    /// Make, list and revoke the tokens by which people are known to a coordinator.
+    Token(Token),
     /// Decode pictures for the process that started this one.
     #[command(hide = true)]
     DecodePictures,
@@ -219,9 +226,6 @@ pub(crate) struct Shop {
 /// `mllm4rec worker`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Worker {
-    /// The coordinator, `http://host:port`.
-    #[arg(long, value_name = "URL")]
-    pub(crate) coordinator: String,
     /// A name for people.
     #[arg(long, default_value = "worker")]
     pub(crate) name: String,
@@ -234,6 +238,83 @@ pub(crate) struct Worker {
     /// Leave when standard input is closed, that is when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+    /// The coordinator; last, since what stands behind it would come under its heading.
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+}
+
+/// `mllm4rec certs`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Certs {
+    /// The folder of the certificates.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// A name or address by which the coordinator is reached, besides this machine's own; may be given again.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
+    /// How long they are valid.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub(crate) days: u32,
+    /// One more certificate of the authority that is there: worker, operator, submitter, viewer or server, and a name.
+    #[arg(long, num_args = 2, value_names = ["ROLE", "NAME"])]
+    pub(crate) add: Vec<String>,
+}
+
+/// `mllm4rec token`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Token {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Make a token and print it, this once.
+    Create(TokenCreate),
+    /// List who has a token.
+    List(TokenList),
+    /// Take a token back. A coordinator that uses the file knows at once.
+    Revoke(TokenRevoke),
+}
+
+/// `mllm4rec token create`
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenCreate {
+    /// What the token allows: viewer, submitter or operator.
+    #[arg(long)]
+    pub(crate) role: Role,
+    /// Whose it is.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The coordinator's file of tokens; made if there is none.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: PathBuf,
+    /// How long it is valid.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub(crate) days: u32,
+}
+
+/// `mllm4rec token list`
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenList {
+    /// The coordinator's file of tokens.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `mllm4rec token revoke`
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenRevoke {
+    /// Whose token.
+    pub(crate) name: String,
+    /// The coordinator's file of tokens.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: PathBuf,
 }
 
 /// `mllm4rec doctor`

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use worker::devices::Choice;
 
+use crate::connection::Reach;
 use crate::progress::Printer;
 
 /// How long workers may take to leave once they are told.
@@ -75,7 +76,12 @@ impl Cluster {
 
     fn spawn(&self, number: usize, name: &str, printer: &Printer) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find this program to start workers")?;
-        let mut child = Command::new(&program)
+        let mut command = Command::new(&program);
+        // What is meant for a coordinator elsewhere is none of this one's business.
+        for variable in Reach::VARIABLES {
+            command.env_remove(variable);
+        }
+        let mut child = command
             .args(["worker", "--with-parent", "--coordinator", &self.url(), "--name", name])
             .args(["--threads", &self.threads.to_string(), "--devices", &self.devices.place(number).to_string()])
             .stdin(Stdio::piped())

@@ -1,5 +1,7 @@
 //! Exit codes: what a script or a scheduler may conclude.
 
+use proto::EndpointError;
+
 /// Everything is done.
 pub(crate) const DONE: u8 = 0;
 /// The job file is wrong; the same call will fail again.
@@ -18,6 +20,15 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(e) = cause.downcast_ref::<data::Error>() {
             return of_data(e);
+        }
+        if let Some(e) = cause.downcast_ref::<proto::EndpointError>() {
+            return of_endpoint(e);
+        }
+        if let Some(worker::Error::Endpoint(e)) = cause.downcast_ref() {
+            return of_endpoint(e);
+        }
+        if matches!(cause.downcast_ref(), Some(coordinator::Error::Access(_))) {
+            return BAD_CONFIG;
         }
         if let Some(coordinator::Error::Data(e)) = cause.downcast_ref() {
             return of_data(e);
@@ -48,6 +59,14 @@ fn of_data(error: &data::Error) -> u8 {
         data::Error::Job(_) | data::Error::StoreUrl { .. } => BAD_CONFIG,
         e if e.may_pass() => RETRY,
         _ => BAD_DATA,
+    }
+}
+
+fn of_endpoint(error: &EndpointError) -> u8 {
+    match error {
+        EndpointError::Answer { code: tonic::Code::FailedPrecondition, .. } => BAD_DATA,
+        e if e.may_pass() => RETRY,
+        _ => BAD_CONFIG,
     }
 }
 

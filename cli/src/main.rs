@@ -1,8 +1,10 @@
 //! The `mllm4rec` binary: every role and every command.
 
 mod args;
+mod certificates;
 mod cluster;
 mod commands;
+mod connection;
 mod contact_sheet;
 mod demo;
 mod exit;
@@ -61,6 +63,8 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Gc(gc) => commands::gc::run(gc).await,
         Command::Shop(shop) => commands::shop::run(&shop),
         Command::Doctor(doctor) => commands::doctor::run(&doctor),
+        Command::Certs(certs) => commands::certs::run(&certs),
+        Command::Token(token) => commands::token::run(&token),
         Command::Worker(worker) => commands::worker::run(worker).await,
         Command::DecodePictures => unreachable!("that has been seen to"),
     }

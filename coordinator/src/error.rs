@@ -11,6 +11,9 @@ pub enum Error {
     /// The object store or a job file.
     #[error(transparent)]
     Data(#[from] data::Error),
+    /// Who may call cannot be settled.
+    #[error(transparent)]
+    Access(#[from] crate::access::AccessError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {reason}; choose another address or stop what holds it")]
     Listen {

@@ -3,6 +3,7 @@
 //! Decisions are in [`core`], which does no I/O; the shell around it reads and writes the object store and speaks gRPC.
 //! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
 
+pub mod access;
 mod coordinator;
 pub mod core;
 mod earlier;

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod captions;
+pub(crate) mod certs;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod gc;
@@ -9,6 +10,7 @@ pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod shop;
 pub(crate) mod show;
+pub(crate) mod token;
 pub(crate) mod validate;
 pub(crate) mod worker;
 

@@ -7,7 +7,7 @@ use data::job::Job;
 use data::store::Store;
 use futures::StreamExt;
 use proto::pb::jobs_client::JobsClient;
-use proto::{FailureClass, JobState, JobStatus, pb};
+use proto::{Endpoint, FailureClass, JobState, JobStatus, pb};
 use serde_json::json;
 use worker::devices::{self, Choice, Wish};
 
@@ -108,7 +108,9 @@ pub(crate) async fn run_job(job: &Job, store: &Store, machine: &Machine, printer
 }
 
 async fn drive(job: &Job, workers: u32, printer: &Printer, cluster: &mut Cluster) -> Result<End> {
-    let mut client = JobsClient::connect(cluster.url()).await.context("cannot reach the coordinator just started")?;
+    let mut client = JobsClient::new(
+        Endpoint::open(cluster.url()).connect().await.context("cannot reach the coordinator just started")?,
+    );
     let submitted = client.submit(pb::SubmitRequest { job_toml: job.to_toml() }).await.map_err(said)?.into_inner();
     if !submitted.complete {
         cluster.add_workers(workers, printer)?;

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (place, threads) = (devices.place(0), args.threads.unwrap_or(cores));
     let options = worker::Options {
-        coordinator: args.coordinator,
+        coordinator: args.reach.endpoint()?,
         name: args.name,
         device: place.to_string(),
         threads,
