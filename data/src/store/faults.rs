@@ -53,7 +53,12 @@ impl FaultStore {
 
     /// A patient and quick [`Store`] over it.
     pub(crate) fn store(self: &Arc<Self>) -> Store {
-        let quick = Retry { attempts: 7, first: Duration::from_millis(1), longest: Duration::from_millis(2) };
+        let quick = Retry {
+            attempts: 7,
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(2),
+            ..Retry::default()
+        };
         Store::over(self.clone(), "s3://shop").with_retry(quick)
     }
 

@@ -4,11 +4,13 @@
 //! written with it ([`Store::create`]). "It exists already" is never believed before the object is read back: after a
 //! lost response it may be our own write, and after a conflict of two requests there may be nothing at all.
 
+mod cloud;
 mod failure;
 #[cfg(test)]
 pub(crate) mod faults;
 mod local;
 mod location;
+pub mod probe;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ pub(crate) use location::Location;
 pub use retry::Retry;
 
 use crate::{Class, Error, Result};
+use retry::Failures;
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +82,16 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`] if the URL is none of these, or the folder cannot be made.
     pub fn open(url: &str) -> Result<Self> {
-        location::open(url, true)
+        location::open(url, true, location::identity())
+    }
+
+    /// [`Store::open`] with these variables instead of those of the environment.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn open_with(url: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        let owned = variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned()));
+        location::open(url, true, owned.collect())
     }
 
     /// The same for somebody who only reads: a local folder must be there.
@@ -87,7 +99,7 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`].
     pub fn open_existing(url: &str) -> Result<Self> {
-        location::open(url, false)
+        location::open(url, false, location::identity())
     }
 
     /// A store over any implementation of objects, with `url` as its name in messages.
@@ -210,18 +222,18 @@ impl Store {
     /// # Errors
     /// Those of [`Store::create`].
     pub async fn create_or_read(&self, path: &str, bytes: Bytes) -> Result<Option<Bytes>> {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         loop {
             let Err(error) = self.write(path, bytes.clone(), PutMode::Create).await else { return Ok(None) };
             let error = self.explain(error, "create", path);
-            if error.class() == Class::Fatal {
+            if error.class() == Class::Fatal || matches!(error, Error::NoIdentity { .. }) {
                 return Err(error);
             }
             // A lost response, another writer, or a conflict with nothing written: only reading back can tell.
             match self.try_get(path).await? {
                 Some(there) if there == bytes => return Ok(None),
                 Some(there) => return Ok(Some(there)),
-                None => failures = self.pause(failures, error).await?,
+                None => self.pause(&mut failures, error).await?,
             }
         }
     }
@@ -244,8 +256,9 @@ impl Store {
         found(gone).map(|_| ())
     }
 
-    /// Removes what killed writers of a local store left in a folder, under names that no listing shows but that
-    /// break readers of the folder. Does nothing on a cloud store. Returns the names.
+    /// Removes what killed writers of a local store left: files in a folder under names that no listing shows but that
+    /// break its readers, and files that grew long ago and never got a name. Does nothing on a cloud store. Returns the
+    /// names.
     ///
     /// # Errors
     /// The file system's own failures.

@@ -1,7 +1,7 @@
 //! Patience with a store that fails now and then.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Store;
 use crate::{Class, Error, Result};
@@ -16,15 +16,47 @@ pub struct Retry {
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
+    /// No call is begun when the first one is so long ago.
+    pub deadline: Duration,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 7, first: Duration::from_millis(100), longest: Duration::from_secs(5) }
+        Self {
+            attempts: 10,
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(5),
+            deadline: Duration::from_secs(120),
+        }
+    }
+}
+
+/// How long a failing store is kept to oneself.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The failures of one call so far.
+#[derive(Debug)]
+pub(super) struct Failures {
+    count: u32,
+    began: Instant,
+    /// When they were last spoken of, or the beginning.
+    told: Instant,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { count: 0, began: now, told: now }
     }
 }
 
 impl Retry {
+    /// As often as need be for a time: for work that should outlast a store that is gone for a while.
+    #[must_use]
+    pub fn outlasting(time: Duration) -> Self {
+        Self { attempts: u32::MAX, deadline: time, ..Self::default() }
+    }
+
     /// Pause after the given number of failures.
     fn pause(&self, failures: u32) -> Duration {
         let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16));
@@ -39,23 +71,32 @@ impl Store {
         C: Fn() -> F,
         F: Future<Output = object_store::Result<T>>,
     {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         loop {
             match call().await {
                 Ok(value) => return Ok(value),
-                Err(error) => failures = self.pause(failures, self.explain(error, action, path)).await?,
+                Err(error) => self.pause(&mut failures, self.explain(error, action, path)).await?,
             }
         }
     }
 
-    /// Waits before the next call, or hands the error back if there should be none. Returns the failures so far.
-    pub(super) async fn pause(&self, failures: u32, error: Error) -> Result<u32> {
-        let failures = failures + 1;
-        if error.class() == Class::Fatal || failures >= self.retry.attempts {
+    /// Waits before the next call, or hands the error back if there should be none. An identity that cannot be found has
+    /// been looked for often enough by the client.
+    pub(super) async fn pause(&self, failures: &mut Failures, error: Error) -> Result<()> {
+        failures.count += 1;
+        let now = Instant::now();
+        let failing = now - failures.began;
+        let lasting = error.class() == Class::Fatal || matches!(error, Error::NoIdentity { .. });
+        if lasting || failures.count >= self.retry.attempts || failing >= self.retry.deadline {
             return Err(error);
         }
-        tracing::debug!(%error, failures, "the store failed, trying again");
-        tokio::time::sleep(self.retry.pause(failures)).await;
-        Ok(failures)
+        if now - failures.told >= QUIET {
+            failures.told = now;
+            tracing::warn!(%error, "the store has failed for {} s, trying again", failing.as_secs());
+        } else {
+            tracing::debug!(%error, failures = failures.count, "the store failed, trying again");
+        }
+        tokio::time::sleep(self.retry.pause(failures.count)).await;
+        Ok(())
     }
 }
