@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Shop(Shop),
     /// Work for a coordinator (`run` starts these by itself).
     Worker(Worker),
-    /// Show what this machine can compute with: processor, GPUs, CUDA's libraries, and what is missing.
+    /// Show what this machine can compute with: processor, GPUs, CUDA's libraries, and what is missing; or try a store.
     Doctor(Doctor),
     /// Decode pictures for the process that started this one.
     #[command(hide = true)]
@@ -186,6 +186,9 @@ pub(crate) struct Worker {
 /// `mllm4rec doctor`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {
+    /// Try instead whether jobs can run on this store: writes to it below a prefix of its own, and removes that again.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -58,7 +58,10 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Show(show) => commands::show::run(show).await,
         Command::Captions(captions) => commands::captions::run(captions).await,
         Command::Shop(shop) => commands::shop::run(&shop),
-        Command::Doctor(doctor) => commands::doctor::run(&doctor),
+        Command::Doctor(doctor) => match &doctor.store {
+            Some(url) => commands::doctor_store::run(url, doctor.json).await,
+            None => commands::doctor::run(&doctor),
+        },
         Command::Worker(worker) => commands::worker::run(worker).await,
         Command::DecodePictures => unreachable!("that has been seen to"),
     }

@@ -1,10 +1,14 @@
 //! Whole-system tests, fault injection and parity with public libraries.
 //!
 //! The tests are in `tests/`; this library is what they share: a small dataset with awkward rows ([`shop`]), a tiny
-//! language model ([`base`]), the real binary ([`program`]) and what it leaves behind ([`outputs`]). It panics where a
-//! library would return an error: whoever calls it is a test.
+//! language model ([`base`]), the real binary ([`program`]) and what it leaves behind ([`outputs`]), the servers of cloud
+//! stores ([`servers`]) and the troubles that a network makes ([`proxy`]). It panics where a library would return an error:
+//! whoever calls it is a test.
 
 pub mod base;
+pub mod http;
 pub mod outputs;
 pub mod program;
+pub mod proxy;
+pub mod servers;
 pub mod shop;

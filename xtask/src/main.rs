@@ -12,6 +12,7 @@ mod programs;
 mod python;
 mod sanitize;
 mod step;
+mod stores;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +21,8 @@ use anyhow::{Context, Result};
 
 const HELP: &str = "\
 cargo xtask check [--full]   set up what tests need, then fmt, clippy, build and every test
-                             --full: the tests that start processes three times more, for what shows rarely
+                             --full: the tests that start processes three times more, for what shows rarely, and
+                             10,000 commits where there are 500 otherwise
 cargo xtask sanitize         run the kernels' tests under AddressSanitizer, on AVX-512, AVX2 and neither
 cargo xtask bench retriever --data FOLDER [--json] [--rounds N] [--threads 1,2] [--only beauty|movielens]
                              LRURec beside PyTorch twins; FOLDER holds amazon-beauty/user_sequence.txt and

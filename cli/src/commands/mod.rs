@@ -3,6 +3,7 @@
 pub(crate) mod captions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod doctor_store;
 pub(crate) mod outputs;
 pub(crate) mod run;
 pub(crate) mod shop;
