@@ -37,7 +37,8 @@ async fn good_stores_are_told_so_and_left_as_they_were() {
 #[test]
 fn a_store_without_conditional_writes_is_refused_in_words() {
     let workshop = Workshop::open();
-    for cloud in Cloud::ALL {
+    // Not Azure, where the condition is a part of what is signed.
+    for cloud in [Cloud::S3, Cloud::Gcs] {
         let Some(server) = Server::of(cloud) else { continue };
         let deaf = Proxy::with_trouble(server.address, Trouble { deaf: true, ..Trouble::default() });
         let (code, said, _) = doctor(&workshop, &server.url("deaf"), &[], server.variables(deaf.address));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use data::artifact::{Commit, done_records, finish};
-use data::store::{Created, Store};
+use data::store::{Created, Store, probe};
 use data::tables::{TargetRankRow, read_all};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -47,6 +47,7 @@ over_every_store!(
     what_is_deleted_is_gone,
     awkward_names_are_kept,
     a_shard_is_committed_once_by_attempts_at_once,
+    a_coordinator_takes_it_at_its_start,
 );
 
 async fn an_object_is_created_once_and_read_back(store: Store) {
@@ -141,4 +142,11 @@ async fn a_shard_is_committed_once_by_attempts_at_once(store: Store) {
     assert_eq!(done_records(&store, &artifact.id).await.unwrap().len(), 6);
     finish(&store, &artifact.id).await.unwrap();
     assert_eq!(read_all::<TargetRankRow>(&store, &artifact.folder()).await.unwrap().len(), 6);
+}
+
+async fn a_coordinator_takes_it_at_its_start(store: Store) {
+    let started = std::time::Instant::now();
+    probe::require_safe(&store).await.unwrap();
+    println!("{}: tried in {} ms", store.url(), started.elapsed().as_millis());
+    assert_eq!(store.list("").await.unwrap(), [], "and leaves it as it was");
 }
