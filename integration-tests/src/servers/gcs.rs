@@ -127,10 +127,9 @@ impl Objects {
         for (key, object) in found.iter().take(page) {
             let _ = write!(
                 xml,
-                "<Contents><Key>{}</Key><Size>{}</Size><LastModified>{}</LastModified><ETag>{}</ETag></Contents>",
+                "<Contents><Key>{}</Key><Size>{}</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{}</ETag></Contents>",
                 escaped(key),
                 object.bytes.len(),
-                "2026-01-01T00:00:00.000Z",
                 escaped(&object.etag()),
             );
         }

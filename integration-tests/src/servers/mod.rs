@@ -98,7 +98,7 @@ impl Server {
     /// The environment by which a program finds the server, or a proxy before it.
     #[must_use]
     pub fn variables(&self, through: SocketAddr) -> Vec<(&'static str, String)> {
-        let pairs = match self.cloud {
+        match self.cloud {
             Cloud::S3 => vec![
                 ("AWS_ENDPOINT_URL", format!("http://{through}")),
                 ("AWS_ALLOW_HTTP", "true".into()),
@@ -116,8 +116,7 @@ impl Server {
                 ("GOOGLE_ALLOW_HTTP", "true".into()),
                 ("GOOGLE_SERVICE_ACCOUNT_KEY", gcs::ANYBODY.into()),
             ],
-        };
-        pairs
+        }
     }
 
     /// A store at a folder of the bucket.

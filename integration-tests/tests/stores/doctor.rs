@@ -20,7 +20,7 @@ async fn good_stores_are_told_so_and_left_as_they_were() {
     let folder = workshop.path("root").display().to_string();
     let (code, said, _) = doctor(&workshop, &folder, &[], vec![]);
     assert!(code == 0 && said.ends_with("jobs can run here\n"), "{said}");
-    assert!(said.contains("race of creates") && said.contains("24 of 24 objects had exactly one winner"), "{said}");
+    assert!(said.contains("race of creates") && said.contains("96 of 96 objects had exactly one winner"), "{said}");
     for cloud in Cloud::ALL {
         let Some(server) = Server::of(cloud) else { continue };
         let variables = server.variables(server.address);
