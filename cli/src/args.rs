@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Shop(Shop),
     /// Work for a coordinator (`run` starts these by itself).
     Worker(Worker),
-    /// Show what this machine can compute with: processor, GPUs, CUDA's libraries, and what is missing.
+    /// Show what this machine can compute with: processor, GPUs, CUDA's libraries, and what is missing; or try a store.
     Doctor(Doctor),
     /// Make certificates for a coordinator, its workers and its operator.
     Certs(Certs),
@@ -320,6 +320,9 @@ pub(crate) struct TokenRevoke {
 /// `mllm4rec doctor`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {
+    /// Try instead whether jobs can run on this store: writes to it below a prefix of its own, and removes that again.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -62,7 +62,10 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Rm(rm) => commands::rm::run(rm).await,
         Command::Gc(gc) => commands::gc::run(gc).await,
         Command::Shop(shop) => commands::shop::run(&shop),
-        Command::Doctor(doctor) => commands::doctor::run(&doctor),
+        Command::Doctor(doctor) => match &doctor.store {
+            Some(url) => commands::doctor_store::run(url, doctor.json).await,
+            None => commands::doctor::run(&doctor),
+        },
         Command::Certs(certs) => commands::certs::run(&certs),
         Command::Token(token) => commands::token::run(&token),
         Command::Worker(worker) => commands::worker::run(worker).await,

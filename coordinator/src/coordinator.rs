@@ -73,15 +73,20 @@ impl Coordinator {
     /// Takes the lead over the root of `store`, takes up what is left of its jobs, and listens.
     ///
     /// # Errors
-    /// If the store cannot be written, the address not be listened on, or strangers could reach it.
+    /// If the store cannot be written or lets two creates win, the address not be listened on, or strangers could reach it.
     pub async fn start(store: Store, options: Options) -> Result<Self> {
         let listening =
             |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
         let door = options.access.door(options.listen)?;
         let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        if options.lasting {
+            data::store::probe::require_safe(&store).await?;
+        }
         let leadership = Leadership::take(&store, &address.to_string()).await?;
         let term = leadership.term();
+        // Whoever starts it wants to hear at once what is wrong with a store; from here on it is waited for.
+        let store = store.patient(options.store_patience);
         info!(term, %address, root = store.url(), "leading");
         let stop = CancellationToken::new();
         let (inbox, inputs) = mpsc::channel(1024);

@@ -50,7 +50,7 @@ pub(crate) struct Mortal {
 impl Mortal {
     /// A store over the objects that gives up at once.
     pub(crate) fn store(&self, url: &str) -> Store {
-        let once = Retry { attempts: 1, first: Duration::ZERO, longest: Duration::ZERO, patience: Duration::ZERO };
+        let once = Retry { attempts: 1, first: Duration::ZERO, longest: Duration::ZERO, deadline: Duration::ZERO };
         Store::over(Arc::new(self.clone()), url).with_retry(once)
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod captions;
 pub(crate) mod certs;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod doctor_store;
 pub(crate) mod gc;
 pub(crate) mod outputs;
 pub(crate) mod rm;

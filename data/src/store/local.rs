@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use object_store::Error as Failure;
 use tempfile::{Builder, NamedTempFile};
@@ -21,6 +22,8 @@ pub(super) enum Staging {
 }
 
 const STAGING: &str = "_control/v1/staging";
+/// A file that has not got its name in this time will not get it any more: whoever wrote it was killed.
+const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
 /// Runs file-system work off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -44,24 +47,51 @@ pub(super) fn write(
         Staging::Beside => stage(folder, below.rsplit('/').next().unwrap_or(below), Some(unused_number()), bytes),
     };
     let written = staged.and_then(|staged| {
-        fs::create_dir_all(folder)?;
+        make_folder(folder)?;
         if replace { staged.persist(&path) } else { staged.persist_noclobber(&path) }.map_err(|e| e.error)?;
         sync_folder(folder)
     });
     written.map_err(|source| failure(source, &path))
 }
 
-/// Removes files named `…#1`, `…#2` …, the form in which `object_store` stages its own writes beside their target.
+/// Removes what killed writers left: files named `…#1`, `…#2` … in a folder, the form in which `object_store` stages its
+/// own writes beside their target, and old files in the staging folder.
 pub(super) fn sweep(root: &Path, below: &str) -> object_store::Result<Vec<String>> {
-    let folder = root.join(below);
-    let entries = match fs::read_dir(&folder) {
+    let staging = root.join(STAGING);
+    let mut swept = sweep_staging(&staging).map_err(|e| failure(e, &staging))?;
+    swept.extend(sweep_beside(&root.join(below))?);
+    Ok(swept)
+}
+
+/// Ages are taken from the file system's own clock, which need not be this machine's: a new file says what time it is.
+fn sweep_staging(staging: &Path) -> io::Result<Vec<String>> {
+    if !staging.is_dir() {
+        return Ok(Vec::new());
+    }
+    let now = NamedTempFile::new_in(staging)?.as_file().metadata()?.modified()?;
+    let mut swept = Vec::new();
+    for entry in fs::read_dir(staging)? {
+        let entry = entry?;
+        // It may have got its name meanwhile.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let old = now.duration_since(metadata.modified()?).is_ok_and(|age| age > ABANDONED);
+        if metadata.is_file() && old && fs::remove_file(entry.path()).is_ok() {
+            swept.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    swept.sort();
+    Ok(swept)
+}
+
+fn sweep_beside(folder: &Path) -> object_store::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failure(e, &folder)),
+        Err(e) => return Err(failure(e, folder)),
     };
     let mut swept = Vec::new();
     for entry in entries {
-        let name = entry.map_err(|e| failure(e, &folder))?.file_name().to_string_lossy().into_owned();
+        let name = entry.map_err(|e| failure(e, folder))?.file_name().to_string_lossy().into_owned();
         if is_staged(&name) {
             fs::remove_file(folder.join(&name)).map_err(|e| failure(e, &folder.join(&name)))?;
             swept.push(name);
@@ -118,7 +148,15 @@ fn stage(folder: &Path, prefix: &str, number: Option<String>, bytes: &[u8]) -> i
     Ok(file)
 }
 
-/// Makes the new name itself survive a power cut.
+/// Makes a folder whose name survives a power cut, and those that it lies in.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(folder)?;
+    // Each is an entry of the one above; others may be making the same ones, so none is left to them.
+    missing.iter().filter_map(|made| made.parent()).try_for_each(sync_folder)
+}
+
+/// Makes the new names in a folder survive a power cut.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -4,11 +4,13 @@
 //! written with it ([`Store::create`]). "It exists already" is never believed before the object is read back: after a
 //! lost response it may be our own write, and after a conflict of two requests there may be nothing at all.
 
+mod cloud;
 mod failure;
 #[cfg(test)]
 pub(crate) mod faults;
 mod local;
 mod location;
+pub mod probe;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ pub(crate) use location::Location;
 pub use retry::Retry;
 
 use crate::{Error, Result};
+use retry::Failures;
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +93,16 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`] if the URL is none of these, or the folder cannot be made.
     pub fn open(url: &str) -> Result<Self> {
-        location::open(url, true)
+        location::open(url, true, location::identity())
+    }
+
+    /// [`Store::open`] with these variables instead of those of the environment.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn open_with(url: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        let owned = variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned()));
+        location::open(url, true, owned.collect())
     }
 
     /// The same for somebody who only reads: a local folder must be there.
@@ -98,7 +110,7 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`].
     pub fn open_existing(url: &str) -> Result<Self> {
-        location::open(url, false)
+        location::open(url, false, location::identity())
     }
 
     /// The same for a place that is the user's: nothing but the objects is left in it, for a killed writer of a local
@@ -107,7 +119,7 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`].
     pub fn open_place(url: &str) -> Result<Self> {
-        Ok(Self { staging: local::Staging::Beside, ..location::open(url, true)? })
+        Ok(Self { staging: local::Staging::Beside, ..location::open(url, true, location::identity())? })
     }
 
     /// A store over any implementation of objects, with `url` as its name in messages.
@@ -132,10 +144,13 @@ impl Store {
         self
     }
 
-    /// The same store for somebody who rather waits than fails: what may pass is tried again for so long.
+    /// The same store for somebody who rather waits than fails: what may pass is tried again for so long. No time at all
+    /// changes nothing.
     #[must_use]
     pub fn patient(mut self, patience: Duration) -> Self {
-        self.retry = self.retry.for_at_least(patience);
+        if !patience.is_zero() {
+            self.retry = Retry::outlasting(patience);
+        }
         self
     }
 
@@ -253,7 +268,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::create`].
     pub async fn create_or_read(&self, path: &str, bytes: Bytes) -> Result<Option<Bytes>> {
-        let mut failures = retry::Failures::default();
+        let mut failures = Failures::default();
         loop {
             let Err(error) = self.write(path, bytes.clone(), PutMode::Create).await else {
                 self.went_well();
@@ -267,7 +282,7 @@ impl Store {
             match self.try_get(path).await? {
                 Some(there) if there == bytes => return Ok(None),
                 Some(there) => return Ok(Some(there)),
-                None => failures = self.pause(failures, error).await?,
+                None => self.pause(&mut failures, error).await?,
             }
         }
     }
@@ -320,8 +335,9 @@ impl Store {
         local::blocking(move || local::prune(&at)).await.map_err(|e| self.explain(e, "clean up", folder))
     }
 
-    /// Removes what killed writers of a local store left in a folder, under names that no listing shows but that
-    /// break readers of the folder. Does nothing on a cloud store. Returns the names.
+    /// Removes what killed writers of a local store left: files in a folder under names that no listing shows but that
+    /// break its readers, and files that grew long ago and never got a name. Does nothing on a cloud store. Returns the
+    /// names.
     ///
     /// # Errors
     /// The file system's own failures.
