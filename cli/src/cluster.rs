@@ -110,7 +110,7 @@ impl Cluster {
 }
 
 /// Where digests of input files are remembered between runs.
-fn digest_cache() -> Option<std::path::PathBuf> {
+pub(crate) fn digest_cache() -> Option<std::path::PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(Into::into).or_else(home)?;
     Some(cache.join("mllm4rec").join("inputs.json"))

@@ -1,56 +1,76 @@
 //! `mllm4rec worker`: the role that computes.
 
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 use worker::devices;
 
 use crate::args::Worker;
 use crate::exit;
+use crate::signals::{Signals, Told};
 use crate::terminal::print_error;
+
+/// How long a worker that was started by `run` looks for a coordinator; any other looks for it as long as it lives.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Works until the coordinator ends or a signal comes.
 pub(crate) async fn run(args: Worker) -> Result<u8> {
+    let signals = Signals::listen()?;
     let devices = devices::choose(args.devices)?;
     // Who started this one has said it already.
     if let Some(note) = devices.note.as_ref().filter(|_| !args.with_parent) {
         print_error(note);
     }
     let stop = CancellationToken::new();
-    let told = CancellationToken::new();
-    tokio::spawn(wait_for_signal(stop.clone(), told.clone()));
+    let spool = std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id()));
+    let told = heed(signals, stop.clone(), spool.clone());
     if args.with_parent {
         watch_parent(stop.clone());
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = worker::Options {
-        coordinator: args.coordinator,
-        name: args.name,
+        coordinator: args.reach.url(),
+        name: args.name.unwrap_or_else(name),
         place: devices.place(0),
         threads: args.threads.unwrap_or(cores),
-        spool: std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id())),
-        patience: Duration::from_secs(60),
+        spool: spool.clone(),
+        patience: if args.with_parent { PATIENCE } else { Duration::MAX },
         decoder: super::decoder()?,
     };
-    let spool = options.spool.clone();
     let ended = worker::run(options, stop).await;
     // What a stopped task left there; nothing durable lies in it.
     let _ = std::fs::remove_dir_all(&spool);
     ended?;
-    Ok(if told.is_cancelled() { exit::DRAINED } else { exit::DONE })
+    Ok(told.get().map_or(exit::DONE, |told| told.code()))
 }
 
-/// Stops at SIGTERM or SIGINT: the work at hand is checkpointed and handed back.
-async fn wait_for_signal(stop: CancellationToken, told: CancellationToken) -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! { _ = term.recv() => {} _ = interrupt.recv() => {} }
-    told.cancel();
-    stop.cancel();
-    Ok(())
+/// The first signal stops the worker: the work at hand is checkpointed and handed back. A second one does not wait for
+/// that: the coordinator finds the worker gone, and gives what it held to others.
+fn heed(mut signals: Signals, stop: CancellationToken, spool: PathBuf) -> Arc<OnceLock<Told>> {
+    let first = Arc::new(OnceLock::new());
+    let told = first.clone();
+    tokio::spawn(async move {
+        let _ = told.set(signals.next().await);
+        info!("told to leave: handing back what is at work");
+        stop.cancel();
+        let again = signals.next().await;
+        print_error("told again: leaving at once");
+        let _ = std::fs::remove_dir_all(&spool);
+        std::process::exit(again.code().into());
+    });
+    first
+}
+
+/// The machine and the process, for people.
+fn name() -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let machine = machine.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    format!("{}-{}", machine.as_deref().unwrap_or("worker"), std::process::id())
 }
 
 /// Stops when standard input is closed.
