@@ -15,6 +15,9 @@ use crate::progress::Printer;
 /// How long workers may take to leave once they are told.
 const LEAVE: Duration = Duration::from_secs(20);
 
+/// Seconds for which a worker looks for the coordinator, which lives as long as this process.
+const PATIENCE: &str = "60";
+
 /// Workers that end by themselves are started again so often in one run; a machine that kills more has another problem.
 const REVIVALS: u32 = 10;
 
@@ -76,7 +79,7 @@ impl Cluster {
     fn spawn(&self, number: usize, name: &str, printer: &Printer) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find this program to start workers")?;
         let mut child = Command::new(&program)
-            .args(["worker", "--with-parent", "--coordinator", &self.url(), "--name", name])
+            .args(["worker", "--with-parent", "--patience", PATIENCE, "--coordinator", &self.url(), "--name", name])
             .args(["--threads", &self.threads.to_string(), "--devices", &self.devices.place(number).to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

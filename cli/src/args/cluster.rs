@@ -11,9 +11,6 @@ pub(crate) struct Coordinator {
     /// Where tables, models and control objects go: a folder that all workers see, s3://, gs:// or az://.
     #[arg(long, value_name = "URL", env = "MLLM4REC_ROOT")]
     pub(crate) root: String,
-    /// Where it listens.
-    #[command(flatten)]
-    pub(crate) listening: Listening,
     /// Time between two signs of life of a worker.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub(crate) heartbeat: Duration,
@@ -29,6 +26,9 @@ pub(crate) struct Coordinator {
     /// How long work waits for a store that is away before it fails.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
     pub(crate) store_patience: Duration,
+    /// Where it listens.
+    #[command(flatten)]
+    pub(crate) listening: Listening,
 }
 
 /// `mllm4rec submit`
@@ -78,6 +78,9 @@ pub(crate) struct Status {
     /// Print JSON; with --watch one line at every change.
     #[arg(long)]
     pub(crate) json: bool,
+    /// What the store of this root remembers of it, without asking a coordinator.
+    #[arg(long, value_name = "URL", conflicts_with = "watch")]
+    pub(crate) root: Option<String>,
     /// The coordinator.
     #[command(flatten)]
     pub(crate) reach: Reach,

@@ -207,22 +207,30 @@ pub(crate) struct Shop {
 
 /// `mllm4rec worker`
 #[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
 pub(crate) struct Worker {
-    /// The coordinator.
-    #[command(flatten)]
-    pub(crate) reach: Reach,
     /// A name for people; the machine's name and the process by default.
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Where to compute: auto, cpu, cuda (the first GPU) or cuda:0, cuda:1, ...
-    #[arg(long, value_name = "DEVICE", default_value_t)]
+    /// Where to compute: auto or all (every GPU, or the CPU if there is none), cpu, cuda (every GPU, or an error), or one
+    /// of them: cuda:0, cuda:1, ...
+    #[arg(long, value_name = "DEVICES", default_value_t)]
     pub(crate) devices: Wish,
-    /// Compute threads; all cores by default.
+    /// Workers on this machine, each a process of its own; one for each device by default.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) count: Option<u32>,
+    /// Compute threads of a worker; an equal share of the cores by default.
     #[arg(long)]
     pub(crate) threads: Option<usize>,
     /// Leave when standard input is closed, that is when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+    /// Seconds to look for a coordinator that does not answer; without end by default.
+    #[arg(long, hide = true)]
+    pub(crate) patience: Option<u64>,
+    /// The coordinator.
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }
 
 /// `mllm4rec doctor`

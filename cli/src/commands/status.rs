@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use coordinator::remembered;
+use data::store::Store;
 use proto::{JobState, JobStatus};
 
 use crate::args::Status;
@@ -13,6 +14,11 @@ use crate::{exit, status, target};
 
 /// Shows a job once, or until it ends.
 pub(crate) async fn run(args: Status) -> Result<u8> {
+    if let Some(root) = &args.root {
+        let store = Store::open_existing(root)?;
+        let status = remembered(&store, &target::job_in(&store, &args.job).await?).await?;
+        return shown(&args, &status).await;
+    }
     let mut client = Client::connect(&args.reach).await?;
     let (job, store) = target::job_of(&mut client, &args.job).await?;
     if let Some(store) = store {

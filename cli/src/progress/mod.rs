@@ -125,8 +125,11 @@ impl Progress {
         }
     }
 
-    /// What lasts is told once; a worker that comes after a moment is nothing to speak of.
+    /// What lasts is told once, unless the title tells it; a worker that comes after a moment is nothing to speak of.
     fn tell_waiting(&mut self, words: &str) {
+        if self.title.is_some() {
+            return;
+        }
         let waiting = &mut self.waiting;
         if waiting.words != words {
             let told = waiting.told && words.is_empty();

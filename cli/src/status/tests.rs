@@ -77,9 +77,9 @@ fn what_was_put_aside_is_told_by_stage_and_reason() {
     let words = put_aside(&status.job.0, &aside_by_status(&status)).expect("rows were put aside");
     assert!(words.starts_with("complete with 16 rows put aside (rank:test: 16 × the shard killed"), "{words}");
     assert!(words.contains("outputs shop-0123456789ab"), "{words}");
-    let report = json!({"put_aside": {"prepare": {"no number": 2}, "rank:test": {"a": 3, "b": 4}}});
+    let report = json!({"put_aside": {"prepare": {"no number": 2}, "rank.test": {"a": 3, "b": 4}}});
     let words = put_aside("shop", &aside_by_report(&report).expect("it is in there")).expect("rows were put aside");
-    assert!(words.contains("9 rows") && words.contains("3 × a, 4 × b"), "{words}");
+    assert!(words.contains("9 rows") && words.contains("rank:test: 3 × a, 4 × b"), "{words}");
     assert!(put_aside("shop", &[("prepare".to_owned(), [].into())].into()).is_none(), "nothing is missing");
 }
 

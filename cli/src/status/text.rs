@@ -47,7 +47,9 @@ pub(crate) fn aside_by_status(status: &JobStatus) -> Aside {
 
 /// What the report of a job that is done says of it: everything.
 pub(crate) fn aside_by_report(report: &Value) -> Option<Aside> {
-    serde_json::from_value(report.get("put_aside")?.clone()).ok()
+    let aside: Aside = serde_json::from_value(report.get("put_aside")?.clone()).ok()?;
+    // There a split comes behind a point, as in the names of roles.
+    Some(aside.into_iter().map(|(stage, reasons)| (stage.replacen('.', ":", 1), reasons)).collect())
 }
 
 /// What was put aside in a job that is done, and how to see it.

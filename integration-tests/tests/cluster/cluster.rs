@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mllm4rec_integration_tests::program::{Ended, Workshop, terminate};
+use mllm4rec_integration_tests::program::{Ended, Workshop, children, terminate};
 use serde_json::Value;
 
 /// The longest that anything here may take.
@@ -24,6 +24,12 @@ impl Server {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.log()
+    }
+
+    /// Kills one of the processes that it has started.
+    pub(crate) fn kill_child(&self) {
+        let child = children(&self.child)[0].to_string();
+        assert!(Command::new("kill").args(["-KILL", &child]).status().unwrap().success());
     }
 
     /// Tells it to end and waits. Returns the exit code and how long that took.
@@ -93,6 +99,12 @@ impl Cluster {
     pub(crate) fn worker(&mut self) -> Server {
         let url = self.url.clone();
         self.server(&["worker", "--coordinator", &url, "--devices", "cpu", "--threads", "1"])
+    }
+
+    /// Starts so many workers as one.
+    pub(crate) fn workers(&mut self, count: u32) -> Server {
+        let (url, count) = (self.url.clone(), count.to_string());
+        self.server(&["worker", "--coordinator", &url, "--devices", "cpu", "--count", &count])
     }
 
     fn server(&mut self, args: &[&str]) -> Server {

@@ -98,3 +98,26 @@ fn a_job_outlives_its_workers() {
     assert_eq!((&rank["retries"], &rank["quarantined"]), (&1.into(), &Value::Array(vec![])), "one worker was lost");
     every_user_once(&cluster, &job);
 }
+
+/// Two workers of one machine: they are started again when they die, and leave together.
+#[test]
+fn a_fleet_is_kept_and_leaves_together() {
+    let mut cluster = Cluster::new();
+    let _coordinator = cluster.coordinator();
+    let fleet = cluster.workers(2);
+    let names = |cluster: &Cluster| -> Vec<String> {
+        let ps = cluster.json(&["ps"]);
+        ps["workers"].as_array().unwrap().iter().map(|w| w["name"].as_str().unwrap().to_owned()).collect()
+    };
+    until("both workers are there", || names(&cluster).len() == 2);
+    fleet.kill_child();
+    until("one is gone", || names(&cluster).len() == 1);
+    until("it is started again", || names(&cluster).len() == 2);
+    let mut both = names(&cluster);
+    both.sort();
+    assert!(both[0].ends_with("-1") && both[1].ends_with("-2"), "{both:?}");
+    let (code, took) = fleet.terminate();
+    assert_eq!(code, Some(143));
+    assert!(took < Duration::from_secs(5), "leaving took {took:?}");
+    until("both have left", || names(&cluster).is_empty());
+}

@@ -79,9 +79,28 @@ fn a_job_is_submitted_cancelled_and_taken_up_again() {
 
     let (code, _) = coordinator.terminate();
     assert_eq!(code, Some(143));
+    the_store_remembers(&mut cluster, &job);
     let (code, took) = worker.terminate();
     assert_eq!(code, Some(143), "a worker waits for the next coordinator, and leaves when it is told");
     assert!(took < Duration::from_secs(5), "leaving took {took:?} though nobody was there to be told");
+}
+
+/// Without a coordinator, and under one that was not there.
+fn the_store_remembers(cluster: &mut Cluster, job: &str) {
+    let root = cluster.root().display().to_string();
+    let whole = |status: &Value| {
+        assert_eq!((&status["state"], &status["stages_done"]), (&"succeeded".into(), &status["stages_total"]));
+        let stages = status["stages"].as_array().unwrap();
+        let rank = stages.iter().find(|s| s["stage"] == "rank").unwrap();
+        assert_eq!((&rank["done"], &rank["shards"]["done"]), (&USERS.into(), &60.into()));
+    };
+    let alone = cluster.workshop.call(&["status", job, "--root", &root, "--json"]).succeeded();
+    whole(&serde_json::from_str(&alone.stdout).unwrap());
+    let _next = cluster.coordinator();
+    whole(&cluster.json(&["status", "small"]));
+    assert_eq!(cluster.json(&["ps"])["jobs"].as_array().unwrap().len(), 0, "nothing is left to do");
+    assert_eq!(cluster.json(&["ps", "--all"])["jobs"][0]["job"], job);
+    assert_eq!(cluster.json(&["cancel", job])["before"], "succeeded");
 }
 
 fn waits_for_a_worker(cluster: &Cluster, job: &str) {

@@ -1,5 +1,7 @@
 //! `mllm4rec worker`: the role that computes.
 
+mod fleet;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,9 +16,7 @@ use crate::args::Worker;
 use crate::exit;
 use crate::signals::{Signals, Told};
 use crate::terminal::print_error;
-
-/// How long a worker that was started by `run` looks for a coordinator; any other looks for it as long as it lives.
-const PATIENCE: Duration = Duration::from_secs(60);
+use fleet::Fleet;
 
 /// Works until the coordinator ends or a signal comes.
 pub(crate) async fn run(args: Worker) -> Result<u8> {
@@ -26,20 +26,26 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     if let Some(note) = devices.note.as_ref().filter(|_| !args.with_parent) {
         print_error(note);
     }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let count = args.count.map_or(devices.places.len(), |count| count as usize);
+    if count > 1 {
+        let (called, name) = (std::env::args_os().skip(1).collect(), args.name.unwrap_or_else(name));
+        let threads = args.threads.unwrap_or((cores / count).max(1));
+        return Fleet { args: called, name, devices, count, threads }.run(signals).await;
+    }
     let stop = CancellationToken::new();
     let spool = std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id()));
     let told = heed(signals, stop.clone(), spool.clone());
     if args.with_parent {
         watch_parent(stop.clone());
     }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = worker::Options {
         coordinator: args.reach.url(),
         name: args.name.unwrap_or_else(name),
         place: devices.place(0),
         threads: args.threads.unwrap_or(cores),
         spool: spool.clone(),
-        patience: if args.with_parent { PATIENCE } else { Duration::MAX },
+        patience: args.patience.map_or(Duration::MAX, Duration::from_secs),
         decoder: super::decoder()?,
     };
     let ended = worker::run(options, stop).await;
