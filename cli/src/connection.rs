@@ -12,13 +12,16 @@ use crate::exit::BadRequest;
 /// The variable that may hold a token. There is no option for it: the command line is everybody's to read.
 const TOKEN: &str = "MLLM4REC_TOKEN";
 
+/// Where a coordinator listens, and where it is looked for, unless somebody says otherwise.
+const DEFAULT: &str = "http://127.0.0.1:7070";
+
 /// Which coordinator, and who we are to it; to be flattened into every command that talks to one.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Coordinator")]
 pub(crate) struct Reach {
-    /// The coordinator: https://host:port, or http://127.0.0.1:port of one on this machine.
+    /// The coordinator: https://host:port, or http://127.0.0.1:port of one on this machine [default: http://127.0.0.1:7070]
     #[arg(long, value_name = "URL", env = "MLLM4REC_COORDINATOR")]
-    pub(crate) coordinator: String,
+    pub(crate) coordinator: Option<String>,
     /// Who must have signed the coordinator's certificate; the system's authorities by default.
     #[arg(long, value_name = "FILE", env = "MLLM4REC_TLS_CA")]
     pub(crate) tls_ca: Option<PathBuf>,
@@ -44,10 +47,16 @@ impl Reach {
         TOKEN,
     ];
 
+    /// Whether somebody has named one.
+    pub(crate) fn is_given(&self) -> bool {
+        self.coordinator.is_some()
+    }
+
     /// Puts the options together.
-    pub(crate) fn endpoint(self) -> Result<Endpoint> {
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
         let token = self.token()?;
-        let Self { coordinator: url, tls_ca: ca, tls_cert: cert, tls_key: key, .. } = self;
+        let Self { tls_ca: ca, tls_cert: cert, tls_key: key, .. } = self.clone();
+        let url = self.coordinator.clone().unwrap_or_else(|| DEFAULT.to_owned());
         Ok(Endpoint { url, ca, cert, key, token })
     }
 
@@ -68,7 +77,7 @@ impl Reach {
 }
 
 /// Where a coordinator listens, and who may call it; to be flattened into the command that runs one.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Listening")]
 pub(crate) struct Listening {
     /// Where to listen. Beyond this machine it takes TLS and --client-ca.
@@ -90,9 +99,8 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Who may call, as these options have it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the command that runs a coordinator"))]
-    pub(crate) fn access(self) -> Result<Access> {
-        let Self { tls_cert, tls_key, client_ca, tokens, .. } = self;
+    pub(crate) fn access(&self) -> Result<Access> {
+        let Self { tls_cert, tls_key, client_ca, tokens, .. } = self.clone();
         Ok(Access::from_flags(AccessFlags { tls_cert, tls_key, client_ca, tokens })
             .map_err(coordinator::Error::from)?)
     }

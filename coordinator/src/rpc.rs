@@ -189,7 +189,7 @@ fn status(error: &Error) -> Status {
         ) => Status::invalid_argument(error.to_string()),
         Error::Earlier { .. } => Status::invalid_argument(error.to_string()),
         Error::NoJob { .. } => Status::not_found(error.to_string()),
-        Error::Deposed { .. } => Status::unavailable(error.to_string()),
+        Error::Deposed { .. } | Error::Server(_) => Status::unavailable(error.to_string()),
         _ if error.class() == FailureClass::Retry => Status::unavailable(error.to_string()),
         _ => Status::failed_precondition(error.to_string()),
     }

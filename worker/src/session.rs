@@ -62,16 +62,27 @@ pub async fn run(
     let mut worker = Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None };
     let mut pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
+    let mut told = String::new();
     loop {
         match worker.session(&stop).await {
             Ok(End::Over) => return Ok(()),
+            Ok(End::Untold) => {
+                worker.desk.clear(None).await;
+                return Ok(());
+            }
             Ok(End::DeviceLost(cause)) => return Err(Error::DeviceLost(cause)),
             Ok(End::Broken(reason)) => {
                 (pause, waited) = (Duration::from_millis(50), Duration::ZERO);
+                told.clear();
                 warn!(reason, "session broke, will register again");
             }
             Err(e) if worker.may_pass(&e) && waited < worker.options.patience => {
-                info!(error = %e, "coordinator away, will try again");
+                // It may be away for days: that is said once, and again when the reason changes.
+                let reason = e.to_string();
+                if told != reason {
+                    info!(reason, "coordinator away, looking for it");
+                    told = reason;
+                }
             }
             Err(e) => {
                 worker.desk.clear(None).await;
@@ -91,8 +102,10 @@ pub async fn run(
 
 /// How a session ended.
 enum End {
-    /// There is nothing more to do.
+    /// There is nothing more to do, and the coordinator knows.
     Over,
+    /// The worker is to leave, and no coordinator has answered that could be told.
+    Untold,
     /// There is nothing to do it with any more; another process may open the device.
     DeviceLost(String),
     /// The stream broke; the coordinator may come back, or another one.
@@ -113,9 +126,13 @@ struct Worker {
 impl Worker {
     async fn session(&mut self, stop: &CancellationToken) -> Result<End> {
         let (to_coordinator, outbox) = mpsc::channel(256);
-        let registered = tokio::time::timeout(ANSWER, self.register(&to_coordinator, outbox));
         let late = || self.unreachable("it does not answer".to_owned());
-        let (welcome, mut stream) = registered.await.map_err(|_| late())??;
+        let registered = tokio::time::timeout(ANSWER, self.register(&to_coordinator, outbox));
+        let registered = tokio::select! {
+            registered = registered => registered.map_err(|_| late())?,
+            () = stop.cancelled() => return Ok(End::Untold),
+        };
+        let (welcome, mut stream) = registered?;
         if welcome.term < self.term {
             return Ok(End::Broken(format!("it leads term {}, and term {} has begun", welcome.term, self.term)));
         }

@@ -1,14 +1,17 @@
 //! The command line.
 
+mod cluster;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use coordinator::access::Role;
 use data::tables::CaptionStatus;
 use worker::devices::Wish;
 
 use crate::connection::Reach;
+pub(crate) use cluster::{Cancel, Coordinator, Logs, Ps, Resume, Status, Submit};
 
 /// From an interaction log, titles and pictures to ranked recommendations for every user.
 #[derive(Debug, Parser)]
@@ -17,6 +20,25 @@ pub(crate) struct Args {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// How logs are written to standard error; `RUST_LOG` says which.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "MLLM4REC_LOG_FORMAT",
+        default_value = "text",
+        hide_short_help = true
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// The commands.
@@ -41,8 +63,22 @@ pub(crate) enum Command {
     /// Write the demo's shop of a seed: interactions, pictures, and what they show.
     #[command(hide = true)]
     Shop(Shop),
+    /// Coordinate a cluster: take jobs, give their work to workers, keep what is known of them under a root.
+    Coordinator(Coordinator),
     /// Work for a coordinator (`run` starts these by itself).
     Worker(Worker),
+    /// Hand a job to a coordinator; the same job again is the same job.
+    Submit(Submit),
+    /// List the jobs of a coordinator, and its workers.
+    Ps(Ps),
+    /// Show how far a job is, stage by stage.
+    Status(Status),
+    /// Show what happened to a job.
+    Logs(Logs),
+    /// End a job; what is done stays done.
+    Cancel(Cancel),
+    /// Take up again a job that failed or was cancelled.
+    Resume(Resume),
     /// Show what this machine can compute with: processor, GPUs, CUDA's libraries, and what is missing; or try a store.
     Doctor(Doctor),
     /// Make certificates for a coordinator, its workers and its operator.
@@ -110,14 +146,18 @@ pub(crate) struct Validate {
 /// `mllm4rec outputs`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Outputs {
-    /// The job's id; without one, the jobs under the root are listed.
+    /// The job: its id, the beginning of one, or a name that only one job has; without one, the jobs under the root are
+    /// listed.
     pub(crate) job: Option<String>,
-    /// Where the job ran.
-    #[arg(long, value_name = "URL", default_value = "file://./runs")]
-    pub(crate) root: String,
+    /// Where the job ran; the coordinator is asked if one is named, else it is file://./runs.
+    #[arg(long, value_name = "URL")]
+    pub(crate) root: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// The coordinator.
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }
 
 /// `mllm4rec show`
@@ -225,19 +265,27 @@ pub(crate) struct Shop {
 
 /// `mllm4rec worker`
 #[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
 pub(crate) struct Worker {
-    /// A name for people.
-    #[arg(long, default_value = "worker")]
-    pub(crate) name: String,
-    /// Where to compute: auto, cpu, cuda (the first GPU) or cuda:0, cuda:1, ...
-    #[arg(long, value_name = "DEVICE", default_value_t)]
+    /// A name for people; the machine's name and the process by default.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where to compute: auto or all (every GPU, or the CPU if there is none), cpu, cuda (every GPU, or an error), or one
+    /// of them: cuda:0, cuda:1, ...
+    #[arg(long, value_name = "DEVICES", default_value_t)]
     pub(crate) devices: Wish,
-    /// Compute threads; all cores by default.
+    /// Workers on this machine, each a process of its own; one for each device by default.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) count: Option<u32>,
+    /// Compute threads of a worker; an equal share of the cores by default.
     #[arg(long)]
     pub(crate) threads: Option<usize>,
     /// Leave when standard input is closed, that is when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+    /// Seconds to look for a coordinator that does not answer; without end by default.
+    #[arg(long, hide = true)]
+    pub(crate) patience: Option<u64>,
     /// The coordinator; last, since what stands behind it would come under its heading.
     #[command(flatten)]
     pub(crate) reach: Reach,
