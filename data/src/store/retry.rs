@@ -4,8 +4,6 @@ use std::future::Future;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Store;
 use crate::{Class, Error, Result};
 
@@ -56,7 +54,7 @@ impl Retry {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Failures {
     count: u32,
-    since: Option<Instant>,
+    since: Option<Duration>,
 }
 
 impl Store {
@@ -80,9 +78,10 @@ impl Store {
 
     /// Waits before the next call, or hands the error back if there should be none. Returns the failures so far.
     pub(super) async fn pause(&self, failures: Failures, error: Error) -> Result<Failures> {
-        let since = failures.since.unwrap_or_else(Instant::now);
+        let now = self.clock.now();
+        let since = failures.since.unwrap_or(now);
         let count = failures.count + 1;
-        let patient = count < self.retry.attempts || since.elapsed() < self.retry.patience;
+        let patient = count < self.retry.attempts || now.saturating_sub(since) < self.retry.patience;
         if !self.retry.is_worth(&error) || !patient || self.until.is_cancelled() {
             // An answer is an answer: the store is there.
             self.went_well();
@@ -91,8 +90,9 @@ impl Store {
         tracing::debug!(%error, count, "the store failed, trying again");
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         tokio::select! {
-            () = tokio::time::sleep(self.retry.pause(count)) => Ok(Failures { count, since: Some(since) }),
+            biased;
             () = self.until.cancelled() => Err(error),
+            () = self.clock.sleep(self.retry.pause(count)) => Ok(Failures { count, since: Some(since) }),
         }
     }
 
