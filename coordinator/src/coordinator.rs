@@ -1,8 +1,9 @@
 //! The coordinator as a process: one loop that feeds the shell until it is told to stop, or somebody else leads.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data::store::Store;
 use tokio::net::TcpListener;
@@ -75,7 +76,7 @@ impl Coordinator {
             |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
         let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        let leadership = Leadership::take(&store, &address.to_string()).await?;
+        let leadership = Leadership::take(&store, &format!("{address} {}", unique())).await?;
         let term = leadership.term();
         info!(term, %address, root = store.url(), "leading");
         let stop = CancellationToken::new();
@@ -121,6 +122,13 @@ impl Coordinator {
     pub fn stopper(&self) -> CancellationToken {
         self.stop.clone()
     }
+}
+
+/// Different for every start of any coordinator: several may listen on the same address of their machines.
+fn unique() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let chance = RandomState::new().build_hasher().finish();
+    format!("{:x}-{:x}-{chance:016x}", std::process::id(), since.as_nanos())
 }
 
 async fn run(
