@@ -20,7 +20,8 @@ use anyhow::{Context, Result};
 
 const HELP: &str = "\
 cargo xtask check [--full]   set up what tests need, then fmt, clippy, build and every test
-                             --full: the tests that start processes three times more, for what shows rarely
+                             --full: the tests that start processes three times more, 10,000 seeds of the simulation and
+                             every state of the small model, for what shows rarely
 cargo xtask sanitize         run the kernels' tests under AddressSanitizer, on AVX-512, AVX2 and neither
 cargo xtask bench retriever --data FOLDER [--json] [--rounds N] [--threads 1,2] [--only beauty|movielens]
                              LRURec beside PyTorch twins; FOLDER holds amazon-beauty/user_sequence.txt and
