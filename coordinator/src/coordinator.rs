@@ -1,8 +1,9 @@
 //! The coordinator as a process: one loop that feeds the shell until it is told to stop, or somebody else leads.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data::store::Store;
 use tokio::net::TcpListener;
@@ -83,7 +84,7 @@ impl Coordinator {
         if options.lasting {
             data::store::probe::require_safe(&store).await?;
         }
-        let leadership = Leadership::take(&store, &address.to_string()).await?;
+        let leadership = Leadership::take(&store, &format!("{address} {}", unique())).await?;
         let term = leadership.term();
         // Whoever starts it wants to hear at once what is wrong with a store; from here on it is waited for.
         let store = store.patient(options.store_patience);
@@ -131,6 +132,13 @@ impl Coordinator {
     pub fn stopper(&self) -> CancellationToken {
         self.stop.clone()
     }
+}
+
+/// Different for every start of any coordinator: several may listen on the same address of their machines.
+fn unique() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let chance = RandomState::new().build_hasher().finish();
+    format!("{:x}-{:x}-{chance:016x}", std::process::id(), since.as_nanos())
 }
 
 async fn run(

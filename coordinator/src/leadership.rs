@@ -9,13 +9,16 @@ const PREFIX: &str = "_control/v1/leader";
 
 /// The right to decide, until somebody takes a higher term.
 #[derive(Clone, Debug)]
-pub(crate) struct Leadership {
+pub struct Leadership {
     term: u64,
 }
 
 impl Leadership {
-    /// Takes the next free term.
-    pub(crate) async fn take(store: &Store, holder: &str) -> Result<Self> {
+    /// Takes the next free term. No other claim, of whomever, may have the same `holder`: it could not be told apart.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn take(store: &Store, holder: &str) -> Result<Self> {
         loop {
             let term = highest(store).await? + 1;
             let record = json!({"term": term, "holder": holder, "build": env!("CARGO_PKG_VERSION")});
@@ -26,13 +29,17 @@ impl Leadership {
     }
 
     /// Fails if somebody else has taken a higher term.
-    pub(crate) async fn check(&self, store: &Store) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Deposed`]; those of the store.
+    pub async fn check(&self, store: &Store) -> Result<()> {
         let newer = highest(store).await?;
         if newer > self.term { Err(Error::Deposed { own: self.term, newer }) } else { Ok(()) }
     }
 
     /// The term.
-    pub(crate) fn term(&self) -> u64 {
+    #[must_use]
+    pub fn term(&self) -> u64 {
         self.term
     }
 }
@@ -45,4 +52,23 @@ async fn highest(store: &Store) -> Result<u64> {
 
 fn path(term: u64) -> String {
     format!("{PREFIX}/{term:020}.json")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_claim_gets_a_term_of_its_own() {
+        let folder = std::env::temp_dir().join(format!("mllm4rec-leadership-{}", std::process::id()));
+        let store = Store::open(folder.to_str().unwrap()).unwrap();
+        let first = Leadership::take(&store, "0.0.0.0:7070 a").await.unwrap();
+        let second = Leadership::take(&store, "0.0.0.0:7070 b").await.unwrap();
+        assert_eq!((first.term(), second.term()), (1, 2));
+        assert!(matches!(first.check(&store).await, Err(Error::Deposed { own: 1, newer: 2 })));
+        assert!(second.check(&store).await.is_ok());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use data::artifact::{self, ArtifactId, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED, Spec, role};
+use data::artifact::{
+    self, ArtifactId, Aside, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED, Spec, role,
+};
 use data::job::{Job, MaxRejected, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, Table};
@@ -83,14 +85,18 @@ async fn complete(store: &Store, stages: &[PlannedStage]) -> Result<Vec<bool>> {
 }
 
 /// Commits a shard without its rows, if the job can spare them: those of it and of the shards that were put aside before.
-pub(crate) async fn put_aside(
+/// Nothing comes back if a worker has computed the shard, so that the next attempt will complete it.
+///
+/// # Errors
+/// [`Error::TooManyAside`]; those of a commit.
+pub async fn put_aside(
     store: &Store,
     id: &ArtifactId,
     split: Option<Split>,
     shard: u32,
     limit: MaxRejected,
     reason: &str,
-) -> Result<Committed> {
+) -> Result<Option<Committed>> {
     let missing = || data::Error::NotFound { object: store.name(&id.control_prefix()) };
     let plan = artifact::read_plan(store, id).await?.ok_or_else(missing)?;
     let before = artifact::done_records(store, id).await?;
@@ -102,12 +108,17 @@ pub(crate) async fn put_aside(
     }
     let attempt = format!("aside-{shard}");
     let footer = Footer { job: String::new(), spec_digest: id.digest.to_string(), model_digest: None, attempt };
-    let done = artifact::quarantine(store, id, split, &plan, shard, &footer).await?;
-    Ok(Committed { shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected })
+    Ok(match artifact::quarantine(store, id, split, &plan, shard, &footer).await? {
+        Aside::Done(done) => Some(Committed { shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }),
+        Aside::Computed => None,
+    })
 }
 
 /// Writes down what an artifact is, and finds its shards: rows of each, and which are done.
-pub(crate) async fn open_artifact(
+///
+/// # Errors
+/// Those of the store; [`data::Error::Differs`] where another version of this program has begun.
+pub async fn open_artifact(
     store: &Store,
     stage: &PlannedStage,
     prepare: Option<&ArtifactId>,

@@ -179,6 +179,9 @@ impl Shell {
     }
 
     fn join(&mut self, register: Register, to: mpsc::Sender<ToWorker>, reply: oneshot::Sender<WorkerId>) {
+        if register.term > self.leadership.term() {
+            return self.check_leadership(); // somebody else leads; whoever asked tries again
+        }
         self.next_worker += 1;
         let id = WorkerId(self.next_worker);
         let welcome = Welcome {
@@ -238,14 +241,19 @@ impl Shell {
 
     /// Puts a shard aside, unless that is more than the job can spare.
     fn quarantine(&self, id: ArtifactId, shard: u32, reason: String) {
-        let Some(job) = self.core.wanting(&id).find_map(|job| self.jobs.get(job)) else { return };
-        let (limit, split) = (job.job.limits.max_rejected, self.stages.get(&id).and_then(|s| s.split));
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
+        let Some(job) = self.core.wanting(&id).find_map(|job| self.jobs.get(job)) else {
+            let spared = Input::Event(Event::Spared { artifact: id, shard });
+            tokio::spawn(async move { inbox.send(spared).await });
+            return;
+        };
+        let (limit, split) = (job.job.limits.max_rejected, self.stages.get(&id).and_then(|s| s.split));
         warn!(artifact = %id, shard, reason, "shard put aside");
         tokio::spawn(async move {
             let put = || put_aside(&store, &id, split, shard, limit, &reason).boxed();
             let event = match patiently("put a shard aside", put).await {
-                Ok(committed) => Event::Quarantined { artifact: id, committed },
+                Ok(Some(committed)) => Event::Quarantined { artifact: id, committed },
+                Ok(None) => Event::Spared { artifact: id, shard },
                 Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
             };
             let _ = inbox.send(Input::Event(event)).await;

@@ -272,6 +272,12 @@ pub enum Error {
         /// In what, and what to do.
         reason: String,
     },
+    /// A shard is being put aside: a part without rows lies where the rows were to go.
+    #[error("{object}: the shard was put aside before")]
+    PutAside {
+        /// URL of the part.
+        object: String,
+    },
     /// A part is larger than what one request may carry.
     #[error(
         "{object} would hold {bytes} bytes, more than the {limit} of a part; make shards smaller (`dataset.shard_users`)"

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use data::artifact::{self, ArtifactId, Attempt, Commit, Digest, Done, FilePayload, PartPayload, Plan, Spec, Stats};
+use data::artifact::{
+    self, ArtifactId, Aside, Attempt, Commit, Digest, Done, FilePayload, PartPayload, Plan, Spec, Stats,
+};
 use data::job::{Job, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, RejectedRow, Row, encode_part, part_name};
@@ -244,12 +246,17 @@ impl Context {
             written_files: Vec::new(),
             stats,
         };
-        let commit = self.wait(artifact::commit_shard(&self.store, &self.artifact, &self.plan, attempt))?;
-        if let Commit::AlreadyDone(done) = &commit {
-            tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
-        }
+        let done = match self.wait(artifact::commit_shard(&self.store, &self.artifact, &self.plan, attempt)) {
+            Ok(Commit::Won(done)) => done,
+            Ok(Commit::AlreadyDone(done)) => {
+                tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
+                done
+            }
+            Err(data::Error::PutAside { .. }) => self.complete_quarantine(shard)?,
+            Err(e) => return Err(e.into()),
+        };
         self.began = Instant::now();
-        self.tell_committed(took, commit.done());
+        self.tell_committed(took, &done);
         Ok(())
     }
 
@@ -258,15 +265,29 @@ impl Context {
         let _ = self.wait(self.to_coordinator.send(FromWorker::Committed { lease: self.lease, committed }));
     }
 
+    /// Completes what a coordinator has begun: the shard has been put aside, and this attempt comes too late.
+    fn complete_quarantine(&self, shard: u32) -> Result<Done> {
+        let (footer, id) = (self.footer(), &self.artifact);
+        match self.wait(artifact::quarantine(&self.store, id, self.split, &self.plan, shard, &footer))? {
+            Aside::Done(done) => Ok(done),
+            Aside::Computed => {
+                Err(Error::Misfit { what: format!("shard {shard} of {} has parts of two minds", self.artifact) })
+            }
+        }
+    }
+
     fn payload<R: Row>(&self, rows: &[R], index: u32, of: u32) -> Result<PartPayload> {
-        let footer = Footer {
+        let bytes = encode_part(rows, &self.footer())?;
+        Ok(PartPayload { table: R::TABLE, name: part_name(index, of), rows: rows.len() as u64, bytes })
+    }
+
+    fn footer(&self) -> Footer {
+        Footer {
             job: self.job_id.clone(),
             spec_digest: self.artifact.digest.to_string(),
             model_digest: self.model_digest(),
             attempt: self.attempt.clone(),
-        };
-        let bytes = encode_part(rows, &footer)?;
-        Ok(PartPayload { table: R::TABLE, name: part_name(index, of), rows: rows.len() as u64, bytes })
+        }
     }
 
     fn model_digest(&self) -> Option<String> {

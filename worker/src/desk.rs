@@ -3,29 +3,22 @@
 use std::time::Duration;
 
 use data::store::Store;
-use proto::{Claim, Committed, FromWorker, Grant, LeaseId, Progress};
+use proto::{Claim, FromWorker, Grant, LeaseId, Progress};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::context::{Context, Means};
 use crate::device::DeviceThread;
+use crate::hand::Hand;
 use crate::{Class, tasks};
 
 /// Where words go, and how often a sign of life does.
 type Line<'a> = (&'a mpsc::Sender<FromWorker>, Duration);
 
-/// A lease and what was said of it so far.
+/// A lease at work.
 struct Work {
-    lease: LeaseId,
-    stage: String,
-    digest: String,
-    /// What is not committed yet, in the order of work.
-    shards: Vec<u32>,
-    committed: Vec<Committed>,
-    progress: Progress,
-    /// The last word, once there is one.
-    end: Option<FromWorker>,
+    hand: Hand,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -48,11 +41,9 @@ impl Desk {
     /// Begins to work on a lease.
     pub(crate) fn start(&mut self, grant: Grant, means: Means) {
         let stop = CancellationToken::new();
-        let (lease, stage, digest) = (grant.lease, grant.stage.clone(), grant.digest.clone());
-        let shards = grant.shards.clone();
+        let hand = Hand::new(&grant);
         let task = tokio::spawn(work(grant, means, self.device.clone(), self.to_desk.clone(), stop.clone()));
-        let (committed, progress) = (Vec::new(), Progress::default());
-        self.work = Some(Work { lease, stage, digest, shards, committed, progress, end: None, stop, task });
+        self.work = Some(Work { hand, stop, task });
     }
 
     /// The next word of the work, remembered before it goes out.
@@ -60,7 +51,7 @@ impl Desk {
         loop {
             // The sender's other end is held here: the channel does not close.
             let Some(word) = self.words.recv().await else { std::future::pending().await };
-            if self.remember(&word) {
+            if self.work.as_mut().is_some_and(|work| work.hand.remember(&word)) {
                 return word;
             }
         }
@@ -69,10 +60,10 @@ impl Desk {
     /// Says that the worker lives, and what its work waits for, if it does.
     pub(crate) fn sign_of_life(&self, store: &Store) -> FromWorker {
         let trouble = store.trouble();
-        match self.work.as_ref().filter(|work| work.end.is_none()).zip(trouble) {
-            Some((work, trouble)) => {
+        match self.work.as_ref().map(|work| &work.hand).filter(|hand| !hand.is_over()).zip(trouble) {
+            Some((hand, trouble)) => {
                 let note = format!("waiting for the store: {trouble}");
-                FromWorker::Progress { lease: work.lease, progress: Progress { note, ..work.progress.clone() } }
+                FromWorker::Progress { lease: hand.lease(), progress: Progress { note, ..hand.progress().clone() } }
             }
             None => FromWorker::Heartbeat,
         }
@@ -90,25 +81,20 @@ impl Desk {
 
     /// What is in hand, for a coordinator that may not know it.
     pub(crate) fn claim(&self) -> Option<Claim> {
-        let work = self.work.as_ref()?;
-        let (stage, digest, shards) = (work.stage.clone(), work.digest.clone(), work.shards.clone());
-        Some(Claim { lease: work.lease, stage, digest, shards })
+        self.work.as_ref().map(|work| work.hand.claim())
     }
 
     /// Says again what a coordinator may have missed.
     pub(crate) async fn repeat(&mut self, to: &mpsc::Sender<FromWorker>) {
         let Some(work) = &self.work else { return };
-        for committed in &work.committed {
-            let _ = to.send(FromWorker::Committed { lease: work.lease, committed: committed.clone() }).await;
-        }
-        if let Some(end) = &work.end {
-            let _ = to.send(end.clone()).await;
+        for word in work.hand.repeat() {
+            let _ = to.send(word).await;
         }
     }
 
     /// A lease is over: its work ends at the next chance.
     pub(crate) fn revoke(&self, lease: LeaseId, reason: &str) {
-        if let Some(work) = self.work.as_ref().filter(|w| w.lease == lease) {
+        if let Some(work) = self.work.as_ref().filter(|work| work.hand.lease() == lease) {
             info!(%lease, reason, "lease revoked");
             work.stop.cancel();
         }
@@ -120,7 +106,7 @@ impl Desk {
         work.stop.cancel();
         let pause = line.map_or(Duration::from_secs(1), |(_, heartbeat)| heartbeat);
         let mut beat = tokio::time::interval(pause);
-        while self.work.as_ref().is_some_and(|work| work.end.is_none() && !work.task.is_finished()) {
+        while self.work.as_ref().is_some_and(|work| !work.hand.is_over() && !work.task.is_finished()) {
             let word = tokio::select! {
                 word = self.word() => word,
                 _ = beat.tick() => FromWorker::Heartbeat,
@@ -132,23 +118,6 @@ impl Desk {
             }
         }
         self.work = None;
-    }
-
-    /// Takes down what the work says; words of work that is long over are dropped.
-    fn remember(&mut self, word: &FromWorker) -> bool {
-        let Some(work) = self.work.as_mut() else { return false };
-        match word {
-            FromWorker::Committed { lease, committed } if *lease == work.lease => {
-                work.shards.retain(|shard| *shard != committed.shard);
-                work.committed.push(committed.clone());
-            }
-            FromWorker::Progress { lease, progress } if *lease == work.lease => work.progress = progress.clone(),
-            FromWorker::Ended { lease } | FromWorker::Failed { lease, .. } if *lease == work.lease => {
-                work.end = Some(word.clone());
-            }
-            _ => return false,
-        }
-        true
     }
 }
 

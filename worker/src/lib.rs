@@ -11,6 +11,7 @@ mod device;
 pub mod devices;
 mod early_stopping;
 mod error;
+pub mod hand;
 mod population;
 mod ranking;
 mod retrieval;

@@ -10,6 +10,8 @@ use crate::{executed, kernels, python, stores};
 
 /// Rounds that `--full` adds of the tests that start processes.
 const MORE_ROUNDS: usize = 3;
+/// Seeds of the simulation with `--full`.
+const MORE_SEEDS: &str = "10000";
 
 /// Runs every step, also behind one that fails, and says how each of them ended.
 pub(crate) fn run(full: bool) -> Result<bool> {
@@ -31,6 +33,9 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     ended.extend(kernels::on_fewer_instructions());
     if full {
         ended.push(means.tests("stores, in full", &["--test", "stores", "--", "--nocapture"]).in_full().run());
+        let mut simulation = means.tests("simulation", &["--test", "simulation", "--test", "exhaustive"]);
+        simulation.command.env("MLLM4REC_SEEDS", MORE_SEEDS).env("MLLM4REC_EXHAUSTIVE", "1");
+        ended.push(simulation.run());
         for _ in 0..MORE_ROUNDS {
             ended.push(means.tests("more rounds", &["--test", "pipeline", "--test", "readers"]).run());
         }

@@ -1,11 +1,13 @@
 //! Artifacts: one stage's output, from waiting to done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use data::artifact::ArtifactId;
 use data::job::{Split, Stage};
-use proto::{FailureClass, Progress, StageState};
+use proto::{Committed, FailureClass, LeaseId, Progress, StageState};
 
+use super::leases::DONE_BY_OTHERS;
 use super::shards::Shards;
 use super::{Action, Core, StageEntry};
 
@@ -22,6 +24,10 @@ pub(super) struct Artifact {
     pub(super) begun: bool,
     /// The last progress that was heard of.
     pub(super) last: Progress,
+    /// The leases over shards of it.
+    pub(super) leases: BTreeSet<LeaseId>,
+    /// Commits that were heard of before it was open.
+    pub(super) early: Vec<Committed>,
 }
 
 /// Where an artifact stands.
@@ -55,6 +61,8 @@ impl Artifact {
             attempts: 0,
             begun: false,
             last: Progress::default(),
+            leases: BTreeSet::new(),
+            early: Vec::new(),
         }
     }
 
@@ -92,6 +100,18 @@ impl Artifact {
         }
     }
 
+    /// Whether its shards are not known yet.
+    pub(super) fn is_unopened(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Opening)
+    }
+
+    /// Keeps a commit in mind that the listing of what is done may have missed.
+    pub(super) fn hear_early(&mut self, committed: &Committed) {
+        if self.is_unopened() {
+            self.early.push(committed.clone());
+        }
+    }
+
     pub(super) fn state(&self) -> StageState {
         match &self.phase {
             Phase::Waiting | Phase::Opening => StageState::Waiting,
@@ -114,7 +134,7 @@ impl Artifact {
 }
 
 impl Core {
-    pub(super) fn opened(&mut self, id: &ArtifactId, rows: Vec<u64>, done: &[u32]) {
+    pub(super) fn opened(&mut self, id: &ArtifactId, rows: Vec<u64>, done: &[u32], actions: &mut Vec<Action>) {
         let Some(artifact) = self.artifacts.get_mut(id) else { return };
         if !matches!(artifact.phase, Phase::Opening) {
             return;
@@ -122,11 +142,16 @@ impl Core {
         let mut shards = Shards::new(rows, done);
         artifact.begun |= !done.is_empty();
         // Leases of the coordinator before that were claimed already.
-        for (lease, held) in self.leases.iter_mut().filter(|(_, held)| held.artifact == *id) {
-            held.shards.retain(|shard| shards.join(*shard, *lease));
-            artifact.begun = true;
+        for lease in &artifact.leases {
+            let Some(held) = self.leases.get_mut(lease) else { continue };
+            if held.narrow(|shard| shards.join(shard, *lease)) {
+                actions.push(Action::Revoke(held.worker, *lease, DONE_BY_OTHERS.to_owned()));
+            }
         }
         artifact.phase = Phase::Open(shards);
+        for committed in std::mem::take(&mut artifact.early) {
+            self.shard_done(id, &committed, None, actions);
+        }
     }
 
     pub(super) fn finished(&mut self, id: &ArtifactId) {
@@ -141,7 +166,8 @@ impl Core {
     }
 
     pub(super) fn break_artifact(&mut self, id: &ArtifactId, class: FailureClass, reason: String) {
-        if let Some(artifact) = self.artifacts.get_mut(id) {
+        // What is done is done, whatever a call that was on its way before says.
+        if let Some(artifact) = self.artifacts.get_mut(id).filter(|a| !a.is_done()) {
             artifact.phase = Phase::Failed(Failure { class, reason });
         }
     }

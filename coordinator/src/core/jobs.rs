@@ -44,9 +44,9 @@ impl Core {
             let fresh = Artifact::new(&stage);
             match self.artifacts.get_mut(&stage.artifact) {
                 Some(known) if !matches!(known.phase, Phase::Failed(_)) => {}
-                _ => {
-                    self.artifacts.insert(stage.artifact, fresh);
-                }
+                // Leases that are still to come back stay on it.
+                Some(known) => *known = Artifact { leases: std::mem::take(&mut known.leases), ..fresh },
+                None => drop(self.artifacts.insert(stage.artifact, fresh)),
             }
         }
         // A job that is taken up again goes to the end of the queue, as a new one would.

@@ -8,6 +8,10 @@ use proto::{Claim, Committed, FailureClass, LeaseId, Progress, WorkerId};
 use super::shards::Shards;
 use super::{Action, Core, Lease};
 
+/// Why a lease is taken back whose shards are all done.
+pub(super) const DONE_BY_OTHERS: &str = "another worker was faster";
+const UNWANTED: &str = "no running job wants this any more";
+
 /// A lease in a worker's hands.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -19,6 +23,17 @@ pub(super) struct Held {
     pub(super) since: Duration,
     pub(super) progress: Progress,
     revoked: bool,
+}
+
+impl Held {
+    /// Keeps the shards that are of use. Says whether none is left of some, so that the lease is to be taken back.
+    pub(super) fn narrow(&mut self, mut of_use: impl FnMut(u32) -> bool) -> bool {
+        let some = !self.shards.is_empty();
+        self.shards.retain(|shard| of_use(*shard));
+        let useless = some && self.shards.is_empty() && !self.revoked;
+        self.revoked |= useless;
+        useless
+    }
 }
 
 /// How a lease ended before its shards were done.
@@ -54,11 +69,11 @@ impl Core {
 
     /// When nothing is left to begin with, idle workers try what others are slow with; the first commit counts.
     pub(super) fn duplicate_slow(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if now < self.hold_until {
+        if now < self.hold_until || self.idle.is_empty() {
             return;
         }
-        while let Some(worker) = self.idle.first().copied() {
-            let Some((id, shard)) = self.slowest(now) else { return };
+        for (id, shard) in self.slow(now) {
+            let Some(worker) = self.idle.first().copied() else { return };
             let lease = self.next_lease();
             if let Some(shards) = self.artifacts.get_mut(&id).and_then(|a| a.open_mut()) {
                 shards.join(shard, lease);
@@ -67,27 +82,29 @@ impl Core {
         }
     }
 
-    /// The shard that will be done last, of those that one worker alone has had for long enough. Of a lease over several
-    /// it is the last one, which its holder would begin with last.
-    fn slowest(&self, now: Duration) -> Option<(ArtifactId, u32)> {
-        let waited = |held: &Held| now.saturating_sub(held.since);
-        let late = |held: &&Held| waited(held) >= self.policy.duplicate_after && self.wanted.contains(&held.artifact);
-        let mut slowest: Option<(f64, ArtifactId, u32)> = None;
-        for held in self.leases.values().filter(late) {
-            let Some(artifact) = self.artifacts.get(&held.artifact).filter(|a| a.is_map()) else { continue };
+    /// The shards that one worker alone has had for long enough, the one that will be done last first. Of a lease over
+    /// several it is the last one, which its holder would begin with last; the next ones follow at the next look.
+    fn slow(&self, now: Duration) -> Vec<(ArtifactId, u32)> {
+        let mut slow = Vec::new();
+        for id in &self.wanted {
+            let Some(artifact) = self.artifacts.get(id).filter(|a| a.is_map()) else { continue };
             let Some(shards) = artifact.open().filter(|s| s.pending.is_empty()) else { continue };
-            let Some(shard) = held.shards.iter().rev().find(|s| shards.hands(**s) == 1) else { continue };
-            let takes = shards.estimate(*shard).unwrap_or_default();
-            // A shard that is at work for less time than it needs is not slow.
-            if held.shards.len() == 1 && waited(held).as_secs_f64() < 1.5 * takes {
-                continue;
-            }
-            let left = takes * held.shards.len() as f64 + waited(held).as_secs_f64();
-            if slowest.as_ref().is_none_or(|(most, ..)| left > *most) {
-                slowest = Some((left, held.artifact.clone(), *shard));
+            for held in artifact.leases.iter().filter_map(|lease| self.leases.get(lease)) {
+                let waited = now.saturating_sub(held.since);
+                if waited < self.policy.duplicate_after {
+                    continue;
+                }
+                let Some(shard) = held.shards.iter().rev().find(|s| shards.hands(**s) == 1) else { continue };
+                let takes = shards.estimate(*shard).unwrap_or_default();
+                // A shard that is at work for less time than it needs is not slow.
+                if held.shards.len() == 1 && waited.as_secs_f64() < 1.5 * takes {
+                    continue;
+                }
+                slow.push((takes * held.shards.len() as f64 + waited.as_secs_f64(), id, *shard));
             }
         }
-        slowest.map(|(_, id, shard)| (id, shard))
+        slow.sort_by(|a, b| b.0.total_cmp(&a.0));
+        slow.into_iter().map(|(_, id, shard)| (id.clone(), shard)).collect()
     }
 
     /// The most shards of a lease, so that all workers end at about the same time.
@@ -114,7 +131,7 @@ impl Core {
     ) {
         let job = self.wanted_by(artifact).cloned();
         let Some((known, job)) = self.artifacts.get_mut(artifact).zip(job) else { return };
-        (known.begun, known.attempts) = (true, known.attempts + 1);
+        known.attempts += 1;
         let (split, of) = (known.split, known.open().map_or(0, Shards::all));
         actions.push(Action::Grant(
             worker,
@@ -128,38 +145,53 @@ impl Core {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.lease = Some(id);
         }
+        if let Some(artifact) = self.artifacts.get_mut(artifact) {
+            artifact.leases.insert(id);
+            artifact.begun = true;
+        }
         let (artifact, progress) = (artifact.clone(), Progress::default());
         self.leases.insert(id, Held { worker, artifact, shards, since: now, progress, revoked: false });
     }
 
     /// A worker that was cut off says what it goes on with.
     pub(super) fn claim(&mut self, worker: WorkerId, claim: Claim, now: Duration, actions: &mut Vec<Action>) {
-        let id = self.artifacts.keys().find(|a| a.digest.as_str() == claim.digest && a.stage.as_str() == claim.stage);
-        let wanted = id.filter(|id| self.wanted.contains(id)).cloned();
-        let known = wanted.as_ref().and_then(|id| self.artifacts.get_mut(id));
-        let Some((id, artifact)) = wanted.clone().zip(known) else {
-            actions.push(Action::Revoke(worker, claim.lease, "no running job wants this any more".to_owned()));
+        let Claim { lease, stage, digest, mut shards } = claim;
+        // Its session before may still look alive from here: it is not, and what it held is not lost.
+        let before = self.leases.get(&lease).map(|held| (held.worker, held.shards.clone()));
+        if let Some((before, held)) = before.filter(|(before, _)| *before != worker) {
+            self.supersede(before, actions);
+            // Commits of these are on their way.
+            let said: Vec<u32> = held.into_iter().filter(|shard| !shards.contains(shard)).collect();
+            shards.extend(said);
+        }
+        let meant = |id: &&ArtifactId| id.digest.as_str() == digest && id.stage.as_str() == stage;
+        let takes = |id: &&ArtifactId| self.artifacts.get(*id).is_some_and(|a| a.is_unopened() || a.open().is_some());
+        let Some(id) = self.wanted.iter().find(meant).filter(takes).cloned() else {
+            self.end_lease(lease, End::Returned, UNWANTED, actions);
+            actions.push(Action::Revoke(worker, lease, UNWANTED.to_owned()));
             return;
         };
-        let mut shards = claim.shards;
-        if let Some(open) = artifact.open_mut() {
-            if let Some(at_work) = shards.first().filter(|_| LeaseId::term(claim.lease) == self.term) {
-                open.forgive(*at_work); // its stream broke, and not the worker
-            }
-            shards.retain(|shard| open.join(*shard, claim.lease));
-            artifact.begun = true;
-        }
+        self.hold(worker, lease, &id, shards, now);
         // Where there is nothing left of it, its commits and its end are still to be said.
-        self.hold(worker, claim.lease, &id, shards, now);
+        let Some(open) = self.artifacts.get_mut(&id).and_then(|a| a.open_mut()) else { return };
+        open.forgive(lease); // its stream broke, and not the worker
+        let Some(held) = self.leases.get_mut(&lease) else { return };
+        if held.narrow(|shard| open.join(shard, lease) || open.holds(shard, lease)) {
+            actions.push(Action::Revoke(worker, lease, DONE_BY_OTHERS.to_owned()));
+        }
     }
 
-    /// Takes leases back that no running job wants any more, or whose shards others have done.
+    /// Takes leases back that no running job wants any more.
     pub(super) fn revoke_unwanted(&mut self, actions: &mut Vec<Action>) {
-        for (id, held) in self.leases.iter_mut().filter(|(_, held)| !held.revoked) {
-            if !self.wanted.contains(&held.artifact) {
-                held.revoked = true;
-                let reason = "no running job wants this any more".to_owned();
-                actions.push(Action::Revoke(held.worker, *id, reason));
+        for (id, artifact) in self.artifacts.iter().filter(|(_, artifact)| !artifact.leases.is_empty()) {
+            if self.wanted.contains(id) {
+                continue;
+            }
+            for lease in &artifact.leases {
+                if let Some(held) = self.leases.get_mut(lease).filter(|held| !held.revoked) {
+                    held.revoked = true;
+                    actions.push(Action::Revoke(held.worker, *lease, UNWANTED.to_owned()));
+                }
             }
         }
     }
@@ -195,15 +227,15 @@ impl Core {
         by: Option<LeaseId>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(shards) = self.artifacts.get_mut(id).and_then(|a| a.open_mut()) else { return };
+        let Some(artifact) = self.artifacts.get_mut(id) else { return };
+        artifact.hear_early(committed);
+        let Some(shards) = artifact.open_mut() else { return };
         let Some(leases) = shards.committed(committed) else { return };
         self.changed |= shards.is_complete();
         for lease in leases.into_iter().filter(|l| Some(*l) != by) {
             let Some(held) = self.leases.get_mut(&lease) else { continue };
-            held.shards.retain(|s| *s != committed.shard);
-            if held.shards.is_empty() && !held.revoked {
-                held.revoked = true;
-                actions.push(Action::Revoke(held.worker, lease, "another worker was faster".to_owned()));
+            if held.narrow(|shard| shard != committed.shard) {
+                actions.push(Action::Revoke(held.worker, lease, DONE_BY_OTHERS.to_owned()));
             }
         }
     }
@@ -217,7 +249,9 @@ impl Core {
                 self.idle.insert(held.worker);
             }
         }
+        let wanted = self.wanted.contains(&held.artifact);
         let Some(artifact) = self.artifacts.get_mut(&held.artifact) else { return };
+        artifact.leases.remove(&lease);
         let spare = artifact.can_spare_shards();
         artifact.retries += u32::from(end != End::Returned && !held.shards.is_empty());
         let Some(shards) = artifact.open_mut() else { return };
@@ -238,10 +272,11 @@ impl Core {
                 }
             }
             End::Lost => {
-                let count = shards.lost(*at_work);
+                let count = shards.lost(*at_work, lease);
                 let reason = format!("shard {} lost its worker {} times: {reason}", count.shard, count.times);
                 if spare && count.times >= self.policy.quarantine_after {
-                    if shards.condemn(count.shard) {
+                    // What nobody wants any more waits for somebody who does.
+                    if wanted && shards.condemn(count.shard) {
                         actions.push(Action::Quarantine(held.artifact, count.shard, reason));
                     }
                 } else if !spare && count.times >= self.policy.max_losses {

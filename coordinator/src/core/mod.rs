@@ -5,7 +5,8 @@
 //!                                        └──────────────── Broken / too many failures ─────────────► Failed
 //! shard      pending ──Grant──► leased ──Committed──► done
 //!               ▲                 │ Failed(retry), Returned, worker left or silent
-//!               └─────────────────┘──── too many workers lost ───► condemned ──Quarantined──► done, its rows rejected
+//!               ├─────────────────┘──── too many workers lost ───► condemned ──Quarantined──► done, its rows rejected
+//!               └─────────────────────────────────────────── Spared ───┘
 //! lease      granted, or claimed after a coordinator's end ──► ended, lost or revoked; at the tail two leases may
 //!            work on one shard, and the first done record counts
 //! ```
@@ -86,6 +87,13 @@ pub enum Event {
         /// The shard, with the rows that it has now and those that were put aside.
         committed: Committed,
     },
+    /// A shard that was to be put aside is not: somebody has computed it before, or nobody wants it any more.
+    Spared {
+        /// The artifact.
+        artifact: ArtifactId,
+        /// The shard.
+        shard: u32,
+    },
     /// A worker registered.
     Joined(WorkerId, Joiner),
     /// A worker's stream closed.
@@ -148,7 +156,7 @@ pub enum Action {
     /// Complete an artifact whose shards are all done and answer with [`Event::Finished`].
     Finish(ArtifactId),
     /// Put a shard aside that kills its workers: name its rows, write its done record, answer with
-    /// [`Event::Quarantined`] or, where that is too much, [`Event::Broken`].
+    /// [`Event::Quarantined`], [`Event::Spared`] or, where that is too much, [`Event::Broken`].
     Quarantine(ArtifactId, u32, String),
     /// Give shards to a worker.
     Grant(WorkerId, Lease),
@@ -212,10 +220,15 @@ impl Core {
         self.changed = !matches!(event, Event::Said(..) | Event::Tick | Event::Joined(..) | Event::Left(_));
         match event {
             Event::Submitted { job, stages } => self.submit(job, stages, now),
-            Event::Opened { artifact, rows, done } => self.opened(&artifact, rows, &done),
+            Event::Opened { artifact, rows, done } => self.opened(&artifact, rows, &done, actions),
             Event::Finished(artifact) => self.finished(&artifact),
             Event::Broken { artifact, class, reason } => self.break_artifact(&artifact, class, reason),
             Event::Quarantined { artifact, committed } => self.quarantined(&artifact, &committed, actions),
+            Event::Spared { artifact, shard } => {
+                if let Some(shards) = self.artifacts.get_mut(&artifact).and_then(Artifact::open_mut) {
+                    shards.spare(shard);
+                }
+            }
             Event::Joined(worker, joiner) => self.join(worker, joiner, now, actions),
             Event::Left(worker) => self.lose(worker, "the worker vanished", actions),
             Event::Said(worker, message) => self.hear(worker, message, now, actions),
@@ -231,7 +244,9 @@ impl Core {
 
     fn quarantined(&mut self, artifact: &ArtifactId, committed: &Committed, actions: &mut Vec<Action>) {
         self.shard_done(artifact, committed, None, actions);
-        if let Some(shards) = self.artifacts.get_mut(artifact).and_then(Artifact::open_mut) {
+        // With rows it was a worker's after all.
+        let open = self.artifacts.get_mut(artifact).and_then(Artifact::open_mut);
+        if let Some(shards) = open.filter(|_| committed.rows == 0) {
             shards.quarantined.push(committed.shard);
         }
         self.changed = true;

@@ -24,7 +24,8 @@ pub(super) struct Shards {
     done: BTreeSet<u32>,
     pub(super) quarantined: Vec<u32>,
     failures: BTreeMap<u32, u32>,
-    losses: BTreeMap<u32, u32>,
+    /// The leases that were lost with a shard at work.
+    losses: BTreeMap<u32, BTreeSet<LeaseId>>,
     pub(super) rejected: BTreeMap<String, u64>,
     total_rows: u64,
     done_rows: u64,
@@ -129,6 +130,11 @@ impl Shards {
         self.leased.entry(shard).or_default().insert(lease)
     }
 
+    /// Whether a lease works on a shard.
+    pub(super) fn holds(&self, shard: u32, lease: LeaseId) -> bool {
+        self.leased.get(&shard).is_some_and(|leases| leases.contains(&lease))
+    }
+
     /// How many leases work on a shard.
     pub(super) fn hands(&self, shard: u32) -> usize {
         self.leased.get(&shard).map_or(0, BTreeSet::len)
@@ -169,21 +175,23 @@ impl Shards {
     }
 
     pub(super) fn failed(&mut self, shard: u32) -> Count {
-        Self::count(&mut self.failures, shard)
+        let times = self.failures.entry(shard).or_default();
+        *times += 1;
+        Count { shard, times: *times }
     }
 
-    pub(super) fn lost(&mut self, shard: u32) -> Count {
-        Self::count(&mut self.losses, shard)
+    pub(super) fn lost(&mut self, shard: u32, lease: LeaseId) -> Count {
+        let losses = self.losses.entry(shard).or_default();
+        losses.insert(lease);
+        Count { shard, times: u32::try_from(losses.len()).unwrap_or(u32::MAX) }
     }
 
-    /// A worker that counted as lost is back and works on.
-    pub(super) fn forgive(&mut self, shard: u32) {
-        if let Some(times) = self.losses.get_mut(&shard) {
-            *times -= 1;
-            if *times == 0 {
-                self.losses.remove(&shard);
-            }
-        }
+    /// A worker that counted as lost is back and works on, whatever shard it has come to meanwhile.
+    pub(super) fn forgive(&mut self, lease: LeaseId) {
+        self.losses.retain(|_, losses| {
+            losses.remove(&lease);
+            !losses.is_empty()
+        });
     }
 
     /// Puts a pending shard aside. Says whether it was one.
@@ -193,6 +201,14 @@ impl Shards {
             self.condemned.insert(shard);
         }
         pending
+    }
+
+    /// A shard that was to be put aside is not: whoever comes may try it again.
+    pub(super) fn spare(&mut self, shard: u32) {
+        if self.condemned.remove(&shard) {
+            self.losses.remove(&shard);
+            self.pending.insert(shard);
+        }
     }
 
     /// Takes the measure of the time since the last look, unless nobody was at work. A shard comes all at once and has
@@ -223,12 +239,6 @@ impl Shards {
     /// What a shard weighs against another: its rows, or one where they are not known.
     fn weight(&self, shard: u32) -> f64 {
         self.rows.get(shard as usize).map_or(1.0, |rows| (*rows).max(1) as f64)
-    }
-
-    fn count(counts: &mut BTreeMap<u32, u32>, shard: u32) -> Count {
-        let times = counts.entry(shard).or_default();
-        *times += 1;
-        Count { shard, times: *times }
     }
 }
 

@@ -77,8 +77,9 @@ impl Core {
     fn stage_status(&self, stage: &WantedStage, now: Duration) -> StageStatus {
         let artifact = self.artifacts.get(&stage.artifact);
         let shards = artifact.and_then(Artifact::shards);
+        let leases = artifact.into_iter().flat_map(|a| &a.leases);
         let at_work: Vec<&Held> = match artifact.map(|a| &a.phase) {
-            Some(Phase::Open(_)) => self.leases.values().filter(|h| h.artifact == stage.artifact).collect(),
+            Some(Phase::Open(_)) => leases.filter_map(|lease| self.leases.get(lease)).collect(),
             _ => Vec::new(),
         };
         let oldest = at_work.iter().map(|h| now.saturating_sub(h.since)).max().unwrap_or_default();

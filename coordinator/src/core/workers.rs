@@ -21,6 +21,11 @@ pub(super) struct Worker {
 impl Core {
     pub(super) fn join(&mut self, id: WorkerId, joiner: Joiner, now: Duration, actions: &mut Vec<Action>) {
         let Joiner { name, device, claims } = joiner;
+        if claims.iter().any(|claim| LeaseId::term(claim.lease) > self.term) {
+            let reason = "a coordinator of a later term leads".to_owned();
+            actions.push(Action::Evict(id, reason));
+            return;
+        }
         self.workers.insert(id, Worker { name, device, last_heard: now, leaving: false, lease: None });
         self.idle.insert(id);
         for claim in claims {
@@ -59,6 +64,14 @@ impl Core {
         if let Some(lease) = worker.lease {
             let end = if worker.leaving { End::Returned } else { End::Lost };
             self.end_lease(lease, end, reason, actions);
+        }
+    }
+
+    /// The worker of a session has begun another one: this one is over, and its lease is in the other.
+    pub(super) fn supersede(&mut self, id: WorkerId, actions: &mut Vec<Action>) {
+        if self.workers.remove(&id).is_some() {
+            self.idle.remove(&id);
+            actions.push(Action::Evict(id, "its worker has registered again".to_owned()));
         }
     }
 

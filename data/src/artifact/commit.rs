@@ -94,8 +94,9 @@ impl Commit {
 /// after another's death; exactly one done record results and it describes what really lies in the store.
 ///
 /// # Errors
-/// [`Error::NoSuchShard`]; [`Error::PartTooLarge`]; [`Error::Differs`] if something foreign lies where a part belongs;
-/// the store's own failures.
+/// [`Error::NoSuchShard`]; [`Error::PartTooLarge`]; [`Error::PutAside`] if the shard is being put aside, which the caller
+/// then completes with [`super::quarantine`]; [`Error::Differs`] if something foreign lies where a part belongs; the
+/// store's own failures.
 pub async fn commit_shard(store: &Store, id: &ArtifactId, plan: &Plan, attempt: Attempt) -> Result<Commit> {
     if attempt.shard >= plan.shards {
         return Err(Error::NoSuchShard { stage: id.stage, shard: attempt.shard, shards: plan.shards });
@@ -140,8 +141,8 @@ fn settled(done: Done, attempt: &str) -> Commit {
 /// Creates one part of a table. If an attempt that died has left its own there, that one stays and is described.
 ///
 /// # Errors
-/// [`Error::PartTooLarge`]; [`Error::Part`] or [`Error::Differs`] if what lies there is not a part of this artifact; the
-/// store's own failures.
+/// [`Error::PartTooLarge`]; [`Error::PutAside`] if what lies there is a part without rows; [`Error::Part`] or
+/// [`Error::Differs`] if it is not a part of this artifact; the store's own failures.
 pub async fn write_part(store: &Store, id: &ArtifactId, part: PartPayload) -> Result<PartRecord> {
     let PartPayload { table, name, rows, bytes } = part;
     let path = format!("{}/{name}", id.table_prefix(table));
@@ -155,7 +156,15 @@ pub async fn write_part(store: &Store, id: &ArtifactId, part: PartPayload) -> Re
     let sha256 = Digest::of_bytes(&bytes);
     match store.create_or_read(&path, bytes).await? {
         None => Ok(PartRecord { table, path, rows, bytes: size, sha256 }),
-        Some(there) => describe(store, id, table, path, there),
+        Some(there) => {
+            let record = describe(store, id, table, path, there)?;
+            // The first part of a shard says what becomes of it.
+            if record.rows == 0 && rows > 0 {
+                Err(Error::PutAside { object: store.name(&record.path) })
+            } else {
+                Ok(record)
+            }
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub use digest::{Digest, NotADigest};
 pub use done::{Done, FileRecord, PartRecord, done_record, done_records, done_shards};
 pub use finish::{finish, is_complete};
 pub use inputs::InputDigests;
-pub use quarantine::{QUARANTINED, quarantine};
+pub use quarantine::{Aside, QUARANTINED, quarantine};
 pub use spec::{InputPart, Output, Plan, Spec, read_plan, read_spec, write_plan, write_spec};
 
 use crate::job::Stage;

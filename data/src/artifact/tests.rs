@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod aside;
+
 use std::collections::BTreeMap;
 use std::fs;
 

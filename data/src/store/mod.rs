@@ -4,6 +4,7 @@
 //! written with it ([`Store::create`]). "It exists already" is never believed before the object is read back: after a
 //! lost response it may be our own write, and after a conflict of two requests there may be nothing at all.
 
+mod clock;
 mod cloud;
 mod failure;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio_util::sync::CancellationToken;
 
+pub use clock::Clock;
 pub(crate) use location::Location;
 pub use retry::Retry;
 
@@ -83,6 +85,7 @@ pub struct Store {
     trouble: Arc<Mutex<Option<String>>>,
     /// Ends the waiting.
     until: CancellationToken,
+    clock: Arc<dyn Clock>,
 }
 
 impl Store {
@@ -134,6 +137,7 @@ impl Store {
             retry: Retry::default(),
             trouble: Arc::default(),
             until: CancellationToken::new(),
+            clock: Arc::new(clock::Timer::default()),
         }
     }
 
@@ -158,6 +162,13 @@ impl Store {
     #[must_use]
     pub fn until(mut self, until: CancellationToken) -> Self {
         self.until = until;
+        self
+    }
+
+    /// The same store with another time between two attempts.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 

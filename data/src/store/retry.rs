@@ -4,8 +4,6 @@ use std::future::Future;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Store;
 use crate::{Class, Error, Result};
 
@@ -62,19 +60,11 @@ impl Retry {
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The failures of one call so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Failures {
     count: u32,
-    began: Instant,
-    /// When they were last spoken of, or the beginning.
-    told: Instant,
-}
-
-impl Default for Failures {
-    fn default() -> Self {
-        let now = Instant::now();
-        Self { count: 0, began: now, told: now }
-    }
+    /// When the first call was, and when they were last spoken of.
+    since: Option<(Duration, Duration)>,
 }
 
 impl Store {
@@ -99,24 +89,26 @@ impl Store {
     /// Waits before the next call, or hands the error back if there should be none.
     pub(super) async fn pause(&self, failures: &mut Failures, error: Error) -> Result<()> {
         failures.count += 1;
-        let now = Instant::now();
-        let failing = now - failures.began;
+        let now = self.clock.now();
+        let (began, told) = failures.since.get_or_insert((now, now));
+        let failing = now.saturating_sub(*began);
         let over = failures.count >= self.retry.attempts || failing >= self.retry.deadline;
         if over || !self.retry.is_worth(&error) || self.until.is_cancelled() {
             // An answer is an answer: the store is there.
             self.went_well();
             return Err(error);
         }
-        if now - failures.told >= QUIET {
-            failures.told = now;
+        if now.saturating_sub(*told) >= QUIET {
+            *told = now;
             tracing::warn!(%error, "the store has failed for {} s, trying again", failing.as_secs());
         } else {
             tracing::debug!(%error, failures = failures.count, "the store failed, trying again");
         }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         tokio::select! {
-            () = tokio::time::sleep(self.retry.pause(failures.count)) => Ok(()),
+            biased;
             () = self.until.cancelled() => Err(error),
+            () = self.clock.sleep(self.retry.pause(failures.count)) => Ok(()),
         }
     }
 
