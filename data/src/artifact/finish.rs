@@ -43,7 +43,11 @@ pub async fn finish(store: &Store, id: &ArtifactId) -> Result<Vec<Done>> {
         let missing = plan.shards.saturating_sub(u32::try_from(shards.len()).unwrap_or(u32::MAX));
         return Err(Error::ShardsMissing { stage: id.stage, missing, first, shards: plan.shards });
     }
-    for (folder, contents) in folders(id, &plan, &records) {
+    let planned = planned(id, &plan);
+    let (of_plan, others): (Vec<_>, Vec<_>) =
+        folders(id, &plan, &records).into_iter().partition(|(folder, _)| planned.contains(folder));
+    // Those of the plan make the artifact complete: whoever dies on the way must not leave another one behind them.
+    for (folder, contents) in others.into_iter().chain(of_plan) {
         if !store.exists(&success(&folder)).await? {
             sweep(store, &folder, &contents).await?;
             check(store, &folder, &contents).await?;

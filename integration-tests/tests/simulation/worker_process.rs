@@ -241,6 +241,7 @@ impl Task {
         match artifact::commit_shard(&self.store, id, plan, attempt).await {
             Ok(commit) => Ok(commit.done().clone()),
             Err(data::Error::PutAside { .. }) => {
+                self.world.sim.log(|| format!("shard {shard} of {id} was put aside before"));
                 match artifact::quarantine(&self.store, id, Some(SPLIT), plan, shard, &footer).await? {
                     Aside::Done(done) => Ok(done),
                     Aside::Computed => {
@@ -253,15 +254,27 @@ impl Task {
         }
     }
 
+    /// A shard that is bad for workers kills them, or lets them hang for so long that they count as dead.
+    async fn suffer(&self, id: &ArtifactId, shard: u32) {
+        let sim = &self.world.sim;
+        if sim.chance(400) {
+            sim.log(|| format!("shard {shard} of {id} kills worker {}", self.process));
+            self.world.kill(self.process);
+            std::future::pending::<()>().await;
+        } else if sim.chance(600) {
+            sim.log(|| format!("shard {shard} of {id} stuns worker {}", self.process));
+            sim.freeze(self.process, sim.between(3500, 9000));
+            sim.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     async fn compute(&self, grant: &Grant, id: &ArtifactId, shard: u32) -> Result<(), Option<data::Error>> {
         let sim = &self.world.sim;
         let slow = if self.place == 0 { 4 } else { 1 };
         for step in 1..=3 {
             sim.sleep(sim.between(50, 500 * slow)).await;
             if self.world.poison.as_ref().is_some_and(|(poison, at)| poison == id && *at == shard) {
-                sim.log(|| format!("shard {shard} of {id} kills worker {}", self.process));
-                self.world.kill(self.process);
-                std::future::pending::<()>().await;
+                self.suffer(id, shard).await;
             }
             if self.stop.is_cancelled() {
                 return Err(None);

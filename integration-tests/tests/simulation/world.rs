@@ -56,7 +56,7 @@ pub(crate) struct World {
     pub(crate) objects: Arc<InMemory>,
     pub(crate) bad: BadStore,
     pub(crate) catalogue: Arc<Catalogue>,
-    /// A shard that kills whoever computes it.
+    /// A shard that kills or stuns most of those who compute it.
     pub(crate) poison: Option<(ArtifactId, u32)>,
     pub(crate) broken: Option<Broken>,
     roster: Arc<Mutex<Roster>>,
@@ -102,7 +102,7 @@ impl World {
         let deadly = stages.keys().filter(|id| matches!(id.stage, Stage::Retrieve | Stage::Rank)).cloned();
         let deadly: Vec<ArtifactId> = deadly.collect();
         let chosen = deadly[sim.draw(deadly.len() as u64) as usize].clone();
-        let poison = sim.chance(250).then(|| (chosen, sim.draw(u64::from(shards)) as u32));
+        let poison = sim.chance(400).then(|| (chosen, sim.draw(u64::from(shards)) as u32));
         sim.log(|| format!("{shards} shards, {jobs} jobs, poison {poison:?}, {line:?}"));
         let ledger = Ledger::new(catalogue.clone());
         let bad = BadStore::new(&sim, objects.clone(), ledger, line, broken);

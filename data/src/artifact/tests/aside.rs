@@ -93,3 +93,17 @@ async fn a_worker_that_comes_too_late_completes_that_its_shard_is_put_aside() {
     finish(&store, &id).await.unwrap();
     assert_eq!((users(&store, &id).await.len(), named_rejected(&store, &id).await.len()), (0, 2));
 }
+
+#[tokio::test]
+async fn the_table_of_rejected_rows_is_complete_before_the_artifact_is() {
+    let faults = FaultStore::with([]);
+    let store = faults.store();
+    let (id, plan) = one_shard(&store).await;
+    put_aside(&store, &id, &plan).await;
+    faults.fail_next([Fault::None, Fault::Full]);
+    assert!(matches!(finish(&store, &id).await, Err(Error::DiskFull { .. })));
+    assert!(store.exists(&format!("{}/{SUCCESS}", id.table_prefix(Table::Rejected))).await.unwrap());
+    assert!(!is_complete(&store, &id).await.unwrap(), "so that it is finished again");
+    finish(&store, &id).await.unwrap();
+    assert!(is_complete(&store, &id).await.unwrap());
+}
