@@ -181,8 +181,9 @@ mod tests {
         for wish in [Wish::Auto, Wish::Cpu, Wish::Cards, Wish::Card(0), Wish::Card(7)] {
             assert_eq!(wish.to_string().parse(), Ok(wish));
         }
+        assert_eq!("all".parse(), Ok(Wish::Auto));
         assert_eq!([Place::Cpu, Place::Card(2)].map(|place| place.to_string()), ["cpu", "cuda:2"]);
-        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "all"] {
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "every"] {
             assert!(wrong.parse::<Wish>().unwrap_err().contains("cuda:0"), "{wrong}");
         }
     }

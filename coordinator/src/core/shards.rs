@@ -250,7 +250,7 @@ mod tests {
     fn rates(takes: u64, shards: u32) -> Vec<f64> {
         let mut work = Shards::new(vec![1000; 100], &[]);
         let mut rates = Vec::new();
-        work.take(LeaseId(1), Duration::from_secs(3600), 100);
+        work.take(LeaseId(1), Duration::ZERO, 1);
         for tick in 1..=u64::from(shards) * takes * 4 {
             let now = Duration::from_millis(250 * tick);
             if tick % (takes * 4) == 0 {
@@ -258,6 +258,7 @@ mod tests {
                 let committed =
                     Committed { shard, rows: 1000, took: Duration::from_secs(takes), ..Committed::default() };
                 work.committed(&committed);
+                work.take(LeaseId(1), Duration::ZERO, 1);
             }
             work.look(now);
             rates.push(work.rate());
