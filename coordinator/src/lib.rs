@@ -5,6 +5,7 @@
 
 mod coordinator;
 pub mod core;
+mod descriptors;
 mod earlier;
 mod error;
 mod inbox;
@@ -21,6 +22,7 @@ mod shell;
 pub mod submissions;
 
 pub use coordinator::{Coordinator, Options};
+pub use descriptors::allow_many_connections;
 pub use earlier::Earlier;
 pub use error::{Error, Result};
 pub use inputs::{InputFiles, check_layout};

@@ -18,6 +18,9 @@ use crate::core::Event;
 use crate::inbox::{Input, said};
 use crate::{Error, Result};
 
+/// Sessions of one connection: a proxy may put those of many workers onto one, and what is more than that would wait.
+const SESSIONS: u32 = 4096;
+
 type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves clients and workers until `stop`.
@@ -25,6 +28,7 @@ pub(crate) async fn serve(listener: TcpListener, inbox: mpsc::Sender<Input>, sto
     let service = Service { inbox };
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
+        .max_concurrent_streams(SESSIONS)
         .add_service(JobsServer::new(service.clone()))
         .add_service(WorkersServer::new(service))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())

@@ -54,11 +54,11 @@ impl Core {
 
     /// When nothing is left to begin with, idle workers try what others are slow with; the first commit counts.
     pub(super) fn duplicate_slow(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if now < self.hold_until {
+        if now < self.hold_until || self.idle.is_empty() {
             return;
         }
-        while let Some(worker) = self.idle.first().copied() {
-            let Some((id, shard)) = self.slowest(now) else { return };
+        for (id, shard) in self.slowest(self.idle.len(), now) {
+            let Some(worker) = self.idle.first().copied() else { return };
             let lease = self.next_lease();
             if let Some(shards) = self.artifacts.get_mut(&id).and_then(|a| a.open_mut()) {
                 shards.join(shard, lease);
@@ -67,27 +67,34 @@ impl Core {
         }
     }
 
-    /// The shard that will be done last, of those that one worker alone has had for long enough. Of a lease over several
-    /// it is the last one, which its holder would begin with last.
-    fn slowest(&self, now: Duration) -> Option<(ArtifactId, u32)> {
-        let waited = |held: &Held| now.saturating_sub(held.since);
-        let late = |held: &&Held| waited(held) >= self.policy.duplicate_after && self.wanted.contains(&held.artifact);
-        let mut slowest: Option<(f64, ArtifactId, u32)> = None;
-        for held in self.leases.values().filter(late) {
-            let Some(artifact) = self.artifacts.get(&held.artifact).filter(|a| a.is_map()) else { continue };
-            let Some(shards) = artifact.open().filter(|s| s.pending.is_empty()) else { continue };
-            let Some(shard) = held.shards.iter().rev().find(|s| shards.hands(**s) == 1) else { continue };
-            let takes = shards.estimate(*shard).unwrap_or_default();
-            // A shard that is at work for less time than it needs is not slow.
-            if held.shards.len() == 1 && waited(held).as_secs_f64() < 1.5 * takes {
-                continue;
-            }
-            let left = takes * held.shards.len() as f64 + waited(held).as_secs_f64();
-            if slowest.as_ref().is_none_or(|(most, ..)| left > *most) {
-                slowest = Some((left, held.artifact.clone(), *shard));
-            }
+    /// The shards that will be done last, of those that one worker alone has had for long enough, at most so many. Those of
+    /// the slowest lease come first, and of them the last one, which its holder would begin with last.
+    fn slowest(&self, most: usize, now: Duration) -> Vec<(ArtifactId, u32)> {
+        let mut late: Vec<(f64, &Held, &Shards)> =
+            self.leases.values().filter_map(|held| self.late(held, now)).collect();
+        late.sort_by(|a, b| b.0.total_cmp(&a.0)); // the older of two that are alike stays first
+        let alone = |(_, held, shards): (f64, &Held, &Shards)| -> Vec<(ArtifactId, u32)> {
+            let shards = held.shards.iter().rev().filter(|s| shards.hands(**s) == 1);
+            shards.map(|shard| (held.artifact.clone(), *shard)).collect()
+        };
+        late.into_iter().flat_map(alone).take(most).collect()
+    }
+
+    /// How long a lease will need, in seconds from when it committed last, if that is longer than it should.
+    fn late<'a>(&'a self, held: &'a Held, now: Duration) -> Option<(f64, &'a Held, &'a Shards)> {
+        let waited = now.saturating_sub(held.since);
+        if waited < self.policy.duplicate_after || !self.wanted.contains(&held.artifact) {
+            return None;
         }
-        slowest.map(|(_, id, shard)| (id, shard))
+        let artifact = self.artifacts.get(&held.artifact).filter(|a| a.is_map())?;
+        let shards = artifact.open().filter(|s| s.pending.is_empty())?;
+        let shard = held.shards.iter().rev().find(|s| shards.hands(**s) == 1)?;
+        let takes = shards.estimate(*shard).unwrap_or_default();
+        // A shard that is at work for less time than it needs is not slow.
+        if held.shards.len() == 1 && waited.as_secs_f64() < 1.5 * takes {
+            return None;
+        }
+        Some((takes * held.shards.len() as f64 + waited.as_secs_f64(), held, shards))
     }
 
     /// The most shards of a lease, so that all workers end at about the same time.
