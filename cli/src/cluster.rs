@@ -10,10 +10,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use worker::devices::Choice;
 
+use crate::connection::Reach;
 use crate::progress::Printer;
 
 /// How long workers may take to leave once they are told.
 const LEAVE: Duration = Duration::from_secs(20);
+
+/// Seconds for which a worker looks for the coordinator, which lives as long as this process.
+const PATIENCE: &str = "60";
 
 /// Workers that end by themselves are started again so often in one run; a machine that kills more has another problem.
 const REVIVALS: u32 = 10;
@@ -75,8 +79,13 @@ impl Cluster {
 
     fn spawn(&self, number: usize, name: &str, printer: &Printer) -> Result<Child> {
         let program = std::env::current_exe().context("cannot find this program to start workers")?;
-        let mut child = Command::new(&program)
-            .args(["worker", "--with-parent", "--coordinator", &self.url(), "--name", name])
+        let mut command = Command::new(&program);
+        // What is meant for a coordinator elsewhere is none of this one's business.
+        for variable in Reach::VARIABLES {
+            command.env_remove(variable);
+        }
+        let mut child = command
+            .args(["worker", "--with-parent", "--patience", PATIENCE, "--coordinator", &self.url(), "--name", name])
             .args(["--threads", &self.threads.to_string(), "--devices", &self.devices.place(number).to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -110,7 +119,7 @@ impl Cluster {
 }
 
 /// Where digests of input files are remembered between runs.
-fn digest_cache() -> Option<std::path::PathBuf> {
+pub(crate) fn digest_cache() -> Option<std::path::PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(Into::into).or_else(home)?;
     Some(cache.join("mllm4rec").join("inputs.json"))

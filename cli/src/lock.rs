@@ -1,4 +1,4 @@
-//! One run at a time under a root on this machine.
+//! One run or coordinator at a time under a root on this machine.
 
 use std::fs::{File, TryLockError};
 
@@ -8,10 +8,11 @@ use data::store::Store;
 /// Stands where a run is at work, and holds nothing.
 const NAME: &str = "_control/v1/run.lock";
 
-/// Another run uses the root.
+/// Another run or coordinator uses the root.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "another `mllm4rec run` is at work under {root}: wait for it or stop it, or give this one a root of its own with --root"
+    "another `mllm4rec run`, `coordinator`, `rm` or `gc` is at work under {root}: wait for it or stop it, hand the job to the \
+      coordinator with `mllm4rec submit`, or give this one a root of its own with --root"
 )]
 pub(crate) struct RootInUse {
     root: String,

@@ -1,14 +1,21 @@
 //! The `mllm4rec` binary: every role and every command.
 
 mod args;
+mod certificates;
+mod client;
 mod cluster;
 mod commands;
+mod connection;
 mod contact_sheet;
 mod demo;
 mod exit;
+mod follow;
 mod lock;
 mod progress;
+mod signals;
+mod status;
 mod tables;
+mod target;
 mod terminal;
 
 use std::io::IsTerminal;
@@ -16,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, Command, LogFormat};
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
@@ -24,7 +31,7 @@ fn main() -> std::process::ExitCode {
         // No logging, no runtime: the less there is, the less a bad picture can reach.
         return worker::decoders::serve(std::io::stdin().lock(), std::io::stdout().lock());
     }
-    start_logging();
+    start_logging(&args);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -57,22 +64,42 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Outputs(outputs) => commands::outputs::run(outputs).await,
         Command::Show(show) => commands::show::run(show).await,
         Command::Captions(captions) => commands::captions::run(captions).await,
+        Command::Rm(rm) => commands::rm::run(rm).await,
+        Command::Gc(gc) => commands::gc::run(gc).await,
         Command::Shop(shop) => commands::shop::run(&shop),
-        Command::Doctor(doctor) => commands::doctor::run(&doctor),
+        Command::Doctor(doctor) => match &doctor.store {
+            Some(url) => commands::doctor_store::run(url, doctor.json).await,
+            None => commands::doctor::run(&doctor),
+        },
+        Command::Certs(certs) => commands::certs::run(&certs),
+        Command::Token(token) => commands::token::run(&token),
+        Command::Coordinator(coordinator) => commands::coordinator::run(coordinator).await,
         Command::Worker(worker) => commands::worker::run(worker).await,
+        Command::Submit(submit) => commands::submit::run(submit).await,
+        Command::Ps(ps) => commands::ps::run(ps).await,
+        Command::Status(status) => commands::status::run(status).await,
+        Command::Logs(logs) => commands::logs::run(logs).await,
+        Command::Cancel(cancel) => commands::cancel::run(cancel).await,
+        Command::Resume(resume) => commands::resume::run(resume).await,
         Command::DecodePictures => unreachable!("that has been seen to"),
     }
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses, warnings by default.
-fn start_logging() {
+/// Logs go to standard error. `RUST_LOG` chooses; by default it is warnings, and of the servers of a cluster, which
+/// nobody watches, every change of state.
+fn start_logging(args: &Args) {
+    let server = match &args.command {
+        Command::Coordinator(_) => true,
+        Command::Worker(worker) => !worker.with_parent,
+        _ => false,
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if server { "info" } else { "warn" }));
+    // Lines of the audit are known by their target.
+    let audited = matches!(args.command, Command::Coordinator(_));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(audited);
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }

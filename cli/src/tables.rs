@@ -58,9 +58,9 @@ fn since(report: &Value) -> Vec<String> {
             .as_object()
             .into_iter()
             .flatten()
-            .map(|(reason, users)| format!("{users} {reason}"))
+            .map(|(reason, users)| format!("{reason}: {users}"))
             .collect();
-        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
         format!("{stage} since {job}: {} users copied, {} rescored{why}", counts["copied"], counts["rescored"])
     };
     stages.map(line).collect()

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::access::Access;
 use crate::core::{Event, Policy};
 use crate::inbox::Input;
 use crate::leadership::Leadership;
@@ -30,6 +31,8 @@ const WRITE: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Who may call; open to this machine by default.
+    pub access: Access,
     /// Limits that turn silence into decisions.
     pub policy: Policy,
     /// Time between two heartbeats of a worker.
@@ -47,6 +50,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            access: Access::default(),
             policy: Policy::default(),
             heartbeat: Duration::from_secs(1),
             digest_cache: None,
@@ -69,21 +73,27 @@ impl Coordinator {
     /// Takes the lead over the root of `store`, takes up what is left of its jobs, and listens.
     ///
     /// # Errors
-    /// If the store cannot be written or the address not be listened on.
+    /// If the store cannot be written or lets two creates win, the address not be listened on, or strangers could reach it.
     pub async fn start(store: Store, options: Options) -> Result<Self> {
         let listening =
             |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
         allow_many_connections();
+        let door = options.access.door(options.listen)?;
         let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        if options.lasting {
+            data::store::probe::require_safe(&store).await?;
+        }
         let leadership = Leadership::take(&store, &address.to_string()).await?;
         let term = leadership.term();
+        // Whoever starts it wants to hear at once what is wrong with a store; from here on it is waited for.
+        let store = store.patient(options.store_patience);
         info!(term, %address, root = store.url(), "leading");
         let stop = CancellationToken::new();
         let (inbox, inputs) = mpsc::channel(1024);
         let mut shell = Shell::new(store, options, leadership, inbox.clone());
         shell.take_up().await?;
-        let server = tokio::spawn(rpc::serve(listener, inbox, stop.clone()));
+        let server = tokio::spawn(rpc::serve(listener, door, inbox, stop.clone()));
         let task = tokio::spawn(run(shell, inputs, server, stop.clone()));
         Ok(Self { address, term, stop, task })
     }

@@ -11,6 +11,9 @@ pub enum Error {
     /// The object store or a job file.
     #[error(transparent)]
     Data(#[from] data::Error),
+    /// Who may call cannot be settled.
+    #[error(transparent)]
+    Access(#[from] crate::access::AccessError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {reason}; choose another address or stop what holds it")]
     Listen {
@@ -72,6 +75,39 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The job was removed.
+    #[error(
+        "job {job} was removed; submit its file again for a new job (its id will end in a number, such as `{job}.2`)"
+    )]
+    Removed {
+        /// The job.
+        job: String,
+    },
+    /// A job that somebody works on was to be removed.
+    #[error("job {job} is at work: cancel it or wait for its end, then remove it")]
+    Active {
+        /// The job.
+        job: String,
+    },
+    /// A job needs what is being removed.
+    #[error(
+        "{artifact} is being removed by `mllm4rec rm` or `gc`: submit the job again in a moment; after a removal that was cut \
+         off, `mllm4rec gc` clears the way"
+    )]
+    BeingRemoved {
+        /// The artifact.
+        artifact: String,
+    },
+    /// A finished table cannot be copied to its place.
+    #[error(
+        "cannot publish to {folder}: {source}; the job's own tables are finished: mend this and submit the job again"
+    )]
+    Publish {
+        /// The place.
+        folder: String,
+        /// What is wrong there.
+        source: data::Error,
+    },
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]
     Server(String),
@@ -82,7 +118,8 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Data(e) if e.may_pass() => FailureClass::Retry,
+            Self::Data(e) | Self::Publish { source: e, .. } if e.may_pass() => FailureClass::Retry,
+            Self::BeingRemoved { .. } | Self::Active { .. } => FailureClass::Retry,
             _ => FailureClass::Fatal,
         }
     }

@@ -11,7 +11,7 @@ use crate::inbox::{Input, Reply, Submission};
 use crate::opening::{patiently, planned, recorded};
 use crate::shell::{KnownJob, Shell};
 use crate::submissions::{self, Ended, Submitted};
-use crate::{Error, Result, records, report};
+use crate::{Error, Result, publish, records, report};
 
 impl Shell {
     /// Takes up the jobs that an earlier coordinator of this root left unfinished.
@@ -73,6 +73,9 @@ impl Shell {
                 if lasting {
                     let begin = || submissions::begin(&store, &id.0, submitted).boxed();
                     submission.round = Some(patiently("note a job", begin).await?);
+                    if records::is_removed(&store, &id.0).await? {
+                        return Err(Error::Removed { job: id.0 });
+                    }
                 }
                 let stopping = |_| Error::Server("the coordinator is stopping".to_owned());
                 inbox.send(Input::Planned(Box::new(submission))).await.map_err(stopping)?;
@@ -172,5 +175,6 @@ fn unseen(job: JobId) -> JobStatus {
 
 async fn write_report(store: &Store, id: &JobId, job: &Job) -> Result<()> {
     let stages = records::stages(store, &id.0).await?;
-    report::write(store, &id.0, job, &stages).await
+    let published = publish::publish(store, &id.0, job, &stages).await?;
+    report::write(store, &id.0, job, &stages, &published).await
 }

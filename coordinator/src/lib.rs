@@ -3,11 +3,14 @@
 //! Decisions are in [`core`], which does no I/O; the shell around it reads and writes the object store and speaks gRPC.
 //! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
 
+pub mod access;
 mod coordinator;
 pub mod core;
 mod descriptors;
 mod earlier;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod inbox;
 mod inputs;
 mod jobs;
@@ -15,7 +18,10 @@ pub mod journal;
 mod leadership;
 mod opening;
 pub mod plan;
+pub mod publish;
 pub mod records;
+mod remembered;
+pub mod removal;
 pub mod report;
 mod rpc;
 mod shell;
@@ -26,3 +32,4 @@ pub use descriptors::allow_many_connections;
 pub use earlier::Earlier;
 pub use error::{Error, Result};
 pub use inputs::{InputFiles, check_layout};
+pub use remembered::remembered;

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::inbox::Submission;
 use crate::plan::{self, JobPlan, PlannedStage};
-use crate::{Earlier, Error, InputFiles, Result, records};
+use crate::{Earlier, Error, InputFiles, Result, publish, records, removal};
 
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
 const PAUSES: [Duration; 4] =
@@ -44,8 +44,9 @@ pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> R
     if let Err(e) = known.save() {
         warn!(error = %e, "cannot remember the digests of the input files");
     }
-    let plan = plan::plan(&job, &files);
-    records::write(store, &plan, &job.to_toml()).await?;
+    let mut plan = plan::plan(&job, &files);
+    removal::admit(store, &mut plan, &job.to_toml()).await?;
+    publish::begin(store, &plan.id.0, &job, &records::of_plan(&plan)).await?;
     let complete = complete(store, &plan.stages).await?;
     Ok((job, plan, complete))
 }

@@ -1,14 +1,18 @@
 //! What the store remembers of a job: its file and the artifacts of its stages.
 
+use std::collections::BTreeSet;
+
 use data::artifact::{ArtifactId, Digest, Spec};
 use data::job::{Split, Stage, nearest};
 use data::store::Store;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::JobPlan;
+use crate::plan::{JobPlan, PlannedStage};
 use crate::{Error, Result};
 
 pub(crate) const PREFIX: &str = "_control/v1/jobs";
+pub(crate) const STAGES: &str = "stages.json";
+pub(crate) const TOMBSTONE: &str = "removed.json";
 
 /// Which artifact a stage of a job is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +23,8 @@ pub struct StageRecord {
     pub split: Option<Split>,
     /// The digest of the artifact.
     pub digest: Digest,
-    /// Everything that can change its result; records of earlier versions have none.
+    /// Everything that can change its result: what of other jobs this one needs is known from here on. Records of earlier
+    /// versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Spec>,
 }
@@ -32,22 +37,24 @@ impl StageRecord {
     }
 }
 
+/// The stages of a plan, as a job's record has them.
+#[must_use]
+pub fn of_plan(plan: &JobPlan) -> Vec<StageRecord> {
+    let record = |s: &PlannedStage| StageRecord {
+        stage: s.artifact.stage,
+        split: s.split,
+        digest: s.artifact.digest.clone(),
+        spec: Some(s.spec.clone()),
+    };
+    plan.stages.iter().map(record).collect()
+}
+
 /// Writes down a job; the same job again finds what it wrote before.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn write(store: &Store, plan: &JobPlan, job_toml: &str) -> Result<()> {
-    let stages: Vec<StageRecord> = plan
-        .stages
-        .iter()
-        .map(|s| StageRecord {
-            stage: s.artifact.stage,
-            split: s.split,
-            digest: s.artifact.digest.clone(),
-            spec: Some(s.spec.clone()),
-        })
-        .collect();
-    let text = serde_json::to_string_pretty(&stages)
+    let text = serde_json::to_string_pretty(&of_plan(plan))
         .map_err(|e| Error::Record { path: stages_path(&plan.id.0), reason: e.to_string() })?;
     // Same digests, other paths: the first spelling of the job stays.
     store.create(&format!("{PREFIX}/{}/spec.toml", plan.id), job_toml.to_owned().into()).await?;
@@ -58,9 +65,12 @@ pub async fn write(store: &Store, plan: &JobPlan, job_toml: &str) -> Result<()> 
 /// The stages of a job.
 ///
 /// # Errors
-/// [`Error::NoJob`] with the nearest id if there is no such job.
+/// [`Error::NoJob`] with the nearest id if there is no such job; [`Error::Removed`].
 pub async fn stages(store: &Store, job: &str) -> Result<Vec<StageRecord>> {
     let path = stages_path(job);
+    if is_removed(store, job).await? {
+        return Err(Error::Removed { job: job.to_owned() });
+    }
     if !store.exists(&path).await? {
         let jobs = list(store).await?;
         let hint = match (nearest(job, jobs.iter().map(String::as_str)), jobs.is_empty()) {
@@ -70,8 +80,22 @@ pub async fn stages(store: &Store, job: &str) -> Result<Vec<StageRecord>> {
         };
         return Err(Error::NoJob { job: job.to_owned(), root: store.url().to_owned(), hint });
     }
+    read_stages(store, job).await
+}
+
+/// The stages of a job that has been written down, removed or not.
+pub(crate) async fn read_stages(store: &Store, job: &str) -> Result<Vec<StageRecord>> {
+    let path = stages_path(job);
     let bytes = store.get(&path).await?;
     serde_json::from_slice(&bytes).map_err(|e| Error::Record { path, reason: e.to_string() })
+}
+
+/// Whether somebody has removed a job. Its tombstone stays for ever.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_removed(store: &Store, job: &str) -> Result<bool> {
+    Ok(store.exists(&tombstone_path(job)).await?)
 }
 
 /// The file of a job, overrides included.
@@ -83,23 +107,34 @@ pub async fn job_toml(store: &Store, job: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The ids of all jobs under a root.
+/// The ids of all jobs under a root that nobody has removed.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn list(store: &Store) -> Result<Vec<String>> {
     let entries = store.list(PREFIX).await?;
-    let mut jobs: Vec<String> = entries
-        .iter()
-        .filter_map(|e| e.path.strip_prefix(PREFIX)?.trim_start_matches('/').split_once('/'))
-        .filter(|(_, file)| *file == "stages.json")
-        .map(|(job, _)| job.to_owned())
-        .collect();
-    jobs.sort();
-    jobs.dedup();
-    Ok(jobs)
+    let files: Vec<(&str, &str)> = entries.iter().filter_map(|e| job_and_file(&e.path)).collect();
+    let having = |name: &str| -> BTreeSet<&str> {
+        files.iter().filter(|(_, file)| *file == name).map(|(job, _)| *job).collect()
+    };
+    Ok(having(STAGES).difference(&having(TOMBSTONE)).map(|&job| job.to_owned()).collect())
+}
+
+/// The folder of a job's control objects.
+pub(crate) fn folder(job: &str) -> String {
+    format!("{PREFIX}/{job}")
+}
+
+/// The job whose control object lies at a path, and its name in the job's folder.
+pub(crate) fn job_and_file(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix(PREFIX)?.trim_start_matches('/').split_once('/')
+}
+
+/// The object that says that a job was removed.
+pub(crate) fn tombstone_path(job: &str) -> String {
+    format!("{PREFIX}/{job}/{TOMBSTONE}")
 }
 
 pub(crate) fn stages_path(job: &str) -> String {
-    format!("{PREFIX}/{job}/stages.json")
+    format!("{PREFIX}/{job}/{STAGES}")
 }

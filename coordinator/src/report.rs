@@ -9,6 +9,7 @@ use data::tables::{MetricRow, RejectedRow, Table, read_all};
 use serde_json::{Map, Value, json};
 
 use crate::Result;
+use crate::publish::PublishedFolder;
 use crate::records::StageRecord;
 
 /// The most frequent unknown items that a report names; the table has them all.
@@ -24,12 +25,23 @@ pub fn path(job: &str) -> String {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -> Result<()> {
+pub async fn write(
+    store: &Store,
+    id: &str,
+    job: &Job,
+    stages: &[StageRecord],
+    published: &[PublishedFolder],
+) -> Result<()> {
     let mut report = json!({"job": id, "seed": job.seed});
-    let mut timings = Map::new();
+    let (mut timings, mut aside) = (Map::new(), Map::new());
     for stage in stages {
         let done = done_records(store, &stage.artifact()).await?;
-        timings.insert(data::artifact::role(stage.stage, stage.split), timing(&done));
+        let role = data::artifact::role(stage.stage, stage.split);
+        timings.insert(role.clone(), timing(&done));
+        let rejected = rejected(&done);
+        if !rejected.is_empty() {
+            aside.insert(role, json!(rejected));
+        }
         match stage.stage {
             Stage::Prepare => report["dataset"] = counts(&done),
             Stage::Caption => report["captions"] = sums(&done),
@@ -53,6 +65,10 @@ pub async fn write(store: &Store, id: &str, job: &Job, stages: &[StageRecord]) -
         report["since"] = since(store, earlier, stages).await?;
     }
     report["timings"] = Value::Object(timings);
+    if !published.is_empty() {
+        report["published"] = json!(published);
+    }
+    report["put_aside"] = Value::Object(aside);
     let text = format!("{report:#}\n");
     store.put(&path(id), text.into()).await?;
     Ok(())
@@ -132,10 +148,17 @@ fn sums(done: &[Done]) -> Value {
 
 fn counts(done: &[Done]) -> Value {
     let mut counts = notes(done);
-    let rejected: BTreeMap<&str, u64> =
-        done.iter().flat_map(|d| &d.rejected).map(|(reason, n)| (reason.as_str(), *n)).collect();
-    counts["rejected"] = json!(rejected.values().sum::<u64>());
+    counts["rejected"] = json!(rejected(done).values().sum::<u64>());
     counts
+}
+
+/// Rows of all shards that were put aside, by reason.
+fn rejected(done: &[Done]) -> BTreeMap<&str, u64> {
+    let mut rejected: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, rows) in done.iter().flat_map(|d| &d.rejected) {
+        *rejected.entry(reason).or_default() += rows;
+    }
+    rejected
 }
 
 /// system → split → population → metric@k → value and interval, beside the number of users.

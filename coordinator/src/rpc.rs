@@ -6,14 +6,15 @@ use data::job::Job;
 use futures::{Stream, StreamExt};
 use proto::pb::jobs_server::{Jobs, JobsServer};
 use proto::pb::workers_server::{Workers, WorkersServer};
-use proto::{FailureClass, FromWorker, JobId, JobStatus, PROTOCOL, ToWorker, WorkerId, pb};
+use proto::{ANSWER, FailureClass, FromWorker, JobId, JobStatus, PROTOCOL, QUIET, ToWorker, WorkerId, pb};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, WatchStream};
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
+use crate::access::{Caller, Door};
 use crate::core::Event;
 use crate::inbox::{Input, said};
 use crate::{Error, Result};
@@ -24,14 +25,21 @@ const SESSIONS: u32 = 4096;
 type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves clients and workers until `stop`.
-pub(crate) async fn serve(listener: TcpListener, inbox: mpsc::Sender<Input>, stop: CancellationToken) -> Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    door: Door,
+    inbox: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) -> Result<()> {
     let service = Service { inbox };
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .max_concurrent_streams(SESSIONS)
+        .http2_keepalive_interval(Some(QUIET))
+        .http2_keepalive_timeout(Some(ANSWER))
+        .layer(door.guard())
         .add_service(JobsServer::new(service.clone()))
         .add_service(WorkersServer::new(service))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(door.connections(listener, stop.clone()), stop.cancelled_owned())
         .await
         .map_err(|e| Error::Server(e.to_string()))
 }
@@ -56,8 +64,10 @@ impl Service {
 #[tonic::async_trait]
 impl Jobs for Service {
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        let caller = Caller::of(&request);
         let job = Job::parse("job", &request.into_inner().job_toml, &[]).map_err(|e| status(&e.into()))?;
         let (id, complete) = self.ask(|reply| Input::Submit(Box::new(job), reply)).await?.map_err(|e| status(&e))?;
+        caller.changed("Submit", &id.0);
         Ok(Response::new(pb::SubmitReply { job_id: id.0, complete }))
     }
 
@@ -87,8 +97,10 @@ impl Jobs for Service {
     }
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::CancelReply>, Status> {
+        let caller = Caller::of(&request);
         let pb::CancelRequest { job_id, reason } = request.into_inner();
         self.watcher(&job_id).await?;
+        caller.changed("Cancel", &job_id);
         self.send(Input::Event(Event::Cancelled { job: JobId(job_id), reason })).await?;
         Ok(Response::new(pb::CancelReply {}))
     }
@@ -181,7 +193,7 @@ fn status(error: &Error) -> Status {
         ) => Status::invalid_argument(error.to_string()),
         Error::Earlier { .. } => Status::invalid_argument(error.to_string()),
         Error::NoJob { .. } => Status::not_found(error.to_string()),
-        Error::Deposed { .. } => Status::unavailable(error.to_string()),
+        Error::Deposed { .. } | Error::Server(_) => Status::unavailable(error.to_string()),
         _ if error.class() == FailureClass::Retry => Status::unavailable(error.to_string()),
         _ => Status::failed_precondition(error.to_string()),
     }

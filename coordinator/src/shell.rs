@@ -167,7 +167,7 @@ impl Shell {
     }
 
     fn note_stage(&mut self, artifact: &ArtifactId, level: &str, text: String) {
-        let stage = artifact::role(artifact.stage, self.stages.get(artifact).and_then(|s| s.split));
+        let stage = self.core.stage_of(artifact);
         for job in self.core.wanting(artifact) {
             self.journal.note(job, Entry::now(level, &stage, "", text.clone()));
         }

@@ -234,6 +234,24 @@ pub enum Error {
         /// What the store said.
         reason: String,
     },
+    /// Nothing says who the caller is.
+    #[error("no identity for {url}: {remedy} ({reason})")]
+    NoIdentity {
+        /// The root of the store.
+        url: String,
+        /// The variables to set.
+        remedy: &'static str,
+        /// Where the client has looked last, and what came of it.
+        reason: String,
+    },
+    /// The store breaks the promise on which every commit rests.
+    #[error("{url} cannot hold jobs: {reason}")]
+    UnsafeStore {
+        /// The root of the store.
+        url: String,
+        /// What it does, and what to use instead.
+        reason: String,
+    },
     /// The store failed in another way.
     #[error("cannot {action} {object}: {reason}")]
     Store {
@@ -349,7 +367,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Store { class, .. } => *class,
-            Self::FetchStopped => Class::Retry,
+            Self::FetchStopped | Self::NoIdentity { .. } => Class::Retry,
             _ => Class::Fatal,
         }
     }

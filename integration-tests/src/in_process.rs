@@ -51,7 +51,7 @@ impl InProcess {
     #[must_use]
     pub fn worker(&self, name: &str, open: impl FnMut() -> kernels::Result<Device> + Send + 'static) -> Working {
         let options = worker::Options {
-            coordinator: self.url(),
+            coordinator: proto::Endpoint::open(self.url()),
             name: name.to_owned(),
             device: "emulated".to_owned(),
             threads: 1,

@@ -23,9 +23,17 @@ impl JobOutputs {
     /// If there is no such job.
     #[must_use]
     pub fn open(root: &Path, job: &str) -> Self {
-        let store = Store::open(&root.display().to_string()).expect("the root can be opened");
+        Self::of(Store::open(&root.display().to_string()).expect("the root can be opened"), job)
+    }
+
+    /// Opens a job in a store, which may be a bucket: it has no folders then.
+    ///
+    /// # Panics
+    /// If there is no such job.
+    #[must_use]
+    pub fn of(store: Store, job: &str) -> Self {
         let stages = wait(records::stages(&store, job)).expect("the job has run");
-        Self { root: root.to_owned(), store, stages }
+        Self { root: store.folder().map(Path::to_owned).unwrap_or_default(), store, stages }
     }
 
     /// The stages of the job, each with its artifact.

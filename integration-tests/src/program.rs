@@ -145,7 +145,11 @@ validate_every = 3
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.args(args).env("XDG_CACHE_HOME", self.path("cache")).env_remove("RUST_LOG");
+        command
+            .args(args)
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env_remove("RUST_LOG")
+            .env_remove("MLLM4REC_COORDINATOR");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

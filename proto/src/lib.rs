@@ -9,12 +9,14 @@ pub mod pb {
 }
 
 mod convert;
+mod endpoint;
 mod ids;
 mod messages;
 #[cfg(test)]
 mod tests;
 
 pub use convert::Invalid;
+pub use endpoint::{ANSWER, Bearer, Connection, Endpoint, EndpointError, QUIET, Token};
 pub use ids::{JobId, LeaseId, WorkerId};
 pub use messages::{
     Claim, Committed, FailureClass, FromWorker, Grant, Info, JobState, JobStatus, Progress, Register, ShardCounts,

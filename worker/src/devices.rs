@@ -27,14 +27,14 @@ impl FromStr for Wish {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "auto" => Ok(Self::Auto),
+            "auto" | "all" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cards),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                .map(Self::Card)
-                .ok_or_else(|| "allowed are auto, cpu, cuda, and cuda:0, cuda:1, …".to_owned()),
+            _ => {
+                text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Card).ok_or_else(|| {
+                    "allowed are auto, cpu, cuda, all (the same as auto), and cuda:0, cuda:1, …".to_owned()
+                })
+            }
         }
     }
 }

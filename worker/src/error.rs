@@ -1,7 +1,7 @@
 //! What can go wrong in a worker.
 
 use data::job::Stage;
-use proto::FailureClass;
+use proto::{EndpointError, FailureClass};
 
 use crate::decoders::DecodersError;
 use crate::devices::Wish;
@@ -141,6 +141,9 @@ pub enum Error {
     /// The coordinator does not take this worker.
     #[error("the coordinator refused this worker: {0}")]
     Refused(String),
+    /// The coordinator cannot be spoken to until somebody changes something.
+    #[error(transparent)]
+    Endpoint(EndpointError),
     /// The coordinator cannot be reached.
     #[error("cannot reach the coordinator at {address}: {reason}")]
     Unreachable {
@@ -168,6 +171,15 @@ impl Error {
     /// Whether the device was lost on the way; a fresh one may do the same work.
     pub(crate) fn lost_device(&self) -> bool {
         matches!(self, Self::Kernels(e) | Self::Model(model::Error::Kernel(e)) if e.is_lost())
+    }
+}
+
+impl From<EndpointError> for Error {
+    fn from(error: EndpointError) -> Self {
+        match error {
+            EndpointError::Unreachable { url, reason } => Self::Unreachable { address: url, reason },
+            lasting => Self::Endpoint(lasting),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use data::store::Store;
 use futures::StreamExt;
 use kernels::Device;
 use proto::pb::workers_client::WorkersClient;
-use proto::{FromWorker, PROTOCOL, Register, ToWorker, Welcome, pb};
+use proto::{Endpoint, FromWorker, PROTOCOL, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,8 +31,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How a worker is run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator, `http://host:port`.
-    pub coordinator: String,
+    /// The coordinator, and who this worker is to it.
+    pub coordinator: Endpoint,
     /// A name for people.
     pub name: String,
     /// What it computes on, for people.
@@ -62,16 +62,27 @@ pub async fn run(
     let mut worker = Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None };
     let mut pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
+    let mut told = String::new();
     loop {
         match worker.session(&stop).await {
             Ok(End::Over) => return Ok(()),
+            Ok(End::Untold) => {
+                worker.desk.clear(None).await;
+                return Ok(());
+            }
             Ok(End::DeviceLost(cause)) => return Err(Error::DeviceLost(cause)),
             Ok(End::Broken(reason)) => {
                 (pause, waited) = (Duration::from_millis(50), Duration::ZERO);
+                told.clear();
                 warn!(reason, "session broke, will register again");
             }
-            Err(e @ Error::Unreachable { .. }) if waited < worker.options.patience => {
-                info!(error = %e, "coordinator away, will try again");
+            Err(e) if worker.may_pass(&e) && waited < worker.options.patience => {
+                // It may be away for days: that is said once, and again when the reason changes.
+                let reason = e.to_string();
+                if told != reason {
+                    info!(reason, "coordinator away, looking for it");
+                    told = reason;
+                }
             }
             Err(e) => {
                 worker.desk.clear(None).await;
@@ -91,8 +102,10 @@ pub async fn run(
 
 /// How a session ended.
 enum End {
-    /// There is nothing more to do.
+    /// There is nothing more to do, and the coordinator knows.
     Over,
+    /// The worker is to leave, and no coordinator has answered that could be told.
+    Untold,
     /// There is nothing to do it with any more; another process may open the device.
     DeviceLost(String),
     /// The stream broke; the coordinator may come back, or another one.
@@ -113,9 +126,13 @@ struct Worker {
 impl Worker {
     async fn session(&mut self, stop: &CancellationToken) -> Result<End> {
         let (to_coordinator, outbox) = mpsc::channel(256);
-        let registered = tokio::time::timeout(ANSWER, self.register(&to_coordinator, outbox));
         let late = || self.unreachable("it does not answer".to_owned());
-        let (welcome, mut stream) = registered.await.map_err(|_| late())??;
+        let registered = tokio::time::timeout(ANSWER, self.register(&to_coordinator, outbox));
+        let registered = tokio::select! {
+            registered = registered => registered.map_err(|_| late())?,
+            () = stop.cancelled() => return Ok(End::Untold),
+        };
+        let (welcome, mut stream) = registered?;
         if welcome.term < self.term {
             return Ok(End::Broken(format!("it leads term {}, and term {} has begun", welcome.term, self.term)));
         }
@@ -136,8 +153,14 @@ impl Worker {
         Ok(end)
     }
 
+    /// Whether a coordinator may be there later. One that has taken this worker before may refuse it while certificates are
+    /// being renewed.
+    fn may_pass(&self, error: &Error) -> bool {
+        matches!(error, Error::Unreachable { .. }) || (self.term > 0 && matches!(error, Error::Endpoint(_)))
+    }
+
     fn unreachable(&self, reason: String) -> Error {
-        Error::Unreachable { address: self.options.coordinator.clone(), reason }
+        Error::Unreachable { address: self.options.coordinator.url.clone(), reason }
     }
 
     async fn register(
@@ -155,17 +178,17 @@ impl Worker {
             claims: self.desk.claim().into_iter().collect(),
         };
         let _ = to_coordinator.send(FromWorker::Register(register)).await;
-        let connected = WorkersClient::connect(self.options.coordinator.clone()).await;
-        let mut client = connected.map_err(|e| self.unreachable(root_cause(&e)))?;
+        let coordinator = &self.options.coordinator;
+        let mut client = WorkersClient::new(coordinator.connect().await?);
         let said = ReceiverStream::new(outbox).map(pb::WorkerMessage::from);
         let mut stream = match client.session(said).await {
             Ok(response) => response.into_inner(),
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                 return Err(Error::Refused(status.message().to_owned()));
             }
-            Err(status) => return Err(self.unreachable(status.message().to_owned())),
+            Err(status) => return Err(coordinator.explain(&status).into()),
         };
-        let first = stream.message().await.map_err(|s| self.unreachable(s.message().to_owned()))?;
+        let first = stream.message().await.map_err(|s| coordinator.explain(&s))?;
         match first.map(ToWorker::try_from) {
             Some(Ok(ToWorker::Welcome(welcome))) => Ok((welcome, stream)),
             Some(Ok(ToWorker::Refused(reason))) => Err(Error::Refused(reason)),
@@ -257,12 +280,4 @@ impl Worker {
             }
         }
     }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

@@ -6,14 +6,20 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::step::{Step, cargo, summarize};
-use crate::{executed, kernels, python};
+use crate::{executed, kernels, python, stores};
 
 /// Rounds that `--full` adds of the tests that start processes.
 const MORE_ROUNDS: usize = 3;
 
 /// Runs every step, also behind one that fails, and says how each of them ended.
 pub(crate) fn run(full: bool) -> Result<bool> {
-    let means = Means { python: python::with_readers(), nvrtc: python::nvrtc_folder(), executed: executed::folder()? };
+    let means = Means {
+        python: python::with_readers(),
+        moto: python::with_moto(),
+        azurite: stores::azurite(),
+        nvrtc: python::nvrtc_folder(),
+        executed: executed::folder()?,
+    };
     let mut ended = Vec::new();
     ended.push(Step::cargo("format", &["fmt", "--all", "--check"]).run());
     let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -24,6 +30,7 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     ended.push(executed::compare(&means.executed));
     ended.extend(kernels::on_fewer_instructions());
     if full {
+        ended.push(means.tests("stores, in full", &["--test", "stores", "--", "--nocapture"]).in_full().run());
         for _ in 0..MORE_ROUNDS {
             ended.push(means.tests("more rounds", &["--test", "pipeline", "--test", "readers"]).run());
         }
@@ -33,6 +40,12 @@ pub(crate) fn run(full: bool) -> Result<bool> {
         println!(
             "SKIPPED reading the tables with DuckDB, Polars and pyarrow: there is no Python with them (see above)"
         );
+    }
+    if means.moto.is_none() {
+        println!("SKIPPED everything on S3: there is no moto (see above)");
+    }
+    if means.azurite.is_none() {
+        println!("SKIPPED everything on Azure: there is no Azurite (see above)");
     }
     if means.nvrtc.is_none() {
         println!("SKIPPED compiling the kernels for GPUs: there is no NVRTC (see above)");
@@ -44,6 +57,10 @@ pub(crate) fn run(full: bool) -> Result<bool> {
 struct Means {
     /// A Python with the readers of tables.
     python: Option<OsString>,
+    /// A Python with moto, which stands for S3.
+    moto: Option<OsString>,
+    /// The package that stands for Azure.
+    azurite: Option<OsString>,
     /// Where NVRTC is.
     nvrtc: Option<OsString>,
     /// Where the emulator writes the names of the kernels that it runs.
@@ -54,10 +71,14 @@ impl Means {
     fn tests(&self, name: &'static str, args: &[&str]) -> Step {
         let mut command = cargo(&["test", "--release", "--workspace"]);
         command.args(args).env(executed::VARIABLE, &self.executed);
-        match &self.python {
-            Some(python) => command.env("MLLM4REC_PYTHON", python),
-            None => command.env_remove("MLLM4REC_PYTHON"),
-        };
+        let programs =
+            [("MLLM4REC_PYTHON", &self.python), ("MLLM4REC_MOTO", &self.moto), ("MLLM4REC_AZURITE", &self.azurite)];
+        for (variable, program) in programs {
+            match program {
+                Some(program) => command.env(variable, program),
+                None => command.env_remove(variable),
+            };
+        }
         if let Some(folder) = &self.nvrtc {
             // Its absence is an error from here on.
             command.env("MLLM4REC_CUDA_LIBS", folder).env("MLLM4REC_NEED_NVRTC", "1");

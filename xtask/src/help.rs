@@ -15,7 +15,8 @@ const COMMANDS: [Command; 8] = [
         name: "check",
         takes: "[--full]",
         does: "set up what tests need, then fmt, clippy, build and every test\n\
-               --full: the tests that start processes three times more, for what shows rarely",
+               --full: the tests that start processes three times more, for what shows rarely, and the long form of
+               those that count (kills, commits, seeds)",
     },
     Command {
         name: "sanitize",

@@ -13,6 +13,7 @@ mod programs;
 mod python;
 mod sanitize;
 mod step;
+mod stores;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -17,6 +17,8 @@ const READERS: Environment =
     Environment { name: "venv", packages: &["duckdb==2.0.0", "polars==2.1.0", "pyarrow==26.0.1"] };
 /// What compiles kernels for GPUs in tests; it needs no GPU.
 const COMPILER: Environment = Environment { name: "nvrtc-venv", packages: &["nvidia-cuda-nvrtc==13.0.88"] };
+/// What stands for S3 in tests.
+const MOTO: Environment = Environment { name: "moto-venv", packages: &["moto[server,s3]==5.2.5"] };
 /// What the benches compare with.
 const PEERS: Environment = Environment {
     name: "bench-venv",
@@ -46,6 +48,20 @@ pub(crate) fn nvrtc_folder() -> Option<OsString> {
         Ok(folder) => Some(folder.into_os_string()),
         Err(e) => {
             println!("no {}: {e:#}\ntests that need it will be SKIPPED", COMPILER.packages.join(", "));
+            None
+        }
+    }
+}
+
+/// A Python with moto: the one that `MLLM4REC_MOTO` names, or one of our own. Says so if there is none.
+pub(crate) fn with_moto() -> Option<OsString> {
+    if let Some(python) = std::env::var_os("MLLM4REC_MOTO") {
+        return Some(python);
+    }
+    match MOTO.python() {
+        Ok(python) => Some(python.into_os_string()),
+        Err(e) => {
+            println!("no {}: {e:#}\ntests that need it will be SKIPPED", MOTO.packages.join(", "));
             None
         }
     }
@@ -89,7 +105,7 @@ pub(crate) fn wheel(package: &str) -> Result<(&'static str, PathBuf)> {
 }
 
 /// Where environments and wheels are kept.
-fn kept() -> Result<PathBuf> {
+pub(crate) fn kept() -> Result<PathBuf> {
     let home = std::env::var_os("HOME").context("HOME is not set")?;
     Ok(Path::new(&home).join(".cache/mllm4rec"))
 }

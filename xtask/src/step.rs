@@ -52,6 +52,12 @@ impl Step {
         self
     }
 
+    /// The same with the long loops, of which short ones run otherwise.
+    pub(crate) fn in_full(mut self) -> Self {
+        self.command.env("MLLM4REC_FULL", "1");
+        self
+    }
+
     /// Runs it; what it prints goes where this program prints.
     pub(crate) fn run(mut self) -> Ended {
         println!("\n── {}: {}", self.name, words(&self.command));

@@ -1,12 +1,24 @@
 //! One file per command.
 
+pub(crate) mod cancel;
 pub(crate) mod captions;
+pub(crate) mod certs;
+pub(crate) mod coordinator;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod doctor_store;
+pub(crate) mod gc;
+pub(crate) mod logs;
 pub(crate) mod outputs;
+pub(crate) mod ps;
+pub(crate) mod resume;
+pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod shop;
 pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod submit;
+pub(crate) mod token;
 pub(crate) mod validate;
 pub(crate) mod worker;
 
@@ -14,30 +26,61 @@ use std::path::Path;
 
 use ::worker::decoders::DecoderCommand;
 use anyhow::{Context, Result};
-use data::job::{Job, Stage};
+use data::job::{CaptionsFrom, Job, Stage};
 use data::store::Store;
 use serde_json::Value;
 
-/// Reads a job file with its overrides and the prompt template that it names.
+/// Reads a job file with its overrides and the prompt template that it names, and checks what it needs of this machine.
 pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Result<Job> {
-    let text = std::fs::read_to_string(config)
-        .map_err(|e| crate::exit::BadRequest(format!("cannot read the job file {}: {e}", config.display())))?;
     let mut sets = sets.to_vec();
     sets.extend(root.map(|root| format!("output.root={}", toml::Value::String(root.to_owned()))));
-    let mut job = Job::parse(&config.display().to_string(), &text, &sets)?;
+    let job = parse_job(config, &sets)?;
     if job.runs(Stage::Pictures) {
         check_captioner(&job)?;
     }
-    let own_prompt = job.runs(Stage::TrainRanker) || (job.runs(Stage::Rank) && job.ranker.from.folder().is_some());
-    // The ranker of an earlier job comes with its prompt; a template beside it must be the same.
-    if own_prompt || (job.runs(Stage::Rank) && !job.ranker.template.is_empty()) {
-        let template = template(&job.ranker.template, config)?;
-        job.inline_template(template);
-    }
-    if own_prompt {
+    if has_own_prompt(&job) {
         check_base(&job)?;
     }
     Ok(job)
+}
+
+/// The same for a job that other machines run. A relative path is one of this machine, and an absolute one may be:
+/// what is here is checked here, and of the rest the coordinator will tell.
+pub(crate) fn read_job_for_others(config: &Path, sets: &[String]) -> Result<Job> {
+    let job = parse_job(config, sets)?;
+    let here = |path: &str| submit::relative(path).is_some() || Path::new(path).exists();
+    if here(&job.dataset.path) {
+        data::prepare::input_files(&job.dataset)?;
+    }
+    let table = &job.captions.table;
+    let named = submit::relative(table).unwrap_or_else(|| table.into());
+    if job.captions.from == CaptionsFrom::Table && here(table) && !named.is_file() {
+        return Err(crate::exit::BadRequest(format!("captions.table: there is no file {table}")).into());
+    }
+    if job.runs(Stage::Pictures) && here(&job.captions.model) {
+        check_captioner(&job)?;
+    }
+    if has_own_prompt(&job) && here(&job.ranker.base) {
+        check_base(&job)?;
+    }
+    Ok(job)
+}
+
+fn parse_job(config: &Path, sets: &[String]) -> Result<Job> {
+    let text = std::fs::read_to_string(config)
+        .map_err(|e| crate::exit::BadRequest(format!("cannot read the job file {}: {e}", config.display())))?;
+    let mut job = Job::parse(&config.display().to_string(), &text, sets)?;
+    // The ranker of an earlier job comes with its prompt; a template beside it must be the same.
+    if has_own_prompt(&job) || (job.runs(Stage::Rank) && !job.ranker.template.is_empty()) {
+        let template = template(&job.ranker.template, config)?;
+        job.inline_template(template);
+    }
+    Ok(job)
+}
+
+/// Whether the prompt is the job's own, and not that of the job that a ranker comes from.
+fn has_own_prompt(job: &Job) -> bool {
+    job.runs(Stage::TrainRanker) || (job.runs(Stage::Rank) && job.ranker.from.folder().is_some())
 }
 
 /// How to start a process that decodes pictures: this program again.
@@ -48,7 +91,7 @@ pub(crate) fn decoder() -> Result<DecoderCommand> {
 
 /// Finds what is wrong with the captioner and with the folder of pictures before anything is computed.
 fn check_captioner(job: &Job) -> Result<()> {
-    let model = coordinator::check_layout("captions.model", job.captions.model.as_ref());
+    let model = ::coordinator::check_layout("captions.model", job.captions.model.as_ref());
     model.map_err(|e| crate::exit::BadRequest(e.to_string()))?;
     ::worker::check_captioner(job).map_err(|e| crate::exit::BadRequest(format!("captions.model: {e}")))?;
     if !job.captions.images.is_empty() {
@@ -60,7 +103,7 @@ fn check_captioner(job: &Job) -> Result<()> {
 
 /// Finds what is wrong with the language model now, and not when the retriever has been trained.
 fn check_base(job: &Job) -> Result<()> {
-    let layout = coordinator::check_layout("ranker.base", job.ranker.base.as_ref());
+    let layout = ::coordinator::check_layout("ranker.base", job.ranker.base.as_ref());
     layout.map_err(|e| crate::exit::BadRequest(e.to_string()))?;
     ::worker::check_ranker(job).map_err(|e| crate::exit::BadRequest(format!("ranker: {e}")).into())
 }
@@ -85,6 +128,6 @@ fn template(name: &str, config: &Path) -> Result<String> {
 /// The report of a finished job.
 pub(crate) async fn report(store: &Store, job: &str) -> Result<Value> {
     let bytes =
-        store.get(&coordinator::report::path(job)).await.context("the job has not finished: it has no report")?;
+        store.get(&::coordinator::report::path(job)).await.context("the job has not finished: it has no report")?;
     serde_json::from_slice(&bytes).context("the job's metrics.json is damaged")
 }

@@ -9,9 +9,12 @@ use data::store::Store;
 use serde_json::{Value, json};
 
 use crate::args::Outputs;
-use crate::exit;
 use crate::progress::grouped;
 use crate::terminal::print;
+use crate::{exit, target};
+
+/// Where jobs run that are given no root.
+const DEFAULT_ROOT: &str = "file://./runs";
 
 /// A folder of a job.
 struct Folder {
@@ -24,9 +27,12 @@ struct Folder {
 
 /// Lists the outputs of a job, or the jobs.
 pub(crate) async fn run(args: Outputs) -> Result<u8> {
-    let store = Store::open_existing(&args.root)?;
+    // Without a coordinator that somebody has named there is none to ask.
+    let root = args.root.as_deref().or((!args.reach.is_given()).then_some(DEFAULT_ROOT));
+    let store = target::store(root, &args.reach).await?;
     let Some(job) = &args.job else { return list_jobs(&store, args.json).await };
-    let folders = folders(&store, job).await?;
+    let job = target::job_in(&store, job).await?;
+    let folders = folders(&store, &job).await?;
     if args.json {
         let rows: Vec<Value> = folders
             .iter()

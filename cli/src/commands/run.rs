@@ -2,22 +2,21 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use data::job::Job;
 use data::store::Store;
-use futures::StreamExt;
-use proto::pb::jobs_client::JobsClient;
-use proto::{FailureClass, JobState, JobStatus, pb};
+use proto::{Endpoint, JobStatus};
 use serde_json::json;
 use worker::devices::{self, Choice, Wish};
 
 use crate::args::Run;
+use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::commands::{read_job, report};
 use crate::lock::RootLock;
-use crate::progress::{Printer, Progress, clock};
+use crate::progress::{Printer, Progress, clock, grouped};
 use crate::terminal::print;
-use crate::{exit, tables};
+use crate::{exit, status, tables};
 
 /// How a job on this machine ended.
 pub(crate) enum End {
@@ -82,6 +81,14 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
     }
     print(tables::render(&report).trim_end());
     print("");
+    for folder in report["published"].as_array().into_iter().flatten() {
+        let of = |key: &str| folder[key].as_str().unwrap_or_default().to_owned();
+        let rows = grouped(folder["rows"].as_u64().unwrap_or(0));
+        print(format_args!("published {} ({}), {rows} rows: {}", of("table"), of("split"), of("folder")));
+    }
+    if let Some(words) = status::aside_by_report(&report).and_then(|aside| status::put_aside(&finished.job, &aside)) {
+        print(words);
+    }
     print(format_args!(
         "{} in {}; see `mllm4rec outputs {} --root {}`",
         finished.job,
@@ -103,20 +110,18 @@ pub(crate) async fn run_job(job: &Job, store: &Store, machine: &Machine, printer
 }
 
 async fn drive(job: &Job, workers: u32, printer: &Printer, cluster: &mut Cluster) -> Result<End> {
-    let mut client = JobsClient::connect(cluster.url()).await.context("cannot reach the coordinator just started")?;
-    let submitted = client.submit(pb::SubmitRequest { job_toml: job.to_toml() }).await.map_err(said)?.into_inner();
+    let mut client = Client::to(Endpoint::open(cluster.url())).await?;
+    let submitted = client.submit(job.to_toml()).await?;
     if !submitted.complete {
         cluster.add_workers(workers, printer)?;
     }
-    let request = pb::WatchRequest { job_id: submitted.job_id.clone() };
-    let mut statuses = client.watch(request).await.map_err(said)?.into_inner();
+    let mut statuses = client.watch(&submitted.job_id).await?;
     let mut progress = Progress::new(printer.clone());
     let mut patrol = tokio::time::interval(std::time::Duration::from_millis(500));
     loop {
         tokio::select! {
             status = statuses.next() => {
-                let status = status.context("the coordinator ended before the job")?.map_err(said)?;
-                let status = JobStatus::try_from(status)?;
+                let status = status?;
                 progress.update(&status);
                 if status.state.ended() {
                     progress.finish();
@@ -134,27 +139,8 @@ async fn drive(job: &Job, workers: u32, printer: &Printer, cluster: &mut Cluster
 }
 
 fn ended(status: &JobStatus, nothing_to_do: bool) -> Result<End> {
-    match status.state {
-        JobState::Succeeded => {
-            let reused = status.stages.iter().filter(|s| s.reused).count();
-            let job = status.job.0.clone();
-            Ok(End::Done(Finished { job, nothing_to_do, reused: (reused, status.stages.len()) }))
-        }
-        JobState::Cancelled => bail!("job {} was cancelled: {}", status.job, status.reason),
-        JobState::Failed | JobState::Running => {
-            let may_pass = status.failure == Some(FailureClass::Retry);
-            let (job, reason) = (status.job.0.clone(), status.reason.clone());
-            Err(anyhow::Error::new(exit::JobFailed { job, reason, may_pass }))
-        }
-    }
-}
-
-/// What the coordinator said, without the wrapping of the wire.
-fn said(status: tonic::Status) -> anyhow::Error {
-    let words = status.message().to_owned();
-    match status.code() {
-        tonic::Code::InvalidArgument | tonic::Code::NotFound => exit::BadRequest(words).into(),
-        tonic::Code::FailedPrecondition => exit::Lasting(words).into(),
-        _ => anyhow::Error::msg(words),
-    }
+    exit::verdict(status)?;
+    let reused = status.stages.iter().filter(|s| s.reused).count();
+    let job = status.job.0.clone();
+    Ok(End::Done(Finished { job, nothing_to_do, reused: (reused, status.stages.len()) }))
 }

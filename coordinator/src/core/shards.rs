@@ -7,8 +7,10 @@ use proto::{Committed, LeaseId};
 
 /// The weight of the newest shard in the estimate of how long a row takes.
 const NEWEST: f64 = 0.3;
-/// Time after which a rate is half forgotten.
+/// Seconds after which a rate is half forgotten, at least.
 const HALF_LIFE: f64 = 10.0;
+/// What a rate says that is not worth a word: less than a row in a day.
+const NOTHING: f64 = 1e-5;
 
 /// The shards of an open artifact.
 #[derive(Debug, Default)]
@@ -27,7 +29,8 @@ pub(super) struct Shards {
     total_rows: u64,
     done_rows: u64,
     seconds_per_row: Option<f64>,
-    rate: f64,
+    /// Rows that were committed lately and the seconds in which they were, both forgotten at the same pace.
+    lately: (f64, f64),
     /// Rows done at the time of the last look.
     looked: (u64, Duration),
 }
@@ -85,8 +88,11 @@ impl Shards {
         self.done_rows
     }
 
+    /// Committed rows a second lately; 0 while that says nothing.
     pub(super) fn rate(&self) -> f64 {
-        self.rate
+        let (rows, seconds) = self.lately;
+        let rate = if seconds > 0.0 { rows / seconds } else { 0.0 };
+        if rate < NOTHING { 0.0 } else { rate }
     }
 
     /// Takes pending shards that together take about `target`, at most `most` of them. One that has cost a worker goes
@@ -189,18 +195,24 @@ impl Shards {
         pending
     }
 
-    /// Takes the measure of the time since the last look.
+    /// Takes the measure of the time since the last look, unless nobody was at work. A shard comes all at once and has
+    /// taken much longer than since the last look: what counts is the sum of rows over the sum of seconds.
     pub(super) fn look(&mut self, now: Duration) {
-        let (rows, then) = self.looked;
+        let (rows, then) = std::mem::replace(&mut self.looked, (self.done_rows, now));
         let seconds = now.saturating_sub(then).as_secs_f64();
-        if then.is_zero() || seconds <= 0.0 {
-            self.looked = (self.done_rows, now);
+        let fresh = self.done_rows.saturating_sub(rows) as f64;
+        if then.is_zero() || seconds <= 0.0 || (self.leased.is_empty() && fresh == 0.0) {
             return;
         }
-        let fresh = self.done_rows.saturating_sub(rows) as f64 / seconds;
-        let kept = 0.5_f64.powf(seconds / HALF_LIFE);
-        self.rate = if self.rate == 0.0 { fresh } else { kept * self.rate + (1.0 - kept) * fresh };
-        self.looked = (self.done_rows, now);
+        let kept = 0.5_f64.powf(seconds / self.half_life());
+        self.lately = (kept * self.lately.0 + fresh, kept * self.lately.1 + seconds);
+    }
+
+    /// Long enough for a few shards, or the rate would fall while one is at work and jump when it is done. Before the
+    /// first is done nothing is forgotten.
+    fn half_life(&self) -> f64 {
+        let shard = self.total_rows as f64 / self.rows.len().max(1) as f64;
+        self.seconds_per_row.map_or(f64::INFINITY, |seconds| HALF_LIFE.max(2.0 * shard * seconds))
     }
 
     fn finish(&mut self, shard: u32) {
@@ -217,5 +229,55 @@ impl Shards {
         let times = counts.entry(shard).or_default();
         *times += 1;
         Count { shard, times: *times }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One worker that needs `takes` seconds for a shard of 1,000 rows, looked at four times a second.
+    fn rates(takes: u64, shards: u32) -> Vec<f64> {
+        let mut work = Shards::new(vec![1000; 100], &[]);
+        let mut rates = Vec::new();
+        work.take(LeaseId(1), Duration::from_secs(3600), 100);
+        for tick in 1..=u64::from(shards) * takes * 4 {
+            let now = Duration::from_millis(250 * tick);
+            if tick % (takes * 4) == 0 {
+                let shard = u32::try_from(tick / (takes * 4)).expect("there are few") - 1;
+                let committed =
+                    Committed { shard, rows: 1000, took: Duration::from_secs(takes), ..Committed::default() };
+                work.committed(&committed);
+            }
+            work.look(now);
+            rates.push(work.rate());
+        }
+        rates
+    }
+
+    #[test]
+    fn a_rate_is_right_from_the_first_shard_on() {
+        for takes in [1, 5, 60] {
+            let rates = rates(takes, 8);
+            let (true_rate, first) =
+                (1000.0 / takes as f64, rates.iter().position(|r| *r > 0.0).expect("rows were done"));
+            for (tick, rate) in rates.iter().enumerate().skip(first) {
+                // Just before a shard is done the last one is older, and just after it is newer, than on average.
+                assert!((0.45..=1.6).contains(&(rate / true_rate)), "{takes} s a shard: {rate} rows/s at tick {tick}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rate_does_not_fall_while_nobody_works() {
+        let mut work = Shards::new(vec![10, 10], &[]);
+        work.take(LeaseId(1), Duration::from_secs(60), 1);
+        work.look(Duration::from_secs(1));
+        work.committed(&Committed { shard: 0, rows: 10, took: Duration::from_secs(1), ..Committed::default() });
+        work.look(Duration::from_secs(2));
+        let rate = work.rate();
+        assert!(rate > 0.0);
+        work.look(Duration::from_secs(600));
+        assert!((work.rate() - rate).abs() < 1e-9, "a stage that waits for a worker has not become slower");
     }
 }

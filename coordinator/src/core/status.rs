@@ -68,7 +68,9 @@ impl Core {
         self.workers.get(&worker).map(|w| w.name.as_str())
     }
 
-    pub(super) fn stage_of(&self, id: &ArtifactId) -> String {
+    /// The name of a stage with its split, for people.
+    #[must_use]
+    pub fn stage_of(&self, id: &ArtifactId) -> String {
         Self::stage_name(id, self.artifacts.get(id).and_then(|a| a.split))
     }
 

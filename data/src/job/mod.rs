@@ -6,6 +6,7 @@
 mod adopt;
 mod literals;
 mod problem;
+mod publish;
 mod reader;
 mod sections;
 mod stage;
@@ -15,6 +16,7 @@ mod tests;
 pub use adopt::ModelSection;
 pub use literals::{MaxRejected, parse_bytes};
 pub use problem::{Problem, nearest};
+pub use publish::{Fill, Place};
 pub use sections::{
     Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora, MicroBatch, ModelFrom,
     Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
@@ -152,6 +154,9 @@ impl Job {
     fn check_stages(&self, source: &Source) {
         if self.stages.is_empty() {
             source.report("stages", "is empty, name at least one stage");
+        }
+        if self.output.publish.is_some() && !self.runs(Stage::Retrieve) && !self.stages.is_empty() {
+            source.report("output.publish", "has nothing to copy: `stages` has neither `retrieve` nor `rank`");
         }
         if self.splits.is_empty() {
             source.report("splits", "is empty, allowed are validation, test and all");

@@ -161,3 +161,32 @@ fn settings_that_contradict_the_model_are_refused_and_equal_ones_are_not() {
     let error = with(&["retriever.candidates=40"]).unwrap_err();
     assert!(error.contains("retriever.candidates: is 40") && error.contains("letters"), "{error}");
 }
+
+#[test]
+fn places_are_filled_in_and_wrong_ones_refused() {
+    let place = |url: &str| Place::parse(url, "s3://shop/runs/").unwrap();
+    let fill = Fill { job: "shop-0123456789ab", name: "shop", date: "2026-11-29" };
+    for (url, several, expected) in [
+        ("s3://shop/recs/{job}/{date}/", false, "s3://shop/recs/shop-0123456789ab/2026-11-29"),
+        ("s3://shop/recs/{name}/{date}", true, "s3://shop/recs/shop/2026-11-29/test"),
+        ("gs://b/{split}/{date}", true, "gs://b/test/2026-11-29"),
+        ("file://./out", false, "file://./out"),
+        ("s3://shop/runs-published", false, "s3://shop/runs-published"),
+        ("s3://shop/runs/published", false, "s3://shop/runs/published"),
+    ] {
+        assert_eq!(place(url).folder(fill, Split::Test, several), expected);
+    }
+    for (url, words) in [
+        ("s3://b/{day}", "`{day}` is not a placeholder; there are {job}, {name}, {date}, {split}"),
+        ("s3://b/{job", "without its other half"),
+        ("s3://b/job}", "without its other half"),
+        ("ftp://b/{job}", "is not a kind of store"),
+        ("s3://shop/runs", "choose a folder of its own"),
+        ("s3://shop/runs/tables/x", "choose a folder of its own"),
+    ] {
+        let error = Place::parse(url, "s3://shop/runs/").unwrap_err();
+        assert!(error.contains(words), "{url}: {error}");
+    }
+    let found = problems(&MINIMAL.replace("name", "stages = [\"prepare\"]\nname"), &["output.publish=s3://b/{job}"]);
+    assert!(found.iter().any(|p| p.contains("output.publish: has nothing to copy")), "{found:?}");
+}

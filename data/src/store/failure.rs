@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use object_store::Error as Failure;
 
-use super::Store;
+use super::{Store, cloud};
 use crate::{Class, Error};
 
 impl Store {
@@ -15,6 +15,10 @@ impl Store {
         let reason = words(&failure);
         if lacks_bucket(&reason) {
             return Error::NoBucket { url: self.url().to_owned(), reason };
+        }
+        let scheme = self.url().split("://").next().unwrap_or_default();
+        if lacks_identity(&reason) {
+            return Error::NoIdentity { url: self.url().to_owned(), remedy: cloud::identity(scheme), reason };
         }
         match &failure {
             Failure::NotFound { .. } => Error::NotFound { object },
@@ -30,7 +34,12 @@ impl Store {
                 Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
                     Error::Denied { action, object, reason }
                 }
-                kind => Error::Store { action, object, class: class(kind, &reason), reason },
+                _ if status(&reason) == Some(507) => Error::DiskFull { action, object, reason },
+                kind => {
+                    let class = class(kind, &reason);
+                    let hint = if elsewhere(&reason) { "; set AWS_REGION to the region of the bucket" } else { "" };
+                    Error::Store { action, object, class, reason: reason + hint }
+                }
             },
         }
     }
@@ -49,9 +58,44 @@ fn class(kind: Option<ErrorKind>, reason: &str) -> Class {
                 | ErrorKind::InvalidInput
         )
     );
-    // The client's error type does not show its HTTP status; its message does.
-    let refused = ["status 400", "status 405", "status 411", "status 413"].iter().any(|s| reason.contains(s));
-    if final_kind || refused { Class::Fatal } else { Class::Retry }
+    if final_kind || elsewhere(reason) || status(reason).is_some_and(|status| refused(status, reason)) {
+        Class::Fatal
+    } else {
+        Class::Retry
+    }
+}
+
+/// The HTTP status of the answer. The client's error type does not show it; its message does.
+fn status(reason: &str) -> Option<u16> {
+    let (_, rest) = reason.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// Whether an answer means that the same request will be refused again.
+fn refused(status: u16, reason: &str) -> bool {
+    match status {
+        // A request that came too slowly is a bad one to S3.
+        400 => !reason.contains("RequestTimeout"),
+        // Too slow, in conflict with another one, changed meanwhile, too early, too many.
+        408 | 409 | 412 | 425 | 429 => false,
+        // A method or version that the server does not know.
+        501 | 505 => true,
+        other => (400..500).contains(&other),
+    }
+}
+
+/// Whether the bucket is in another region than was asked.
+fn elsewhere(reason: &str) -> bool {
+    ["redirect without LOCATION", "AuthorizationHeaderMalformed", "PermanentRedirect"]
+        .iter()
+        .any(|s| reason.contains(s))
+}
+
+/// Whether the metadata service of a machine was asked for an identity, and gave none: what the clients do last.
+fn lacks_identity(reason: &str) -> bool {
+    ["http://169.254.169.254/", "/latest/api/token", "http://metadata/", "metadata.google.internal"]
+        .iter()
+        .any(|s| reason.contains(s))
 }
 
 fn lacks_bucket(reason: &str) -> bool {

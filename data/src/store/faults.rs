@@ -57,7 +57,7 @@ impl FaultStore {
             attempts: 7,
             first: Duration::from_millis(1),
             longest: Duration::from_millis(2),
-            patience: Duration::ZERO,
+            ..Retry::default()
         };
         Store::over(self.clone(), "s3://shop").with_retry(quick)
     }

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
 use url::Url;
 
-use super::Store;
+use super::{Store, cloud};
 use crate::{Error, Result};
 
 const ALLOWED: &str = "allowed are a folder, file:///absolute/path, file://./relative/path, s3://bucket/prefix, \
@@ -48,7 +47,7 @@ impl Location {
     }
 }
 
-pub(super) fn open(url: &str, make: bool) -> Result<Store> {
+pub(super) fn open(url: &str, make: bool, variables: Vec<(String, String)>) -> Result<Store> {
     let wrong = |reason: String| Error::StoreUrl { url: url.to_owned(), reason };
     let name = url.trim_end_matches('/').to_owned();
     match Location::parse(url)? {
@@ -67,9 +66,8 @@ pub(super) fn open(url: &str, make: bool) -> Result<Store> {
             Ok(Store { folder: Some(folder), ..store })
         }
         Location::Cloud(parsed) => {
-            let (objects, prefix): (_, Path) =
-                object_store::parse_url_opts(&parsed, identity()).map_err(|e| wrong(e.to_string()))?;
-            Ok(Store { prefix, ..Store::over(Arc::from(objects), &name) })
+            let (objects, prefix) = cloud::connect(&parsed, variables).map_err(wrong)?;
+            Ok(Store { prefix, ..Store::over(objects, &name) })
         }
     }
 }
@@ -80,7 +78,7 @@ fn absolute(url: &str) -> Option<PathBuf> {
 
 /// The environment variables by which clouds identify a caller and name their endpoints. Nothing else is read from
 /// the environment.
-fn identity() -> Vec<(String, String)> {
+pub(super) fn identity() -> Vec<(String, String)> {
     let pair = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
     };

@@ -4,22 +4,24 @@
 //! written with it ([`Store::create`]). "It exists already" is never believed before the object is read back: after a
 //! lost response it may be our own write, and after a conflict of two requests there may be nothing at all.
 
+mod cloud;
 mod failure;
 #[cfg(test)]
 pub(crate) mod faults;
 mod local;
 mod location;
+pub mod probe;
 mod retry;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,7 @@ pub(crate) use location::Location;
 pub use retry::Retry;
 
 use crate::{Error, Result};
+use retry::Failures;
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,11 +57,14 @@ pub struct Stat {
     pub size: u64,
     /// ETag where the store has one, otherwise the time of the last change.
     pub stamp: String,
+    /// When it was last written, by the store's clock.
+    pub modified: SystemTime,
 }
 
 impl Stat {
     fn of(meta: object_store::ObjectMeta) -> Self {
-        Self { size: meta.size, stamp: meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339()) }
+        let modified = meta.last_modified.into();
+        Self { size: meta.size, stamp: meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339()), modified }
     }
 }
 
@@ -69,6 +75,8 @@ pub struct Store {
     prefix: Path,
     /// The folder of a local store, whose writes go through [`local`].
     folder: Option<PathBuf>,
+    /// Where a local store keeps a file that has no name yet.
+    staging: local::Staging,
     url: String,
     retry: Retry,
     /// What the last call waits for, shared by all clones.
@@ -85,7 +93,16 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`] if the URL is none of these, or the folder cannot be made.
     pub fn open(url: &str) -> Result<Self> {
-        location::open(url, true)
+        location::open(url, true, location::identity())
+    }
+
+    /// [`Store::open`] with these variables instead of those of the environment.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn open_with(url: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        let owned = variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned()));
+        location::open(url, true, owned.collect())
     }
 
     /// The same for somebody who only reads: a local folder must be there.
@@ -93,7 +110,16 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`].
     pub fn open_existing(url: &str) -> Result<Self> {
-        location::open(url, false)
+        location::open(url, false, location::identity())
+    }
+
+    /// The same for a place that is the user's: nothing but the objects is left in it, for a killed writer of a local
+    /// one leaves what [`Store::sweep_staged`] removes.
+    ///
+    /// # Errors
+    /// [`Error::StoreUrl`].
+    pub fn open_place(url: &str) -> Result<Self> {
+        Ok(Self { staging: local::Staging::Beside, ..location::open(url, true, location::identity())? })
     }
 
     /// A store over any implementation of objects, with `url` as its name in messages.
@@ -103,6 +129,7 @@ impl Store {
             objects,
             prefix: Path::default(),
             folder: None,
+            staging: local::Staging::Control,
             url: url.trim_end_matches('/').into(),
             retry: Retry::default(),
             trouble: Arc::default(),
@@ -117,10 +144,13 @@ impl Store {
         self
     }
 
-    /// The same store for somebody who rather waits than fails: what may pass is tried again for so long.
+    /// The same store for somebody who rather waits than fails: what may pass is tried again for so long. No time at all
+    /// changes nothing.
     #[must_use]
     pub fn patient(mut self, patience: Duration) -> Self {
-        self.retry = self.retry.for_at_least(patience);
+        if !patience.is_zero() {
+            self.retry = Retry::outlasting(patience);
+        }
         self
     }
 
@@ -238,7 +268,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::create`].
     pub async fn create_or_read(&self, path: &str, bytes: Bytes) -> Result<Option<Bytes>> {
-        let mut failures = retry::Failures::default();
+        let mut failures = Failures::default();
         loop {
             let Err(error) = self.write(path, bytes.clone(), PutMode::Create).await else {
                 self.went_well();
@@ -252,7 +282,7 @@ impl Store {
             match self.try_get(path).await? {
                 Some(there) if there == bytes => return Ok(None),
                 Some(there) => return Ok(Some(there)),
-                None => failures = self.pause(failures, error).await?,
+                None => self.pause(&mut failures, error).await?,
             }
         }
     }
@@ -275,8 +305,39 @@ impl Store {
         found(gone).map(|_| ())
     }
 
-    /// Removes what killed writers of a local store left in a folder, under names that no listing shows but that
-    /// break readers of the folder. Does nothing on a cloud store. Returns the names.
+    /// Removes objects, many in one request where the store can. In no order; those that are not there are fine.
+    ///
+    /// # Errors
+    /// The store's own failures; some of the objects may be gone then.
+    pub async fn delete_all(&self, paths: &[String]) -> Result<()> {
+        let Some(first) = paths.first() else { return Ok(()) };
+        let delete = || async {
+            let at = paths.iter().map(|path| self.at(path)).collect::<object_store::Result<Vec<Path>>>()?;
+            let mut gone = self.objects.delete_stream(stream::iter(at.into_iter().map(Ok)).boxed());
+            while let Some(one) = gone.next().await {
+                match one {
+                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(())
+        };
+        self.retrying("delete", first, delete).await
+    }
+
+    /// Removes the empty folders that deleted objects of a local store leave, from `folder` down. Does nothing on a
+    /// cloud store, which has no folders.
+    ///
+    /// # Errors
+    /// The file system's own failures.
+    pub async fn prune(&self, folder: &str) -> Result<()> {
+        let Some(at) = self.folder.as_ref().map(|root| root.join(folder)) else { return Ok(()) };
+        local::blocking(move || local::prune(&at)).await.map_err(|e| self.explain(e, "clean up", folder))
+    }
+
+    /// Removes what killed writers of a local store left: files in a folder under names that no listing shows but that
+    /// break its readers, and files that grew long ago and never got a name. Does nothing on a cloud store. Returns the
+    /// names.
     ///
     /// # Errors
     /// The file system's own failures.
@@ -290,8 +351,8 @@ impl Store {
     async fn write(&self, path: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
         let at = self.at(path)?;
         if let Some(folder) = self.folder.clone() {
-            let replace = mode == PutMode::Overwrite;
-            return local::blocking(move || local::write(&folder, at.as_ref(), &bytes, replace)).await;
+            let (replace, staging) = (mode == PutMode::Overwrite, self.staging);
+            return local::blocking(move || local::write(&folder, at.as_ref(), &bytes, replace, staging)).await;
         }
         let options = PutOptions { mode, ..PutOptions::default() };
         self.objects.put_opts(&at, PutPayload::from(bytes), options).await.map(|_| ())

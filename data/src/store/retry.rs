@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::Store;
 use crate::{Class, Error, Result};
 
-/// How often and how slowly a failed call is tried again. The clients of cloud stores try again on their own; this is
-/// what comes on top, and what a local store has.
+/// How often and how slowly a failed call is tried again. The clients of cloud stores try again on their own, a few times;
+/// this is what comes on top, and what a local store has.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
     /// Calls in all, the first one included.
@@ -19,30 +19,36 @@ pub struct Retry {
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
-    /// For how long calls go on after that, where somebody would rather wait than fail.
-    pub patience: Duration,
+    /// No call is begun when the first one is so long ago.
+    pub deadline: Duration,
 }
 
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            attempts: 7,
+            attempts: 10,
             first: Duration::from_millis(100),
             longest: Duration::from_secs(5),
-            patience: Duration::ZERO,
+            deadline: Duration::from_secs(120),
         }
     }
 }
 
 impl Retry {
-    /// The same, going on for so long.
-    pub(super) fn for_at_least(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    /// As often as need be for a time: for work that should outlast a store that is gone, or full, for a while.
+    #[must_use]
+    pub fn outlasting(time: Duration) -> Self {
+        Self { attempts: u32::MAX, deadline: time, ..Self::default() }
     }
 
-    /// Whether it makes sense to wait: a full disk may be cleared by somebody, for whoever has the patience.
+    /// Whether it makes sense to call again. An identity that cannot be found has been looked for often enough by the
+    /// client; a full disk may be cleared by somebody, for whoever has the time.
     pub(super) fn is_worth(&self, error: &Error) -> bool {
-        error.class() == Class::Retry || (!self.patience.is_zero() && matches!(error, Error::DiskFull { .. }))
+        match error {
+            Error::NoIdentity { .. } => false,
+            Error::DiskFull { .. } => self.attempts == u32::MAX,
+            error => error.class() == Class::Retry,
+        }
     }
 
     /// Pause after the given number of failures.
@@ -52,11 +58,23 @@ impl Retry {
     }
 }
 
+/// How long a failing store is kept to oneself.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// The failures of one call so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Failures {
     count: u32,
-    since: Option<Instant>,
+    began: Instant,
+    /// When they were last spoken of, or the beginning.
+    told: Instant,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { count: 0, began: now, told: now }
+    }
 }
 
 impl Store {
@@ -73,25 +91,31 @@ impl Store {
                     self.went_well();
                     return Ok(value);
                 }
-                Err(error) => failures = self.pause(failures, self.explain(error, action, path)).await?,
+                Err(error) => self.pause(&mut failures, self.explain(error, action, path)).await?,
             }
         }
     }
 
-    /// Waits before the next call, or hands the error back if there should be none. Returns the failures so far.
-    pub(super) async fn pause(&self, failures: Failures, error: Error) -> Result<Failures> {
-        let since = failures.since.unwrap_or_else(Instant::now);
-        let count = failures.count + 1;
-        let patient = count < self.retry.attempts || since.elapsed() < self.retry.patience;
-        if !self.retry.is_worth(&error) || !patient || self.until.is_cancelled() {
+    /// Waits before the next call, or hands the error back if there should be none.
+    pub(super) async fn pause(&self, failures: &mut Failures, error: Error) -> Result<()> {
+        failures.count += 1;
+        let now = Instant::now();
+        let failing = now - failures.began;
+        let over = failures.count >= self.retry.attempts || failing >= self.retry.deadline;
+        if over || !self.retry.is_worth(&error) || self.until.is_cancelled() {
             // An answer is an answer: the store is there.
             self.went_well();
             return Err(error);
         }
-        tracing::debug!(%error, count, "the store failed, trying again");
+        if now - failures.told >= QUIET {
+            failures.told = now;
+            tracing::warn!(%error, "the store has failed for {} s, trying again", failing.as_secs());
+        } else {
+            tracing::debug!(%error, failures = failures.count, "the store failed, trying again");
+        }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         tokio::select! {
-            () = tokio::time::sleep(self.retry.pause(count)) => Ok(Failures { count, since: Some(since) }),
+            () = tokio::time::sleep(self.retry.pause(failures.count)) => Ok(()),
             () = self.until.cancelled() => Err(error),
         }
     }

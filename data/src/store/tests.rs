@@ -154,3 +154,157 @@ async fn staged_files_of_killed_writers_are_swept() {
     assert!(at("notes#one").exists() && at("part-00000-of-00001.parquet").exists());
     assert!(store.sweep_staged("nowhere").await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn many_objects_are_removed_with_their_empty_folders() {
+    let (folder, store) = local();
+    for path in ["t/a/1", "t/a/2", "t/b/3"] {
+        store.create(path, body("x")).await.unwrap();
+    }
+    let doomed = ["t/a/1", "t/a/2", "t/never"].map(str::to_owned);
+    store.delete_all(&doomed).await.unwrap();
+    store.prune("t").await.unwrap();
+    assert_eq!(store.list("").await.unwrap().len(), 1);
+    assert!(!folder.path().join("runs/t/a").exists() && folder.path().join("runs/t/b/3").exists());
+    store.prune("nowhere").await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_but_its_objects_is_in_a_place_of_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Store::open_place(folder.path().to_str().unwrap()).unwrap();
+    assert_eq!(place.create("d/part", body("1")).await.unwrap(), Created::New);
+    assert_eq!(place.create("d/part", body("2")).await.unwrap(), Created::Exists);
+    fs::write(folder.path().join("d/part#77000001"), "torn").unwrap();
+    assert_eq!(place.list("").await.unwrap().len(), 1, "what a killed writer left is not shown");
+    assert_eq!(place.sweep_staged("d").await.unwrap(), ["part#77000001"]);
+    let names = |at: &str| fs::read_dir(folder.path().join(at)).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let (top, inside): (Vec<_>, Vec<_>) = (names(""), names("d"));
+    assert_eq!((top, inside), (vec!["d".into()], vec!["part".into()]));
+}
+
+#[tokio::test]
+async fn files_that_never_got_a_name_are_swept_when_they_are_old() {
+    let (folder, store) = local();
+    store.create("t/x", body("rows")).await.unwrap();
+    let staging = folder.path().join("runs/_control/v1/staging");
+    let two_hours = std::time::Duration::from_secs(2 * 60 * 60);
+    for (name, age) in [("object-dead", two_hours), ("object-alive", std::time::Duration::ZERO)] {
+        fs::write(staging.join(name), "torn").unwrap();
+        let file = fs::File::options().write(true).open(staging.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+    }
+    assert_eq!(store.sweep_staged("t").await.unwrap(), ["object-dead"]);
+    let left: Vec<_> = fs::read_dir(&staging).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["object-alive"]);
+}
+
+#[tokio::test]
+async fn a_deep_folder_is_made_once_by_many() {
+    let (_folder, store) = local();
+    let writes = (0..16).map(|i| {
+        let (store, path) = (store.clone(), format!("a/b/c/d/{i:02}"));
+        async move { store.create(&path, body("x")).await }
+    });
+    assert!(join_all(writes).await.into_iter().all(|ended| ended.unwrap() == Created::New));
+    assert_eq!(store.list("a").await.unwrap().len(), 16);
+}
+
+/// What the client says of an answer.
+fn answered(status: &str) -> object_store::Error {
+    let source = format!("Error performing PUT http://x/k in 1ms - Server returned non-2xx status code: {status}");
+    object_store::Error::Generic { store: "S3", source: source.into() }
+}
+
+#[test]
+fn the_class_of_a_failure_follows_from_the_answer() {
+    let store = FaultStore::with([]).store();
+    for (status, class) in [
+        ("400 Bad Request: <Code>InvalidArgument</Code>", Class::Fatal),
+        ("400 Bad Request: <Code>RequestTimeout</Code>", Class::Retry),
+        ("408 Request Timeout: ", Class::Retry),
+        ("409 Conflict: ", Class::Retry),
+        ("411 Length Required: ", Class::Fatal),
+        ("413 Payload Too Large: ", Class::Fatal),
+        ("429 Too Many Requests: ", Class::Retry),
+        ("500 Internal Server Error: ", Class::Retry),
+        ("501 Not Implemented: ", Class::Fatal),
+        ("503 Service Unavailable: <Code>SlowDown</Code>", Class::Retry),
+    ] {
+        assert_eq!(store.explain(answered(status), "create", "k").class(), class, "{status}");
+    }
+    let full = store.explain(answered("507 Insufficient Storage: "), "create", "k");
+    assert!(matches!(full, Error::DiskFull { .. }) && full.may_pass(), "{full}");
+    let elsewhere = object_store::Error::Generic {
+        store: "S3",
+        source: "Received redirect without LOCATION, this normally indicates an incorrectly configured region".into(),
+    };
+    let elsewhere = store.explain(elsewhere, "create", "k");
+    assert!(elsewhere.class() == Class::Fatal && elsewhere.to_string().contains("AWS_REGION"), "{elsewhere}");
+}
+
+#[test]
+fn an_endpoint_without_tls_has_to_be_allowed() {
+    let at = |url: &str, variables: &[(&str, &str)]| Store::open_with(url, variables).map(|_| ());
+    let s3 = [("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    let refused = at("s3://shop/runs", &s3).unwrap_err().to_string();
+    assert!(refused.contains("AWS_ENDPOINT_URL") && refused.contains("AWS_ALLOW_HTTP=true"), "{refused}");
+    at("s3://shop/runs", &[&s3[..], &[("AWS_ALLOW_HTTP", "true")]].concat()).unwrap();
+    let azure = [("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:9"), ("AWS_ALLOW_HTTP", "true")];
+    let refused = at("az://shop/runs", &azure).unwrap_err().to_string();
+    assert!(refused.contains("AZURE_ALLOW_HTTP=true"), "{refused}");
+    let nobody = at("az://shop/runs", &[]).unwrap_err().to_string();
+    assert!(nobody.contains("AZURE_STORAGE_ACCOUNT_NAME"), "{nobody}");
+}
+
+#[tokio::test]
+async fn who_has_no_identity_is_told_which_variables_to_set() {
+    // Nobody listens at this port, as nobody does at the address of the metadata service outside of a cloud.
+    let store = Store::open_with("s3://shop/runs", &[("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")]).unwrap();
+    let started = std::time::Instant::now();
+    let error = store.create("k", body("x")).await.unwrap_err();
+    assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(matches!(error, Error::NoIdentity { .. }) && error.class() == Class::Retry, "{error}");
+    let said = error.to_string();
+    assert!(
+        said.starts_with("no identity for s3://shop/runs: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_ends_a_call_in_time() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            silent.push(connection);
+        }
+    });
+    let variables = [
+        ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+        ("AWS_TIMEOUT", "300ms"),
+    ];
+    let brief = Retry { deadline: std::time::Duration::from_secs(1), ..Retry::default() };
+    let store = Store::open_with("s3://shop/runs", &variables).unwrap().with_retry(brief);
+    let started = std::time::Instant::now();
+    let error = store.create("k", body("x")).await.unwrap_err();
+    assert_eq!(error.class(), Class::Retry, "{error}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(error.to_string().contains("timed out"), "{error}");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_patience_before_the_attempts_do() {
+    let quick = std::time::Duration::from_millis(5);
+    let patience = Retry { first: quick, longest: quick, ..Retry::outlasting(std::time::Duration::from_millis(60)) };
+    let store = FaultStore::with([Fault::Busy; 1000]).store().with_retry(patience);
+    let started = std::time::Instant::now();
+    store.put("k", body("x")).await.unwrap_err();
+    let took = started.elapsed().as_millis();
+    assert!((60..3000).contains(&took), "{took} ms");
+}

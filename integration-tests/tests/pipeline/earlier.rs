@@ -145,8 +145,9 @@ fn the_training_population_is_not_scored_twice() {
     let workshop = Workshop::open();
     let (trained, _, before) = train(&workshop, "root");
     let job = workshop.job().display().to_string();
-    let from = ["captions", "retriever", "ranker"].map(|section| format!("{section}.from=job:{trained}"));
-    let sets: Vec<&str> = from.iter().map(String::as_str).chain([r#"splits=["all"]"#, "name=night"]).collect();
+    // By its name, which no other job has.
+    let from = ["captions.from=job:small", "retriever.from=job:small", "ranker.from=job:small"];
+    let sets = [&from[..], &[r#"splits=["all"]"#, "name=night"]].concat();
     // The job file sets keys of training, to what the models were trained with: that is no contradiction.
     let (_, _, night) = finish(&workshop, &job, "root", &sets);
     assert_eq!(night.artifact(Stage::Retrieve, ALL), before.artifact(Stage::Retrieve, ALL));
@@ -190,8 +191,14 @@ fn what_cannot_be_taken_from_an_earlier_job_is_named_before_anything_runs() {
     let job = workshop.job().display().to_string();
     let stages = r#"stages=["prepare","train_retriever","retrieve"]"#;
     let (trained, _, _) = finish(&workshop, &job, "root", &[stages]);
+    let (other, _, _) = finish(&workshop, &job, "root", &[stages, "retriever.candidates=5"]);
     let near = format!("{}0", &trained[..trained.len() - 1]);
     let cases = [
+        (
+            "[retriever]\nfrom = \"job:small\"\n".to_owned(),
+            "prepare,retrieve",
+            vec!["retriever.from", "several jobs are named small", &trained, &other],
+        ),
         (
             format!("[retriever]\nfrom = \"job:{near}\"\n"),
             "prepare,retrieve",

@@ -9,6 +9,8 @@ mod earlier;
 mod emulated;
 mod interruption;
 mod lost_device;
+mod publishing;
+mod removal;
 mod reuse;
 mod since;
 mod workers;

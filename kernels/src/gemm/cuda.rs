@@ -1,6 +1,7 @@
 //! The device side: products by the device's library, and what surrounds them by kernels of our own.
 
 use super::epilogue::{Activation, Epilogue};
+use super::low_rank::{LowRank, begin};
 use crate::cuda::{Arg, Geometry, Matrix, Product, Source, Stream, rows};
 use crate::{Dtype, Result, Tensor};
 
@@ -38,19 +39,25 @@ pub(crate) fn multiply(
     unsafe { on.multiply(&product) }
 }
 
-/// `x · Wᵀ` and what follows, of checked operands of one dtype; the result has the dtype that is asked for.
-pub(super) fn linear(on: &Stream, x: &Tensor, w: &Tensor, epilogue: &Epilogue<'_>, result: Dtype) -> Result<Tensor> {
+/// `x · Wᵀ`, what is summed with it and what follows, of checked operands of one dtype; the result has the dtype that is asked
+/// for.
+pub(crate) fn linear(
+    on: &Stream,
+    x: &Tensor,
+    w: &Tensor,
+    epilogue: &Epilogue<'_>,
+    result: Dtype,
+    update: Option<&LowRank<'_>>,
+) -> Result<Tensor> {
     let shape = [x.rows(), w.rows()];
     let (depth, n) = (w.cols(), x.rows() * w.rows());
-    let operands = [matrix(x)?, matrix(w)?.t()];
     let follows = epilogue.bias.is_some() || epilogue.residual.is_some() || epilogue.activation != Activation::None;
+    let sums = if follows { Dtype::F32 } else { result };
+    let (mut product, kept) = begin(on, update, &shape, [x.dtype(), sums])?;
+    multiply(on, 1.0, [matrix(x)?, matrix(w)?.t()], kept, &mut product, depth)?;
     if !follows {
-        let mut y = on.result(&shape, result)?;
-        multiply(on, 1.0, operands, 0.0, &mut y, depth)?;
-        return Ok(y);
+        return Ok(product);
     }
-    let mut product = on.result(&shape, Dtype::F32)?;
-    multiply(on, 1.0, operands, 0.0, &mut product, depth)?;
     let optional = |tensor: Option<&Tensor>| tensor.map_or(Ok(Arg::NULL), Tensor::arg);
     let (bias, residual) = (optional(epilogue.bias)?, optional(epilogue.residual)?);
     let settings = [Arg::U32(code(epilogue.activation)), Arg::U64(n as u64), Arg::count(OP, w.rows())?];

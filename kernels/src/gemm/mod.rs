@@ -11,6 +11,7 @@ pub(crate) mod bf16;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod epilogue;
+pub(crate) mod low_rank;
 mod micro;
 mod packed;
 pub(crate) mod pairs;
@@ -68,7 +69,7 @@ pub fn linear_then(x: &Tensor, weight: &Tensor, epilogue: &Epilogue<'_>) -> Resu
     weight.expect_dtype(OP, "weight", x.dtype())?;
     epilogue.check(OP, Tensor::addressable(OP, &[n, d_out])?)?;
     if let Some(on) = Stream::of(OP, &epilogue.with(&[("x", x), ("weight", weight)]))? {
-        return cuda::linear(&on, x, weight, epilogue, x.dtype());
+        return cuda::linear(&on, x, weight, epilogue, x.dtype(), None);
     }
     let mut y = Tensor::result(OP, &[n, d_out])?;
     let bias = epilogue.bias.map(Tensor::f32).transpose()?;
@@ -237,10 +238,10 @@ fn on_device(op: &'static str, x: &Tensor, w: &Tensor, epilogue: &Epilogue<'_>, 
         return Err(Error::Device("a weight on a device lies on the host".to_owned()));
     };
     match (x.dtype(), w.dtype()) {
-        (Dtype::F32, Dtype::Bf16) => cuda::linear(&on, &x.cast(Dtype::Bf16)?, w, epilogue, result),
+        (Dtype::F32, Dtype::Bf16) => cuda::linear(&on, &x.cast(Dtype::Bf16)?, w, epilogue, result, None),
         (_, expected) => {
             x.expect_dtype(op, "x", expected)?;
-            cuda::linear(&on, x, w, epilogue, result)
+            cuda::linear(&on, x, w, epilogue, result, None)
         }
     }
 }

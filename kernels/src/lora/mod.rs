@@ -1,9 +1,19 @@
 //! A low-rank update beside a linear layer: `y += scale · (x · Aᵀ) · Bᵀ`.
 //!
+//! [`linear`] is the layer together with its update, which on a device is part of the layer's own sums where a kernel of ours
+//! makes them, and else comes before them ([decision 8](../../../docs/decisions/0008-where-a-low-rank-update-is-summed.md)).
+//! [`forward`] and [`backward`] are the update alone, beside a result that is there already.
+//!
 //! What is not finite in a row of `x` or of `dy` reaches that row of the result; in `a`, `b` or `scale`, all rows.
 
+mod base;
+mod cuda;
+mod linear;
 #[cfg(test)]
 mod tests;
+
+pub use base::Base;
+pub use linear::{Dropout, Update, backward_factors, linear, linear_backward_input};
 
 use crate::{Dtype, Result, Tensor, gemm};
 
@@ -64,10 +74,17 @@ pub fn backward(
     inner.expect_shape(OP, "inner", &[x.rows(), a.rows()])?;
     da.expect_shape(OP, "da", a.shape())?;
     db.expect_shape(OP, "db", b.shape())?;
-    gemm::add_weight_gradient(scale, dy, inner, db)?;
-    let d_inner = gemm::scaled_backward_input(scale, dy, b)?; // [n, rank]
-    gemm::linear_backward_weight(&d_inner, x, da, None)?;
+    let d_inner = factors(dy, x, inner, b, scale, [da, db])?;
     gemm::linear_backward_input(&d_inner, a)
+}
+
+/// Adds the gradients of both factors, of checked operands in f32; returns that of `x · Aᵀ`, `[n, rank]`.
+fn factors(dy: &Tensor, x: &Tensor, inner: &Tensor, b: &Tensor, scale: f32, sums: [&mut Tensor; 2]) -> Result<Tensor> {
+    let [da, db] = sums;
+    gemm::add_weight_gradient(scale, dy, inner, db)?;
+    let d_inner = gemm::scaled_backward_input(scale, dy, b)?;
+    gemm::linear_backward_weight(&d_inner, x, da, None)?;
+    Ok(d_inner)
 }
 
 fn check(x: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {

@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::Device;
+use crate::dropout::{self, Mask};
+use crate::nf4::{self, Rounding};
 use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
 
 fn update(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
@@ -86,4 +89,221 @@ fn a_device_agrees_with_the_host() {
             near(found, &wanted, 1e-5);
         }
     }
+}
+
+const MASK: Mask = Mask { seed: 3, site: 7, rate: 0.25 };
+
+/// A layer with an update and what its gradients need, all in one place.
+struct Case {
+    x: Tensor,
+    dy: Tensor,
+    bias: Tensor,
+    factors: [Tensor; 2],
+    gradients: [Tensor; 2],
+    keys: Option<Vec<u64>>,
+}
+
+impl Case {
+    fn new([n, d_in, rank, d_out]: [usize; 4], dropout: bool) -> Self {
+        Self {
+            x: noise_tensor(1, &[n, d_in]),
+            dy: noise_tensor(2, &[n, d_out]),
+            bias: noise_tensor(3, &[d_out]),
+            factors: [noise_tensor(4, &[rank, d_in]), noise_tensor(5, &[d_out, rank])],
+            gradients: [noise_tensor(6, &[rank, d_in]), noise_tensor(7, &[d_out, rank])],
+            keys: dropout.then(|| (0..n as u64).collect()),
+        }
+    }
+
+    /// The same in the memory of a device.
+    fn on(&self, device: &Device) -> Self {
+        let put = |tensor: &Tensor| device.put(tensor).unwrap();
+        let Self { factors, gradients, .. } = self;
+        Self {
+            x: put(&self.x),
+            dy: put(&self.dy),
+            bias: put(&self.bias),
+            factors: factors.each_ref().map(put),
+            gradients: gradients.each_ref().map(put),
+            keys: self.keys.clone(),
+        }
+    }
+
+    /// The same with rows in bfloat16, to which its values are rounded first.
+    fn narrow(&self) -> Self {
+        Self { x: self.x.to_bf16(), dy: self.dy.to_bf16(), ..self.rounded() }
+    }
+
+    /// The same with rows and factors that are bfloat16 already.
+    fn rounded(&self) -> Self {
+        let round = |tensor: &Tensor| tensor.to_bf16().cast(Dtype::F32).unwrap();
+        Self {
+            x: round(&self.x),
+            dy: round(&self.dy),
+            bias: self.bias.clone(),
+            factors: self.factors.each_ref().map(round),
+            gradients: self.gradients.clone(),
+            keys: self.keys.clone(),
+        }
+    }
+
+    fn update(&self) -> Update<'_> {
+        Update { a: &self.factors[0], b: &self.factors[1], scale: 2.0 }
+    }
+
+    fn input(&self) -> Tensor {
+        let mut input = self.x.clone();
+        if let Some(keys) = &self.keys {
+            dropout::apply(&mut input, &MASK, keys).unwrap();
+        }
+        input
+    }
+
+    fn forward(&self, base: Base<'_>) -> [Tensor; 2] {
+        let bias = Some(&self.bias).filter(|bias| !bias.is_empty());
+        linear(&self.x, &self.input(), base, bias, &self.update()).unwrap().into()
+    }
+
+    /// The same without a bias, which beside four bits bfloat16 does not have.
+    fn without_bias(self) -> Self {
+        Self { bias: Tensor::zeros(&[0]), ..self }
+    }
+
+    /// All results: of the layer, the gradient of its input and those of its factors, with what they were before.
+    fn run(&self, base: Base<'_>) -> [Tensor; 6] {
+        let [y, inner] = self.forward(base);
+        let [mut da, mut db] = self.gradients.clone();
+        let (update, input) = (self.update(), self.input());
+        let d_inner = backward_factors(&self.dy, &input, &inner, &update, &mut da, &mut db).unwrap();
+        let dropout = self.keys.as_ref().map(|keys| (&MASK, &keys[..]));
+        let dx = linear_backward_input(&self.dy, &d_inner, base, &update, dropout).unwrap();
+        [y, inner, d_inner, dx, da, db]
+    }
+}
+
+#[test]
+fn on_the_host_a_layer_has_the_bits_of_its_parts() {
+    for dropout in [false, true] {
+        let case = Case::new([7, 33, 3, 20], dropout);
+        let weight = noise_tensor(8, &[20, 33]);
+        let packed = nf4::quantize(&weight, true).unwrap();
+        for base in [Base::Dense(&weight), Base::Nf4(&packed, Rounding::Bf16)] {
+            let (input, [a, b]) = (case.input(), &case.factors);
+            let mut y = base.linear(&case.x, Some(&case.bias)).unwrap();
+            let inner = forward(&input, a, b, 2.0, &mut y).unwrap();
+            let mut dx = base.linear_backward_input(&case.dy).unwrap();
+            let [mut da, mut db] = case.gradients.clone();
+            let mut through = backward(&case.dy, &input, &inner, a, b, 2.0, &mut da, &mut db).unwrap();
+            if let Some(keys) = &case.keys {
+                dropout::apply(&mut through, &MASK, keys).unwrap();
+            }
+            dx.add(&through).unwrap();
+            let [y_found, inner_found, _, dx_found, da_found, db_found] = case.run(base);
+            assert_eq!([y_found, inner_found, dx_found, da_found, db_found], [y, inner, dx, da, db]);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_a_layer_agree_with_finite_differences() {
+    let case = Case::new([5, 6, 2, 7], true);
+    let weight = noise_tensor(8, &[7, 6]);
+    let base = Base::Dense(&weight);
+    let [_, _, _, dx, mut da, mut db] = case.run(base);
+    for (sum, before) in [&mut da, &mut db].into_iter().zip(&case.gradients) {
+        sum.f32_mut().unwrap().iter_mut().zip(before.f32().unwrap()).for_each(|(sum, before)| *sum -= before);
+    }
+    let loss = |case: &Case| weighted_sum(2, &case.forward(base)[0]);
+    let with = |x: &Tensor, a: &Tensor, b: &Tensor| {
+        loss(&Case { x: x.clone(), factors: [a.clone(), b.clone()], ..Case::new([5, 6, 2, 7], true) })
+    };
+    let (x, [a, b]) = (&case.x, &case.factors);
+    check_gradient("dx", x, &dx, |x| with(x, a, b));
+    check_gradient("da", a, &da, |a| with(x, a, b));
+    check_gradient("db", b, &db, |b| with(x, a, b));
+}
+
+#[test]
+fn a_device_agrees_with_the_host_on_layers() {
+    let device = accelerator();
+    let shapes = [
+        [0, 64, 8, 16],
+        [1, 64, 1, 33],
+        [3, 72, 24, 17],
+        [7, 128, 4, 24],
+        [17, 64, 8, 40],
+        [65, 192, 16, 72],
+        [5, 7, 3, 11],
+    ];
+    for (i, shape) in shapes.into_iter().enumerate() {
+        let [_, d_in, _, d_out] = shape;
+        let case = Case::new(shape, i % 2 == 0);
+        let there = case.on(&device);
+        let weight = noise_tensor(8, &[d_out, d_in]);
+        let packed = nf4::quantize(&weight, true).unwrap();
+        let (weight_there, packed_there) = (device.put(&weight).unwrap(), packed.on(&device).unwrap());
+        let four_bits = |packed| Base::Nf4(packed, Rounding::Bf16);
+        let bases =
+            [(Base::Dense(&weight), Base::Dense(&weight_there)), (four_bits(&packed), four_bits(&packed_there))];
+        for (base, base_there) in bases {
+            let found = there.run(base_there);
+            assert_eq!(found, there.run(base_there), "two calls");
+            for (found, wanted) in found.iter().zip(case.run(base)) {
+                near(found, &wanted, 2e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_in_bfloat16_are_rounded_layers() {
+    let device = accelerator();
+    // Few rows, some, and a width that no kernel takes, so that the weight is decoded.
+    for shape in [[0, 64, 8, 16], [1, 64, 1, 16], [7, 128, 4, 24], [17, 64, 24, 40], [65, 192, 16, 72], [9, 96, 8, 24]]
+    {
+        let [_, d_in, _, d_out] = shape;
+        let case = Case::new(shape, false).without_bias();
+        let (wide, narrow, there) = (case.rounded(), case.narrow(), case.narrow().on(&device));
+        let close = |found: &[Tensor], wanted: &[Tensor]| {
+            assert_eq!(found[0].dtype(), Dtype::Bf16);
+            for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+                // What is rounded on the way is as large as the largest results, which others come out of by cancellation.
+                let (found, wanted) = (found.to_f32(), wanted.to_f32());
+                let largest = wanted.iter().fold(1.0f32, |top, v| top.max(v.abs()));
+                let error = found.iter().zip(&wanted).map(|(found, wanted)| (found - wanted).abs()).fold(0.0, f32::max);
+                assert!(error < largest / 100.0, "result {i} of {shape:?}: {error} of {largest}");
+            }
+        };
+        let packed = nf4::quantize(&noise_tensor(8, &[d_out, d_in]), true).unwrap();
+        let packed_there = packed.on(&device).unwrap();
+        let four_bits = |packed| Base::Nf4(packed, Rounding::Bf16);
+        let (wanted, found) = (wide.run(four_bits(&packed)), there.run(four_bits(&packed_there)));
+        assert_eq!(found, there.run(four_bits(&packed_there)), "two calls");
+        close(&found, &wanted);
+        close(&narrow.run(four_bits(&packed)), &wanted);
+
+        let weight = noise_tensor(8, &[d_out, d_in]).to_bf16();
+        let wanted = wide.forward(Base::Dense(&weight.cast(Dtype::F32).unwrap()));
+        close(&there.forward(Base::Dense(&device.put(&weight).unwrap())), &wanted);
+        close(&narrow.forward(Base::Dense(&weight)), &wanted);
+    }
+}
+
+#[test]
+fn operands_that_a_layer_does_not_take_are_refused() {
+    let case = Case::new([3, 64, 2, 8], true);
+    let packed = nf4::quantize(&noise_tensor(8, &[8, 64]), true).unwrap();
+    let base = Base::Nf4(&packed, Rounding::Bf16);
+    let elsewhere = packed.on(&accelerator()).unwrap();
+    let refused = |x: &Tensor, base, update: &Update<'_>| linear(x, x, base, None, update).unwrap_err().to_string();
+    let short = noise_tensor(1, &[3, 63]);
+    assert_eq!(refused(&short, base, &case.update()), "lora: x has shape [3, 63], expected [3, 64]");
+    let wide = Update { b: &noise_tensor(1, &[8, 3]), ..case.update() };
+    assert_eq!(refused(&case.x, base, &wide), "lora: b has shape [8, 3], expected [8, 2]");
+    let error = refused(&case.x, Base::Nf4(&elsewhere, Rounding::Bf16), &case.update());
+    assert!(error.starts_with("lora: x is on the host, expected on "), "{error}");
+    // Dropout has no bfloat16.
+    let (keys, d_inner) = ([0; 3], noise_tensor(1, &[3, 2]));
+    let dropped = linear_backward_input(&case.dy.to_bf16(), &d_inner, base, &case.update(), Some((&MASK, &keys)));
+    assert_eq!(dropped.unwrap_err().to_string(), "lora: dy is Bf16, expected F32");
 }

@@ -9,6 +9,10 @@
 // Bytes: 0.516 a value, and what is read of x again for every block, from the second-level cache.
 //
 // few_f32: a warp takes four rows of the weight, a lane eight columns of every 256; sums are scalar, so no bit is dropped.
+//
+// A low-rank update is part of the sums, so that the result is written once. Its factors stay f32: at rank 8 they are 1 KiB for a
+// block of 32 rows, beside 66 KiB of codes of 4096 columns. They are read while the first codes are under way; a thread sums
+// what it writes in the end, 8 products an output.
 
 #define WARPS 8
 #define STRIP 32
@@ -85,9 +89,21 @@ __device__ __forceinline__ void multiply_stretch(
     }
 }
 
+// What an update adds to the output of a row of the weight for a token.
+__device__ __forceinline__ float of_update(const LowRank& update, u32 token, u32 row) {
+    const float *left = update.left + (u64)token * update.rank, *right = update.right + (u64)row * update.rank;
+    float sum = 0.0f;
+    for (u32 first = 0; first < update.rank; first += 4) {
+        float4 l = four_terms(left, first, update.rank), r = four_terms(right, first, update.rank);
+        sum = fmaf(l.w, r.w, fmaf(l.z, r.z, fmaf(l.y, r.y, fmaf(l.x, r.x, sum))));
+    }
+    return update.scale * sum;
+}
+
 template <u32 TILES>
 __device__ __forceinline__ void multiply_few(
-    const bf16* __restrict__ x, const Strip& strip, const float* __restrict__ books, bf16* __restrict__ y, u32 n) {
+    const bf16* __restrict__ x, const Strip& strip, const LowRank& update, const float* __restrict__ books,
+    bf16* __restrict__ y, u32 n) {
     SHARED_ARRAY(float2, pairs, [PAIRS]);
     SHARED_ARRAY(float, dynamic, [256]);
     const u32 warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -97,6 +113,12 @@ __device__ __forceinline__ void multiply_few(
     strip.read(now, warp);
     fill_pairs(pairs, books);
     if (strip.magnitudes.codes) dynamic[threadIdx.x] = books[CODES + threadIdx.x];
+    float updates[TILES];
+#pragma unroll
+    for (u32 tile = 0; tile < TILES; tile++) {
+        u32 token = 8 * tile + threadIdx.x / STRIP, row = strip.first_row + threadIdx.x % STRIP;
+        updates[tile] = of_update(update, min(token, n - 1), min(row, strip.d_out - 1));
+    }
     __syncthreads();
     for (u32 stretch = warp; stretch < stretches; stretch += 2 * WARPS) {
         strip.read(next, stretch + WARPS);
@@ -114,10 +136,11 @@ __device__ __forceinline__ void multiply_few(
         *place = sums_of(sums[i / 2][0], sums[i / 2][1], i % 2);
     }
     __syncthreads();
-    for (u32 i = threadIdx.x; i < 8 * TILES * STRIP; i += 32 * WARPS) {
-        u32 token = i / STRIP, row = i % STRIP;
+#pragma unroll
+    for (u32 tile = 0; tile < TILES; tile++) {
+        u32 token = 8 * tile + threadIdx.x / STRIP, row = threadIdx.x % STRIP;
         if (token >= n || strip.first_row + row >= strip.d_out) continue;
-        float sum = parts[token * PADDED + row];
+        float sum = updates[tile] + parts[token * PADDED + row];
 #pragma unroll
         for (u32 w = 1; w < WARPS; w++) sum += parts[(w * 8 * TILES + token) * PADDED + row];
         y[(u64)token * strip.d_out + strip.first_row + row] = to_bf16(sum);
@@ -133,11 +156,15 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) few_8(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     u32 n)
 {
     const Strip strip(codes, {magnitudes, magnitude_codes, offset}, d_out, d_in);
-    multiply_few<1>(x, strip, books, y, n);
+    multiply_few<1>(x, strip, {left, right, scale, rank}, books, y, n);
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) few_16(
@@ -149,11 +176,15 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) few_16(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     u32 n)
 {
     const Strip strip(codes, {magnitudes, magnitude_codes, offset}, d_out, d_in);
-    multiply_few<2>(x, strip, books, y, n);
+    multiply_few<2>(x, strip, {left, right, scale, rank}, books, y, n);
 }
 
 #define F32_WARPS 4
@@ -171,6 +202,10 @@ extern "C" __global__ void __launch_bounds__(32 * F32_WARPS) few_f32(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     u32 rounding,
     float* __restrict__ y,
     u32 n)
@@ -183,6 +218,18 @@ extern "C" __global__ void __launch_bounds__(32 * F32_WARPS) few_f32(
     __syncthreads();
     u32 first_row = (blockIdx.x * F32_WARPS + threadIdx.x / 32) * F32_ROWS, lane = threadIdx.x % 32;
     float sums[F32_ROWS][F32_TOKENS] = {};
+    // Terms of an update are summed like columns.
+    for (u32 term = lane; term < rank; term += 32) {
+        float factors[F32_TOKENS];
+#pragma unroll
+        for (u32 token = 0; token < F32_TOKENS; token++) factors[token] = scale * left[(u64)min(token, n - 1) * rank + term];
+#pragma unroll
+        for (u32 i = 0; i < F32_ROWS; i++) {
+            float factor = right[(u64)min(first_row + i, d_out - 1) * rank + term];
+#pragma unroll
+            for (u32 token = 0; token < F32_TOKENS; token++) sums[i][token] = fmaf(factor, factors[token], sums[i][token]);
+        }
+    }
     for (u32 column = F32_OWN * lane; column < d_in; column += F32_OWN * 32) {
         u32 words[F32_ROWS];
         float scales[F32_ROWS], values[F32_TOKENS][F32_OWN];

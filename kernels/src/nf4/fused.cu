@@ -10,6 +10,10 @@
 // the tensor cores. So nothing is transposed, in the backward neither: there a byte holds two outputs, and two rows of the
 // weight make the pair of terms.
 //
+// A low-rank update is part of the sums, of the first part of the terms if there are several, so that the result is written
+// once: its rank, rounded up to 16, is that many more terms. Its factors come as f32 from the caches while the first
+// steps are under way and are rounded to bfloat16: at rank 8 a quarter of a step on the tensor cores, by half of the warps.
+//
 // Shared memory lies in pieces of 16 bytes, moved about so that lanes served together find banks of their own.
 //
 // Bytes a step: 128 x 64 values of 0.516, and 128 for a token, from the second-level cache for all blocks but the first.
@@ -60,6 +64,25 @@ struct Tile {
     __device__ __forceinline__ void keep(u32 step, bool there, const Stored& s) {
         if (threadIdx.x >= OUTPUTS) return;
         shared.magnitudes[step % STAGES][threadIdx.x] = there ? magnitude(o.magnitudes, s, shared.dynamic) : 0.0f;
+    }
+
+    // Begins the sums with the update, 16 of its terms at a time: the halves of a step take turns. Lane (g, t) has of them
+    // the terms 4t to 4t + 3, of both operands.
+    __device__ __forceinline__ void begin(float (&sums)[TOKENS / 8][2][4]) {
+        const LowRank& u = o.update;
+        u32 warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        for (u32 first = 16 * (warp / 4); first < u.rank; first += 32) {
+            u32 a[2][4];
+            Pass::factors(a, o, first_output + 32 * (warp % 4) + 4 * g, first + 4 * t);
+#pragma unroll
+            for (u32 tile = 0; tile < TOKENS / 8; tile++) {
+                u32 token = min(first_token + 8 * tile + g, o.n - 1);
+                float4 v = four_terms(u.left + (u64)token * u.rank, first + 4 * t, u.rank);
+                const u32 b[2] = {bf16_pair(u.scale * v.x, u.scale * v.y), bf16_pair(u.scale * v.z, u.scale * v.w)};
+                mma_bf16_16x8x16(sums[tile][0], a[0], b);
+                mma_bf16_16x8x16(sums[tile][1], a[1], b);
+            }
+        }
     }
 
     __device__ __forceinline__ void multiply(float (&sums)[TOKENS / 8][2][4], u32 step) {
@@ -150,6 +173,7 @@ __device__ __forceinline__ void multiply(
     for (u32 i = 0; i < STAGES - 1; i++) tile.keep(first + i, there[i], asked[i]);
 
     float sums[TOKENS / 8][2][4] = {};
+    if (blockIdx.z == 0) tile.begin(sums);
     for (u32 step = first; step < end; step++) {
         cp_async_wait<STAGES - 2>();
         __syncthreads();
@@ -178,12 +202,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_32(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     float* __restrict__ parts,
     u32 n,
     u32 steps)
 {
-    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n};
+    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n, {left, right, scale, rank}};
     multiply<Forward, 32, 4>(o, books, y, parts, steps);
 }
 
@@ -196,12 +224,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) forward_64(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     float* __restrict__ parts,
     u32 n,
     u32 steps)
 {
-    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n};
+    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n, {left, right, scale, rank}};
     multiply<Forward, 64, 4>(o, books, y, parts, steps);
 }
 
@@ -214,12 +246,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) forward_128(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     float* __restrict__ parts,
     u32 n,
     u32 steps)
 {
-    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n};
+    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n, {left, right, scale, rank}};
     multiply<Forward, 128, 3>(o, books, y, parts, steps);
 }
 
@@ -232,12 +268,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_32(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     float* __restrict__ parts,
     u32 n,
     u32 steps)
 {
-    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n};
+    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n, {left, right, scale, rank}};
     multiply<Backward, 32, 4>(o, books, y, parts, steps);
 }
 
@@ -250,12 +290,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) backward_64(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     float* __restrict__ parts,
     u32 n,
     u32 steps)
 {
-    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n};
+    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n, {left, right, scale, rank}};
     multiply<Backward, 64, 4>(o, books, y, parts, steps);
 }
 
@@ -268,12 +312,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_128(
     float offset,
     u32 d_out,
     u32 d_in,
+    const float* __restrict__ left,
+    const float* __restrict__ right,
+    float scale,
+    u32 rank,
     bf16* __restrict__ y,
     float* __restrict__ parts,
     u32 n,
     u32 steps)
 {
-    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n};
+    const Operands o = {x, codes, {magnitudes, magnitude_codes, offset}, d_out, d_in, n, {left, right, scale, rank}};
     multiply<Backward, 128, 3>(o, books, y, parts, steps);
 }
 

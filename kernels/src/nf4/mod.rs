@@ -9,7 +9,7 @@
 
 mod code;
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod decode;
 #[cfg(target_arch = "x86_64")]
 mod few;

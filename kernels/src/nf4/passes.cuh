@@ -9,6 +9,7 @@ struct Operands {
     const u8* __restrict__ codes;
     Magnitudes magnitudes;
     u32 d_out, d_in, n;
+    LowRank update;
 };
 
 // The forward: outputs are rows of the weight, terms its columns.
@@ -41,6 +42,17 @@ struct Forward {
 #pragma unroll
         for (u32 i = 0; i < 4; i++) words[i] = *reinterpret_cast<const u32*>(from + 32 * 8 * i);
         decode_rows(a, pairs, words, scales);
+    }
+
+    // Four terms of the right factor of the update for the outputs `row` to `row + 3`, in the order of `decode_rows`. What
+    // is behind the last row is not kept.
+    static __device__ __forceinline__ void factors(u32 (&a)[2][4], const Operands& o, u32 row, u32 term) {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            float4 v = four_terms(o.update.right + (u64)min(row + i, o.d_out - 1) * o.update.rank, term, o.update.rank);
+            a[i / 2][i % 2] = bf16_pair(v.x, v.y);
+            a[i / 2][i % 2 + 2] = bf16_pair(v.z, v.w);
+        }
     }
 };
 
@@ -86,6 +98,25 @@ struct Backward {
                     a.at[m][s][2 * k + 1] = bf16_pair(v0.y * m0, v1.y * m1);
                 }
             }
+        }
+    }
+
+    // As in the forward, but the outputs are neighbours in memory. Columns come in whole blocks: four are there or none.
+    static __device__ __forceinline__ void factors(u32 (&a)[2][4], const Operands& o, u32 column, u32 term) {
+        float4 v[4];
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            const float* from = o.update.right + (u64)(term + j) * o.d_in + column;
+            v[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (term + j < o.update.rank && column < o.d_in) v[j] = *reinterpret_cast<const float4*>(from);
+        }
+#pragma unroll
+        for (u32 k = 0; k < 2; k++) {
+            const float4 &earlier = v[2 * k], &later = v[2 * k + 1];
+            a[0][2 * k] = bf16_pair(earlier.x, later.x);
+            a[0][2 * k + 1] = bf16_pair(earlier.y, later.y);
+            a[1][2 * k] = bf16_pair(earlier.z, later.z);
+            a[1][2 * k + 1] = bf16_pair(earlier.w, later.w);
         }
     }
 };

@@ -48,7 +48,7 @@ pub fn linear(x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tens
     let [d_out, d_in] = weight.dimensions()?;
     let n = x.rows();
     if let Some(on) = place("x", x, [d_in, d_out], weight)? {
-        return cuda::linear(&on, x, weight, rounding);
+        return cuda::linear(&on, x, weight, rounding, None);
     }
     let mut y = Tensor::result("nf4", &[n, d_out])?;
     let d_out = if n == 0 { 0 } else { d_out }; // of no rows nothing is decoded
@@ -107,7 +107,7 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Nf4Weight, rounding: Rounding
     let [d_out, d_in] = weight.dimensions()?;
     let n = dy.rows();
     if let Some(on) = place("dy", dy, [d_out, d_in], weight)? {
-        return cuda::linear_backward_input(&on, dy, weight, rounding);
+        return cuda::linear_backward_input(&on, dy, weight, rounding, None);
     }
     if dy.dtype() == Dtype::Bf16 {
         let wide = Tensor::from_f32(dy.shape(), dy.to_f32())?;

@@ -193,7 +193,7 @@ impl Nf4Weight {
     }
 
     /// The two extents of a matrix.
-    pub(super) fn dimensions(&self) -> Result<[usize; 2]> {
+    pub(crate) fn dimensions(&self) -> Result<[usize; 2]> {
         match self.shape[..] {
             [d_out, d_in] => Ok([d_out, d_in]),
             _ => Err(Error::shape("nf4", "weight", &self.shape, "[d_out, d_in]")),
@@ -201,7 +201,7 @@ impl Nf4Weight {
     }
 
     /// The codes, wherever they are: they tell the place of the weight.
-    pub(super) fn place(&self) -> &Tensor {
+    pub(crate) fn place(&self) -> &Tensor {
         &self.codes
     }
 

@@ -1,5 +1,6 @@
 //! Linear layers: dense, with a low-rank update, with a four-bit weight.
 
+use mllm4rec_kernels::lora::{Base, Update};
 use mllm4rec_kernels::nf4::{self, Rounding};
 use mllm4rec_kernels::{gemm, lora};
 
@@ -44,6 +45,31 @@ fn low_rank_update() -> Outcome {
         oracle.result(&y)?;
         let (mut da, mut db) = (a.ones()?, b.ones()?);
         let dx = lora::backward(&oracle.dy, &x.ours, &inner, &a.ours, &b.ours, scale as f32, &mut da, &mut db)?;
+        oracle.gradient("dx", &dx, &x)?;
+        oracle.added("da", &da, &a)?;
+        oracle.added("db", &db, &b)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn linear_with_low_rank_update() -> Outcome {
+    for (n, d_in, rank, d_out) in [(1, 1, 1, 1), (7, 33, 3, 65), (67, 130, 8, 31)] {
+        let x = Operand::noise(1, &[n, d_in])?;
+        let (a, b) = (Operand::noise(2, &[rank, d_in])?, Operand::noise(3, &[d_out, rank])?);
+        let (w, bias) = (Operand::noise(4, &[d_out, d_in])?, Operand::noise(5, &[d_out])?);
+        let scale = 1.75;
+        let inner = x.theirs.matmul(&a.theirs.t()?)?;
+        let y = x.theirs.matmul(&w.theirs.t()?)?.broadcast_add(&bias.theirs)?;
+        let y = (y + (inner.matmul(&b.theirs.t()?)? * scale)?)?;
+        let oracle = Oracle::new((n, d_in, rank, d_out), y, n.max(d_in).max(d_out))?;
+
+        let (base, update) = (Base::Dense(&w.ours), Update { a: &a.ours, b: &b.ours, scale: scale as f32 });
+        let (y, inner) = lora::linear(&x.ours, &x.ours, base, Some(&bias.ours), &update)?;
+        oracle.result(&y)?;
+        let (mut da, mut db) = (a.ones()?, b.ones()?);
+        let d_inner = lora::backward_factors(&oracle.dy, &x.ours, &inner, &update, &mut da, &mut db)?;
+        let dx = lora::linear_backward_input(&oracle.dy, &d_inner, base, &update, None)?;
         oracle.gradient("dx", &dx, &x)?;
         oracle.added("da", &da, &a)?;
         oracle.added("db", &db, &b)?;

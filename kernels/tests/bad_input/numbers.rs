@@ -10,11 +10,14 @@ use crate::sizes::{Sizes, noise};
 const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
 /// Where results stay finite: ranks are numbers always, `exp(-∞)` is a decay or a factor of 0, a key of `-∞` that is not the
-/// only one weighs nothing, and the backward pass of the recurrence does not look at the biases.
+/// only one weighs nothing, the backward pass of the recurrence does not look at the biases, and of a low-rank update the gradients
+/// of the factors do not look at the first one, that of the input not at the second.
 fn is_understood(operation: &Operation, operand: &str, value: f32) -> bool {
     match operation.name {
         "top_k::ranks" => true,
         "attention::forward, across" => value == f32::NEG_INFINITY && operand.ends_with('k'),
+        "lora::backward_factors" => operand == "a",
+        "lora::linear_backward_input" => operand == "b",
         "lru_scan::backward" if operand.contains("bias") => true,
         _ => operand == "params_log" && value.is_infinite(),
     }

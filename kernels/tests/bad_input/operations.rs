@@ -5,6 +5,7 @@ use mllm4rec_kernels::attention::{self, Mask, Operands, PrefixGradient};
 use mllm4rec_kernels::dropout;
 use mllm4rec_kernels::gemm::{Epilogue, PackedWeight};
 use mllm4rec_kernels::linear_cross_entropy as cross_entropy;
+use mllm4rec_kernels::lora::{Base, Update};
 use mllm4rec_kernels::nf4::{self, Rounding};
 use mllm4rec_kernels::{Dtype, Result, Tensor};
 use mllm4rec_kernels::{
@@ -111,6 +112,24 @@ pub(crate) fn all() -> Vec<Operation> {
         {
             let dx = lora::backward(dy, x, inner, a, b, 0.5, da, db)?;
             Ok(vec![dx, da.clone(), db.clone()])
+        }),
+        operation!("lora::linear", |s|
+            x: [s.n, s.d], input: [s.n, s.d], weight: [s.m, s.d], bias: [s.m], a: [s.r, s.d], b: [s.m, s.r] =>
+        {
+            let (y, inner) = lora::linear(x, input, Base::Dense(weight), Some(bias), &Update { a, b, scale: 0.5 })?;
+            Ok(vec![y, inner])
+        }),
+        operation!("lora::backward_factors", |s|
+            dy: [s.n, s.m], input: [s.n, s.d], inner: [s.n, s.r], a: [s.r, s.d], b: [s.m, s.r], da: [s.r, s.d], db: [s.m, s.r] =>
+        {
+            let d_inner = lora::backward_factors(dy, input, inner, &Update { a, b, scale: 0.5 }, da, db)?;
+            Ok(vec![d_inner, da.clone(), db.clone()])
+        }),
+        operation!("lora::linear_backward_input", |s|
+            dy: [s.n, s.m], d_inner: [s.n, s.r], weight: [s.m, s.d], a: [s.r, s.d], b: [s.m, s.r] =>
+        {
+            let update = Update { a, b, scale: 0.5 };
+            Ok(vec![lora::linear_backward_input(dy, d_inner, Base::Dense(weight), &update, None)?])
         }),
         operation!("nf4::linear", |s| x: [s.n, s.d] => {
             Ok(vec![nf4::linear(x, &s.four_bits()?, ROUNDING)?])

@@ -1,8 +1,9 @@
 //! A linear layer: a base in one of several forms, perhaps a bias, perhaps a low-rank update.
 
 use kernels::{
-    Tensor, dropout, gemm, lora,
-    nf4::{self, Rounding},
+    Tensor, dropout, gemm,
+    lora::{self, Base, Update},
+    nf4::Rounding,
 };
 
 use super::{
@@ -53,27 +54,16 @@ impl Linear {
     /// `x [n, d_in]` to `[n, d_out]`.
     pub(crate) fn forward(&self, weights: &Weights, x: &Tensor, keys: Keys<'_>) -> Result<(Tensor, Saved)> {
         let bias = self.bias.as_deref().map(|name| weights.dense(name)).transpose()?;
-        let mut y = match weights.frozen.get(&self.weight) {
-            Some(Frozen::Nf4(packed)) => {
-                let mut y = nf4::linear(x, packed, Rounding::Bf16)?;
-                if let Some(bias) = bias {
-                    gemm::add_bias(&mut y, bias)?;
-                }
-                y
-            }
-            _ => gemm::linear(x, weights.dense(&self.weight)?, bias)?,
+        let base = self.base(weights)?;
+        let Some((options, update)) = self.update(weights)? else {
+            return Ok((base.linear(x, bias)?, Saved::default()));
         };
-        let mut saved = Saved::default();
-        if let Some((options, a, b)) = self.update(weights)? {
-            if let Some(mask) = keys.mask(self.site, options.dropout) {
-                let mut dropped = x.clone();
-                dropout::apply(&mut dropped, &mask, keys.rows())?;
-                saved.dropped = Some(dropped);
-            }
-            let input = saved.dropped.as_ref().unwrap_or(x);
-            saved.inner = Some(lora::forward(input, a, b, options.scale(), &mut y)?);
+        let mut dropped = None;
+        if let Some(mask) = keys.mask(self.site, options.dropout) {
+            dropout::apply(dropped.insert(x.clone()), &mask, keys.rows())?;
         }
-        Ok((y, saved))
+        let (y, inner) = lora::linear(x, dropped.as_ref().unwrap_or(x), base, bias, &update)?;
+        Ok((y, Saved { dropped, inner: Some(inner) }))
     }
 
     /// Adds the gradients of what is trained and, if asked for, returns that of the input.
@@ -89,19 +79,19 @@ impl Linear {
         need_dx: bool,
     ) -> Result<Option<Tensor>> {
         self.backward_base(dy, x, grads)?;
-        let mut dx = need_dx.then(|| self.backward_input(weights, dy)).transpose()?;
-        if let (Some((options, a, b)), Some(inner)) = (self.update(weights)?, &saved.inner) {
-            let [da, db] = grads.get_many_mut([&self.lora_a, &self.lora_b])?;
-            let input = saved.dropped.as_ref().unwrap_or(x);
-            let mut through = lora::backward(dy, input, inner, a, b, options.scale(), da, db)?;
-            if let Some(dx) = &mut dx {
-                if let Some(mask) = keys.mask(self.site, options.dropout) {
-                    dropout::apply(&mut through, &mask, keys.rows())?;
-                }
-                dx.add(&through)?;
-            }
+        let base = self.base(weights)?;
+        let (Some((options, update)), Some(inner)) = (self.update(weights)?, &saved.inner) else {
+            return Ok(need_dx.then(|| base.linear_backward_input(dy)).transpose()?);
+        };
+        let [da, db] = grads.get_many_mut([&self.lora_a, &self.lora_b])?;
+        let input = saved.dropped.as_ref().unwrap_or(x);
+        let d_inner = lora::backward_factors(dy, input, inner, &update, da, db)?;
+        if !need_dx {
+            return Ok(None);
         }
-        Ok(dx)
+        let mask = keys.mask(self.site, options.dropout);
+        let dropout = mask.as_ref().map(|mask| (mask, keys.rows()));
+        Ok(Some(lora::linear_backward_input(dy, &d_inner, base, &update, dropout)?))
     }
 
     fn backward_base(&self, dy: &Tensor, x: &Tensor, grads: &mut Params) -> Result<()> {
@@ -118,20 +108,19 @@ impl Linear {
         Ok(())
     }
 
-    fn backward_input(&self, weights: &Weights, dy: &Tensor) -> Result<Tensor> {
+    fn base<'a>(&self, weights: &'a Weights) -> Result<Base<'a>> {
         Ok(match weights.frozen.get(&self.weight) {
-            Some(Frozen::Nf4(packed)) => nf4::linear_backward_input(dy, packed, Rounding::Bf16)?,
-            _ => gemm::linear_backward_input(dy, weights.dense(&self.weight)?)?,
+            Some(Frozen::Nf4(packed)) => Base::Nf4(packed, Rounding::Bf16),
+            _ => Base::Dense(weights.dense(&self.weight)?),
         })
     }
 
     /// The low-rank update of this layer, if it has one.
-    fn update<'a>(&self, weights: &'a Weights) -> Result<Option<(&'a LoraOptions, &'a Tensor, &'a Tensor)>> {
-        match &weights.lora {
-            Some(options) if options.targets.contains(&self.projection) => {
-                Ok(Some((options, weights.trainable.get(&self.lora_a)?, weights.trainable.get(&self.lora_b)?)))
-            }
-            _ => Ok(None),
-        }
+    fn update<'a>(&self, weights: &'a Weights) -> Result<Option<(&'a LoraOptions, Update<'a>)>> {
+        let Some(options) = weights.lora.as_ref().filter(|lora| lora.targets.contains(&self.projection)) else {
+            return Ok(None);
+        };
+        let [a, b] = [weights.trainable.get(&self.lora_a)?, weights.trainable.get(&self.lora_b)?];
+        Ok(Some((options, Update { a, b, scale: options.scale() })))
     }
 }

@@ -1,6 +1,7 @@
 //! `[output]`, `[limits]` and `[cluster]`: where and with what a job runs.
 
 use crate::job::literals::{MaxRejected, parse_bytes};
+use crate::job::publish::Place;
 use crate::job::reader::Section;
 
 /// `[output]`: where everything goes.
@@ -8,21 +9,22 @@ use crate::job::reader::Section;
 pub struct Output {
     /// The root of all tables, models and control objects.
     pub root: String,
-    /// Where finished rankings are copied, if anywhere.
-    pub publish: Option<String>,
+    /// Where finished rankings, or candidates where nothing is ranked, are copied, if anywhere.
+    pub publish: Option<Place>,
 }
 
 impl Output {
     pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
-        let this = Self { root: s.get("root", "file://./runs".to_owned()), publish: s.optional("publish") };
-        if this.publish.is_some() {
-            s.report(
-                "publish",
-                "copying finished tables elsewhere is not there yet: read them at their folder, see `mllm4rec outputs`",
-            );
-        }
+        let root = s.get("root", "file://./runs".to_owned());
+        let publish = s.optional::<String>("publish").and_then(|url| match Place::parse(&url, &root) {
+            Ok(place) => Some(place),
+            Err(message) => {
+                s.report("publish", message);
+                None
+            }
+        });
         s.finish();
-        this
+        Self { root, publish }
     }
 }
 

@@ -1,13 +1,17 @@
 //! Products that decode on the way to the tensor cores: `fused.cu`.
 
-use super::super::Nf4Weight;
-use super::{OP, Pass, parts};
+use super::{OP, Operands, Pass, operands};
 use crate::cuda::{Arg, Geometry, Source, Stream};
 use crate::{Dtype, Result, Tensor};
 
 const KERNELS: Source = Source {
     name: "nf4_fused",
-    text: concat!(include_str!("../decode.cuh"), include_str!("../passes.cuh"), include_str!("../fused.cu")),
+    text: concat!(
+        include_str!("../decode.cuh"),
+        include_str!("../low_rank.cuh"),
+        include_str!("../passes.cuh"),
+        include_str!("../fused.cu")
+    ),
 };
 
 /// Outputs of a block of threads and terms of a step, as in the kernels.
@@ -37,19 +41,19 @@ fn tile(n: usize) -> Tile {
 }
 
 /// The product, with the terms in `splits` parts that are added in order, or fewer where there are not as many steps.
-pub(super) fn product(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, splits: usize) -> Result<Tensor> {
-    let (n, [outputs, terms]) = (x.rows(), pass.extents(weight.dimensions()?));
+pub(super) fn product(on: &Stream, o: &Operands<'_>, splits: usize) -> Result<Tensor> {
+    let (n, [outputs, terms]) = (o.x.rows(), o.extents()?);
     let steps = terms.div_ceil(TERMS).div_ceil(splits);
     let splits = terms.div_ceil(TERMS).div_ceil(steps);
     let mut y = on.result(&[n, outputs], Dtype::Bf16)?;
     if splits == 1 {
         // SAFETY: y is [n, outputs]; there are no parts.
-        unsafe { launch(on, pass, x, weight, [y.arg_mut()?, Arg::NULL], [splits, steps])? };
+        unsafe { launch(on, o, [y.arg_mut()?, Arg::NULL], [splits, steps])? };
         return Ok(y);
     }
     let parts = on.scratch(splits * n * outputs * size_of::<f32>())?;
     // SAFETY: there are as many parts as splits, each [n, outputs].
-    unsafe { launch(on, pass, x, weight, [Arg::NULL, parts.arg()], [splits, steps])? };
+    unsafe { launch(on, o, [Arg::NULL, parts.arg()], [splits, steps])? };
     // SAFETY: as above.
     unsafe { add_parts(on, parts.arg(), splits, &mut y)? };
     Ok(y)
@@ -57,17 +61,10 @@ pub(super) fn product(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, s
 
 /// # Safety
 /// One of the two results is there: y `[n, outputs]`, or parts `[splits, n, outputs]`. No split is empty.
-unsafe fn launch(
-    on: &Stream,
-    pass: Pass,
-    x: &Tensor,
-    weight: &Nf4Weight,
-    results: [Arg; 2],
-    [splits, steps]: [usize; 2],
-) -> Result<()> {
-    let (n, [outputs, _]) = (x.rows(), pass.extents(weight.dimensions()?));
+unsafe fn launch(on: &Stream, o: &Operands<'_>, results: [Arg; 2], [splits, steps]: [usize; 2]) -> Result<()> {
+    let [n, outputs] = o.shape()?;
     let Tile { tokens, stages, forward, backward } = tile(n);
-    let kernel = match pass {
+    let kernel = match o.pass {
         Pass::Forward => forward,
         Pass::Backward => backward,
     };
@@ -76,7 +73,7 @@ unsafe fn launch(
     let shared = TABLES + stages * (tokens * TERMS * 2 + OUTPUTS * TERMS / 2 + OUTPUTS * 4);
     let geometry = Geometry { grid, ..Geometry::blocks(1, 256).with_shared(shared) };
     let settings = [Arg::count(OP, n)?, Arg::count(OP, steps)?];
-    let args = [&[x.arg()?][..], &parts::args_of_matrix(weight)?, &results, &settings].concat();
+    let args = [&operands(o)?[..], &results, &settings].concat();
     // SAFETY: x is [n, terms] and the weight's extents are what the kernel asks for, as the choice of the regime sees to; the
     // rest is the caller's promise.
     unsafe { on.launch(&KERNELS, kernel, geometry, &args) }

@@ -18,7 +18,8 @@ pub(super) use parts::Parts;
 
 use self::regime::Regime;
 use super::{Nf4Weight, Rounding};
-use crate::cuda::Stream;
+use crate::cuda::{Arg, Stream};
+use crate::gemm::low_rank::{LowRank, begin};
 use crate::{Dtype, Error, Result, Tensor};
 
 const OP: &str = "nf4";
@@ -42,54 +43,105 @@ impl Pass {
     }
 }
 
-/// `x · Wᵀ`, of checked operands.
-pub(super) fn linear(on: &Stream, x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
-    product(on, Pass::Forward, x, weight, rounding)
+/// What a product is made of, checked.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    pass: Pass,
+    /// `[n, terms]` f32 or bf16.
+    x: &'a Tensor,
+    weight: &'a Nf4Weight,
+    /// What is summed with it: in the forward with a transposed right factor, in the backward with one that is not.
+    update: Option<LowRank<'a>>,
 }
 
-/// `dy · W`, of checked operands.
-pub(super) fn linear_backward_input(
+impl Operands<'_> {
+    /// The extents of the weight as outputs and terms.
+    fn extents(&self) -> Result<[usize; 2]> {
+        Ok(self.pass.extents(self.weight.dimensions()?))
+    }
+
+    /// The shape of the result.
+    fn shape(&self) -> Result<[usize; 2]> {
+        Ok([self.x.rows(), self.extents()?[0]])
+    }
+}
+
+/// What every kernel that multiplies takes first: x, the weight, the update.
+fn operands(o: &Operands<'_>) -> Result<Vec<Arg>> {
+    Ok([&[o.x.arg()?][..], &parts::args_of_matrix(o.weight)?, &LowRank::args(OP, o.update.as_ref())?].concat())
+}
+
+/// `x · Wᵀ`, of checked operands, and what is added to it.
+pub(crate) fn linear(
+    on: &Stream,
+    x: &Tensor,
+    weight: &Nf4Weight,
+    rounding: Rounding,
+    update: Option<LowRank<'_>>,
+) -> Result<Tensor> {
+    product(on, &Operands { pass: Pass::Forward, x, weight, update }, rounding)
+}
+
+/// `dy · W`, of checked operands, and what is added to it.
+pub(crate) fn linear_backward_input(
     on: &Stream,
     dy: &Tensor,
     weight: &Nf4Weight,
     rounding: Rounding,
+    update: Option<LowRank<'_>>,
 ) -> Result<Tensor> {
-    product(on, Pass::Backward, dy, weight, rounding)
+    product(on, &Operands { pass: Pass::Backward, x: dy, weight, update }, rounding)
 }
 
-fn product(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, rounding: Rounding) -> Result<Tensor> {
-    let extents = weight.dimensions()?;
-    if extents.contains(&0) || x.rows() == 0 {
-        return nothing(on, &[x.rows(), pass.extents(extents)[0]], x.dtype());
+/// `dx += dy · W` in f32, of checked operands.
+pub(crate) fn add_linear_backward_input(
+    on: &Stream,
+    dy: &Tensor,
+    weight: &Nf4Weight,
+    rounding: Rounding,
+    dx: &mut Tensor,
+) -> Result<()> {
+    if dx.is_empty() || dy.is_empty() {
+        return Ok(());
     }
-    if x.dtype() == Dtype::F32 {
-        return match Regime::of_f32(pass, x.rows(), extents) {
-            Regime::Few => few::f32(on, x, weight, rounding),
-            _ => decoded::f32(on, pass, x, weight, rounding, decoded::BAND_BYTES),
+    let operands = Operands { pass: Pass::Backward, x: dy, weight, update: None };
+    decoded::add_f32(on, &operands, rounding, decoded::BAND_BYTES, (dx, 1.0))
+}
+
+fn product(on: &Stream, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor> {
+    let (n, extents, dtype) = (o.x.rows(), o.weight.dimensions()?, o.x.dtype());
+    if extents.contains(&0) || n == 0 {
+        return nothing(on, o);
+    }
+    if dtype == Dtype::F32 {
+        return match Regime::of_f32(o.pass, n, extents) {
+            Regime::Few => few::f32(on, o, rounding),
+            _ => decoded::f32(on, o, rounding, decoded::BAND_BYTES),
         };
     }
-    by(on, pass, x, weight, Regime::of_bf16(pass, x.rows(), extents))
+    by(on, o, Regime::of_bf16(o.pass, n, extents))
 }
 
 /// A product of bfloat16 in a regime that serves its shape, or in one that is slower and takes less memory.
-fn by(on: &Stream, pass: Pass, x: &Tensor, weight: &Nf4Weight, regime: Regime) -> Result<Tensor> {
+fn by(on: &Stream, o: &Operands<'_>, regime: Regime) -> Result<Tensor> {
     let product = match regime {
-        Regime::Few => few::bf16(on, x, weight),
-        Regime::Fused { splits } => fused::product(on, pass, x, weight, splits),
-        Regime::Decoded => decoded::bf16(on, pass, x, weight),
+        Regime::Few => few::bf16(on, o),
+        Regime::Fused { splits } => fused::product(on, o, splits),
+        Regime::Decoded => decoded::bf16(on, o),
     };
     match product {
-        Err(Error::Memory { .. }) if regime::can_be_fused(pass, weight.dimensions()?) => {
-            fused::product(on, pass, x, weight, 1)
-        }
-        Err(Error::Memory { .. }) => decoded::bf16_in_bands(on, pass, x, weight, decoded::BAND_BYTES),
+        Err(Error::Memory { .. }) if regime::can_be_fused(o.pass, o.weight.dimensions()?) => fused::product(on, o, 1),
+        Err(Error::Memory { .. }) => decoded::bf16_in_bands(on, o, decoded::BAND_BYTES),
         product => product,
     }
 }
 
 /// A product without terms, or without elements.
-fn nothing(on: &Stream, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
-    let mut zeros = on.result(shape, dtype)?;
-    on.fill_zero(&mut zeros)?;
-    Ok(zeros)
+fn nothing(on: &Stream, o: &Operands<'_>) -> Result<Tensor> {
+    let dtype = o.x.dtype();
+    let (mut y, kept) = begin(on, o.update.as_ref(), &o.shape()?, [dtype; 2])?;
+    if kept == 0.0 {
+        on.fill_zero(&mut y)?;
+    }
+    Ok(y)
 }

@@ -1,15 +1,24 @@
 //! Live progress: bars on a terminal, plain lines elsewhere.
 
+mod bar;
+
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use crate::terminal::print_error;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use proto::{JobStatus, StageState, StageStatus};
 
+use crate::status::{stage_name, stages_done};
+use crate::terminal::print_error;
+use bar::{Measured, describe, draw};
+
 /// Plain lines about a running stage come at most so often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Bars are drawn again so often.
+const TICK: Duration = Duration::from_millis(120);
+/// What a job waits for is told once it has waited for so long.
+const LASTING: Duration = Duration::from_secs(3);
 
 /// Writes to standard error without tearing the bars.
 #[derive(Clone)]
@@ -38,6 +47,16 @@ pub(crate) struct Progress {
     stages: BTreeMap<(String, Option<String>), Shown>,
     told_reused: bool,
     started: Instant,
+    /// A line above the stages about the job as a whole.
+    title: Option<ProgressBar>,
+    waiting: Waiting,
+}
+
+/// What a job has been waiting for, and since when.
+struct Waiting {
+    words: String,
+    since: Instant,
+    told: bool,
 }
 
 /// What was last shown of a stage.
@@ -45,27 +64,40 @@ struct Shown {
     state: StageState,
     bar: Option<ProgressBar>,
     began: Instant,
-    /// The first report of progress: a resumed stage begins in the middle.
-    first: Option<(u64, Instant)>,
-    /// What is counted.
-    unit: String,
+    measured: Measured,
     last_line: Instant,
 }
 
 impl Progress {
     /// Nothing shown yet.
     pub(crate) fn new(printer: Printer) -> Self {
-        Self { printer, stages: BTreeMap::new(), told_reused: false, started: Instant::now() }
+        let now = Instant::now();
+        let waiting = Waiting { words: String::new(), since: now, told: false };
+        Self { printer, stages: BTreeMap::new(), told_reused: false, started: now, title: None, waiting }
+    }
+
+    /// The same with a line about the job above its stages.
+    pub(crate) fn titled(printer: Printer) -> Self {
+        let bar = |bars: &MultiProgress| bars.add(ProgressBar::new(0).with_style(style("{spinner:.cyan} {msg}")));
+        let title = printer.bars.as_ref().map(bar);
+        if let Some(title) = &title {
+            title.enable_steady_tick(TICK);
+        }
+        Self { title, ..Self::new(printer) }
     }
 
     /// Shows a status.
     pub(crate) fn update(&mut self, status: &JobStatus) {
         if !std::mem::replace(&mut self.told_reused, true) {
-            let reused: Vec<String> = status.stages.iter().filter(|s| s.reused).map(name).collect();
+            let reused: Vec<String> = status.stages.iter().filter(|s| s.reused).map(stage_name).collect();
             if !reused.is_empty() {
                 self.printer.line(&format!("done before: {}", reused.join(", ")));
             }
         }
+        if let Some(title) = &self.title {
+            title.set_message(heading(status));
+        }
+        self.tell_waiting(&status.waiting);
         for stage in &status.stages {
             if stage.reused || stage.state == StageState::Waiting {
                 continue;
@@ -88,23 +120,45 @@ impl Progress {
                 bar.abandon();
             }
         }
+        if let Some(title) = &self.title {
+            title.finish_and_clear();
+        }
+    }
+
+    /// What lasts is told once, unless the title tells it; a worker that comes after a moment is nothing to speak of.
+    fn tell_waiting(&mut self, words: &str) {
+        if self.title.is_some() {
+            return;
+        }
+        let waiting = &mut self.waiting;
+        if waiting.words != words {
+            let told = waiting.told && words.is_empty();
+            *waiting = Waiting { words: words.to_owned(), since: Instant::now(), told: false };
+            if told {
+                self.printer.line(&format!("[{}] the job goes on", clock(self.started.elapsed())));
+            }
+        }
+        if !words.is_empty() && !waiting.told && waiting.since.elapsed() >= LASTING {
+            waiting.told = true;
+            self.printer.line(&format!("[{}] waiting: {words}", clock(self.started.elapsed())));
+        }
     }
 
     fn begin(&self, stage: &StageStatus) -> Shown {
         let bar = self.printer.bars.as_ref().map(|bars| {
             let bar = bars.add(
                 ProgressBar::new(0)
-                    .with_style(style("{prefix:22} {bar:24.cyan/dim} {elapsed:>4}  {msg}"))
-                    .with_prefix(name(stage)),
+                    .with_style(style("{prefix:22} {elapsed:>6}  {wide_msg}"))
+                    .with_prefix(stage_name(stage)),
             );
-            bar.enable_steady_tick(Duration::from_millis(120));
+            bar.enable_steady_tick(TICK);
             bar
         });
         if bar.is_none() {
-            self.printer.line(&format!("[{}] {} begins", clock(self.started.elapsed()), name(stage)));
+            self.printer.line(&format!("[{}] {} begins", clock(self.started.elapsed()), stage_name(stage)));
         }
         let now = Instant::now();
-        Shown { state: StageState::Running, bar, began: now, first: None, unit: String::new(), last_line: now }
+        Shown { state: StageState::Running, bar, began: now, measured: Measured::default(), last_line: now }
     }
 
     fn show(printer: &Printer, started: Instant, shown: &mut Shown, stage: &StageStatus) {
@@ -112,29 +166,15 @@ impl Progress {
             return; // what has ended stays as it ended
         }
         let ended = stage.state != StageState::Running;
-        if shown.unit != stage.progress.unit {
-            // Another count begins: rows that are read, then users that are written.
-            shown.unit.clone_from(&stage.progress.unit);
-            shown.first = None;
-        }
-        if shown.first.is_none() && stage.progress.done > 0 {
-            shown.first = Some((stage.progress.done, Instant::now()));
-        }
-        let text = describe(shown, stage);
+        shown.measured.look(stage);
+        let text = describe(&shown.measured, stage);
         if let Some(bar) = &shown.bar {
-            let (done, total) = (stage.progress.done, stage.progress.total);
-            bar.set_length(total.max(1));
-            // Without an end in sight the bar stays empty: only the number beside it grows.
-            bar.set_position(match stage.state {
-                StageState::Done => total.max(1),
-                _ if total == 0 => 0,
-                _ => done,
-            });
+            let text = format!("{}  {text}", draw(stage, colours()));
             if ended {
                 // Its own time, and not that of the bars that go on.
-                bar.set_style(style("{prefix:22} {bar:24.cyan/dim} {msg}"));
+                bar.set_style(style("{prefix:22} {wide_msg}"));
                 let took = format!("{:#}", HumanDuration(shown.began.elapsed()));
-                bar.set_message(format!("{took:>4}  {text}"));
+                bar.set_message(format!("{took:>6}  {text}"));
                 bar.abandon();
             } else {
                 bar.set_message(text);
@@ -143,53 +183,36 @@ impl Progress {
             let verb = if stage.state == StageState::Done { "done" } else { "failed" };
             let took = shown.began.elapsed().as_secs_f64();
             let text = if verb == "done" && !text.is_empty() { format!("  {text}") } else { String::new() };
-            printer.line(&format!("[{}] {} {verb} in {took:.1} s{text}", clock(started.elapsed()), name(stage)));
-        } else if shown.last_line.elapsed() >= LINE_EVERY && shown.state == StageState::Running {
+            let name = stage_name(stage);
+            printer.line(&format!("[{}] {name} {verb} in {took:.1} s{text}", clock(started.elapsed())));
+        } else if shown.last_line.elapsed() >= LINE_EVERY {
             shown.last_line = Instant::now();
-            printer.line(&format!("[{}] {} {text}", clock(started.elapsed()), name(stage)));
+            printer.line(&format!("[{}] {} {text}", clock(started.elapsed()), stage_name(stage)));
         }
         shown.state = stage.state;
     }
 }
 
-/// `512/610 users  1,203/s  ETA 0:01  loss 4.2`
-fn describe(shown: &Shown, stage: &StageStatus) -> String {
-    let p = &stage.progress;
-    let mut parts = Vec::new();
-    if p.total > 0 {
-        parts.push(format!("{}/{} {}", grouped(p.done), grouped(p.total), p.unit));
-    } else if p.done > 0 {
-        parts.push(format!("{} {}", grouped(p.done), p.unit));
-    }
-    if let Some(rate) = rate(shown, p.done) {
-        parts.push(if rate >= 10.0 { format!("{}/s", grouped(rate as u64)) } else { format!("{rate:.1}/s") });
-        if stage.state == StageState::Running && p.total > p.done {
-            parts.push(format!("ETA {}", clock(Duration::from_secs_f64((p.total - p.done) as f64 / rate))));
-        }
-    }
-    if !p.note.is_empty() {
-        parts.push(p.note.clone());
-    }
-    if stage.retries > 0 {
-        parts.push(format!("{} lease(s) given out again", stage.retries));
-    }
-    parts.join("  ")
+/// `shop-0123456789ab  3 of 9 stages  2 workers`
+fn heading(status: &JobStatus) -> String {
+    let workers = if status.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", status.workers) };
+    let stages = format!("{} of {} stages", stages_done(status), status.stages.len());
+    let (bold, dim, warn, plain) =
+        if colours() { ("\x1b[1m", "\x1b[2m", "\x1b[33m", "\x1b[0m") } else { ("", "", "", "") };
+    let waiting = match status.waiting.as_str() {
+        "" => String::new(),
+        words => format!("  {warn}waiting: {words}{plain}"),
+    };
+    format!("{bold}{}{plain}  {dim}{stages}, {workers}{plain}{waiting}", status.job)
 }
 
-/// Units a second since the first report; nothing until that says something.
-fn rate(shown: &Shown, done: u64) -> Option<f64> {
-    let (first, since) = shown.first?;
-    let seconds = since.elapsed().as_secs_f64();
-    let new = done.saturating_sub(first);
-    (new > 0 && seconds > 0.2).then(|| new as f64 / seconds)
-}
-
-fn name(stage: &StageStatus) -> String {
-    stage.split.as_ref().map_or_else(|| stage.stage.clone(), |split| format!("{}:{split}", stage.stage))
+/// Whether whoever reads wants colours (<https://no-color.org>).
+fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─")
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// `1:05` or `1:02:03`.

@@ -1,4 +1,7 @@
 #![allow(clippy::unwrap_used)]
+
+mod update;
+
 use super::*;
 use crate::cuda::emulator_of;
 use crate::nf4::{dequantize, dequantize_to, linear, linear_backward_input, quantize};
@@ -9,6 +12,11 @@ fn weights(on: &Stream, shape: &[usize], double: bool) -> [Nf4Weight; 2] {
     let host = quantize(&noise_tensor(3, shape), double).unwrap();
     let device = host.to_device(on).unwrap();
     [host, device]
+}
+
+/// A product without an update.
+fn plain<'a>(pass: Pass, x: &'a Tensor, weight: &'a Nf4Weight) -> Operands<'a> {
+    Operands { pass, x, weight, update: None }
 }
 
 /// The product with the decoded weight, in double precision.
@@ -104,12 +112,12 @@ fn bands_of_decoded_rows_make_the_whole_product() {
             let put = device.put(&x).unwrap();
             // All at once, in bands of 64 rows, and in the smallest bands if not even those fit.
             for most in [usize::MAX, 64 * 4 * d_in, 0] {
-                near_f32(&decoded::f32(on, pass, &put, &there, Rounding::F16, most).unwrap(), &by_host(&x));
+                near_f32(&decoded::f32(on, &plain(pass, &put, &there), Rounding::F16, most).unwrap(), &by_host(&x));
             }
             let narrow = x.to_bf16();
             let (put, wanted) = (device.put(&narrow).unwrap(), wanted(pass, &narrow, &host, Rounding::Bf16));
-            rounded(&decoded::bf16(on, pass, &put, &there).unwrap(), &wanted, "at once");
-            rounded(&decoded::bf16_in_bands(on, pass, &put, &there, 0).unwrap(), &wanted, "in bands");
+            rounded(&decoded::bf16(on, &plain(pass, &put, &there)).unwrap(), &wanted, "at once");
+            rounded(&decoded::bf16_in_bands(on, &plain(pass, &put, &there), 0).unwrap(), &wanted, "in bands");
         }
     }
 }
@@ -122,7 +130,7 @@ fn a_few_rows_in_f32_keep_every_bit_of_the_weight() {
         let x = noise_tensor(4, &[n, d_in]);
         let put = device.put(&x).unwrap();
         for rounding in [Rounding::F32, Rounding::Bf16, Rounding::F16] {
-            let found = few::f32(device.stream().unwrap(), &put, &there, rounding).unwrap();
+            let found = few::f32(device.stream().unwrap(), &plain(Pass::Forward, &put, &there), rounding).unwrap();
             near(&found, &linear(&x, &host, rounding).unwrap(), 1e-5);
             assert_eq!(found, linear(&put, &there, rounding).unwrap());
         }
@@ -139,7 +147,7 @@ fn a_few_rows_are_multiplied_with_codes() {
         let [host, there] = weights(on, &[d_out, d_in], double);
         let x = noise_tensor(4, &[n, d_in]).to_bf16();
         let put = device.put(&x).unwrap();
-        let found = by(on, Pass::Forward, &put, &there, Regime::Few).unwrap();
+        let found = by(on, &plain(Pass::Forward, &put, &there), Regime::Few).unwrap();
         rounded(&found, &wanted(Pass::Forward, &x, &host, Rounding::Bf16), &format!("{n} x {d_out} x {d_in}"));
         assert_eq!(found, linear(&put, &there, Rounding::F32).unwrap());
     }
@@ -163,7 +171,7 @@ fn some_rows_are_multiplied_with_codes_on_the_way() {
         for (pass, cols) in [(Pass::Forward, d_in), (Pass::Backward, d_out)] {
             let x = noise_tensor(4, &[n, cols]).to_bf16();
             let put = device.put(&x).unwrap();
-            let found = by(on, pass, &put, &there, Regime::Fused { splits }).unwrap();
+            let found = by(on, &plain(pass, &put, &there), Regime::Fused { splits }).unwrap();
             let what = format!("{pass:?} {n} x {d_out} x {d_in} in {splits}");
             rounded(&found, &wanted(pass, &x, &host, Rounding::Bf16), &what);
         }
@@ -172,7 +180,8 @@ fn some_rows_are_multiplied_with_codes_on_the_way() {
     let [host, there] = weights(on, &[131, 128], true);
     let x = noise_tensor(4, &[18, 128]).to_bf16();
     for splits in [1, 2] {
-        let found = by(on, Pass::Forward, &device.put(&x).unwrap(), &there, Regime::Fused { splits }).unwrap();
+        let put = device.put(&x).unwrap();
+        let found = by(on, &plain(Pass::Forward, &put, &there), Regime::Fused { splits }).unwrap();
         rounded(&found, &wanted(Pass::Forward, &x, &host, Rounding::Bf16), "an odd number of rows");
     }
 }
@@ -200,8 +209,8 @@ fn a_device_without_room_for_the_decoded_weight_multiplies_with_codes() {
     for (pass, cols) in [(Pass::Forward, 64), (Pass::Backward, 128)] {
         let x = noise_tensor(4, &[20, cols]).to_bf16();
         let put = x.to_device(&on).unwrap();
-        assert!(matches!(decoded::bf16(&on, pass, &put, &there), Err(Error::Memory { .. })));
-        let found = by(&on, pass, &put, &there, Regime::Decoded).unwrap();
+        assert!(matches!(decoded::bf16(&on, &plain(pass, &put, &there)), Err(Error::Memory { .. })));
+        let found = by(&on, &plain(pass, &put, &there), Regime::Decoded).unwrap();
         rounded(&found, &wanted(pass, &x, &host, Rounding::Bf16), "without room");
     }
 }

@@ -1,0 +1,57 @@
+//! `mllm4rec status`: how far a job is.
+
+use anyhow::Result;
+use coordinator::remembered;
+use data::store::Store;
+use proto::{JobState, JobStatus};
+
+use crate::args::Status;
+use crate::client::Client;
+use crate::follow::{self, End};
+use crate::progress::Printer;
+use crate::terminal::print;
+use crate::{exit, status, target};
+
+/// Shows a job once, or until it ends.
+pub(crate) async fn run(args: Status) -> Result<u8> {
+    if let Some(root) = &args.root {
+        let store = Store::open_existing(root)?;
+        let status = remembered(&store, &target::job_in(&store, &args.job).await?).await?;
+        return shown(&args, &status).await;
+    }
+    let mut client = Client::connect(&args.reach).await?;
+    let (job, store) = target::job_of(&mut client, &args.job).await?;
+    if let Some(store) = store {
+        // Nobody has it in hand, so nothing will change.
+        let status = remembered(&store, &job).await?;
+        return shown(&args, &status).await;
+    }
+    if !args.watch {
+        let status = client.watch(&job).await?.next().await?;
+        return shown(&args, &status).await;
+    }
+    if !args.json {
+        return follow::to_the_end(&args.reach, &job, false).await;
+    }
+    let line = |status: &JobStatus| print(status::job(status));
+    match follow::follow(&args.reach, &job, &Printer::new(), line).await? {
+        End::Over(status) => exit::verdict(&status).map(|()| exit::DONE),
+        End::Left(told) => Ok(told.code()),
+    }
+}
+
+/// Shows a status once; whoever waits for its end learns how that was.
+async fn shown(args: &Status, status: &JobStatus) -> Result<u8> {
+    match (args.json, args.watch) {
+        (true, true) => print(status::job(status)),
+        (true, false) => print(format_args!("{:#}", status::job(status))),
+        (false, _) => print(status::page(status)),
+    }
+    if !args.json && status.state == JobState::Succeeded {
+        print(format_args!("\n{}", follow::complete(&args.reach, status).await));
+    }
+    if args.watch && status.state.ended() {
+        exit::verdict(status)?;
+    }
+    Ok(exit::DONE)
+}

@@ -1,0 +1,93 @@
+//! `mllm4rec submit`: hands a job to a coordinator.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use data::job::Job;
+use serde_json::json;
+
+use crate::args::Submit;
+use crate::client::Client;
+use crate::commands::read_job_for_others;
+use crate::terminal::{print, print_error};
+use crate::{exit, follow};
+
+/// The keys that name files, in the sections that have them.
+const PATHS: [(&str, &str); 5] =
+    [("dataset", "path"), ("captions", "table"), ("captions", "model"), ("captions", "images"), ("ranker", "base")];
+
+/// Submits a job and says what it is called.
+pub(crate) async fn run(args: Submit) -> Result<u8> {
+    let job = read_job_for_others(&args.config, &args.sets)?;
+    let here = std::env::current_dir().context("cannot tell where this command runs")?;
+    let toml = absolute(&job, &here)?;
+    let mut client = Client::connect(&args.reach).await?;
+    let submitted = client.submit(toml).await?;
+    let (id, complete) = (submitted.job_id, submitted.complete);
+    if args.wait {
+        return follow::to_the_end(&args.reach, &id, args.json).await;
+    }
+    if args.json {
+        let root = client.info().await?.root;
+        print(format_args!("{:#}", json!({"job": id, "complete": complete, "root": root})));
+        return Ok(exit::DONE);
+    }
+    print(&id);
+    let note = if complete { "every stage was done before" } else { "submitted" };
+    print_error(format_args!("{note}; `mllm4rec status {id} --watch` shows how far it is"));
+    Ok(exit::DONE)
+}
+
+/// The job as TOML whose paths mean the same wherever they are read.
+fn absolute(job: &Job, here: &Path) -> Result<String> {
+    let mut table: toml::Table = job.to_toml().parse().context("a checked job is no TOML")?;
+    for (section, key) in PATHS {
+        if let Some(toml::Value::String(path)) = table.get_mut(section).and_then(|s| s.get_mut(key))
+            && let Some(local) = relative(path)
+        {
+            *path = here.join(local).to_str().context("the path of this folder is not UTF-8")?.to_owned();
+        }
+    }
+    Ok(table.to_string())
+}
+
+/// The path that is meant from where the command runs, if it is one.
+pub(crate) fn relative(path: &str) -> Option<PathBuf> {
+    let local = match path.strip_prefix("file://") {
+        Some(rest) => rest,
+        None if path.contains("://") => return None,
+        None => path,
+    };
+    let local = Path::new(local);
+    // `./x` without the point: the path goes into messages.
+    (!path.is_empty() && local.is_relative()).then(|| local.strip_prefix(".").unwrap_or(local).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_a_job_mean_the_same_everywhere() -> Result<()> {
+        let text = r#"
+            schema_version = 1
+            name = "shop"
+            [dataset]
+            path = "data/log.csv"
+            [captions]
+            from = "blip2"
+            model = "file://./models/captioner"
+            images = "s3://bucket/pictures"
+            [ranker]
+            base = "/models/llama"
+        "#;
+        let job = Job::parse("job.toml", text, &[])?;
+        let sent = Job::parse("job", &absolute(&job, Path::new("/home/ada"))?, &[])?;
+        assert_eq!(sent.dataset.path, "/home/ada/data/log.csv");
+        assert_eq!(sent.captions.model, "/home/ada/models/captioner");
+        assert_eq!(sent.captions.images, "s3://bucket/pictures");
+        assert_eq!(sent.ranker.base, "/models/llama");
+        assert_eq!(sent.captions.table, "", "what is not set stays so");
+        Ok(())
+    }
+}

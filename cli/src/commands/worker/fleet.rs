@@ -1,0 +1,120 @@
+//! Several workers on one machine, one for each device: processes of their own, so that none takes others with it.
+
+use std::ffi::OsString;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use worker::devices::Choice;
+
+use crate::exit;
+use crate::signals::Signals;
+
+/// Time before a worker is started again that has ended by itself: its device may need a moment.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What all workers of a machine share.
+pub(crate) struct Fleet {
+    /// How this program was called: what the workers are told comes behind it and counts.
+    pub(crate) args: Vec<OsString>,
+    /// The beginning of their names.
+    pub(crate) name: String,
+    /// The devices, which they take in turn.
+    pub(crate) devices: Choice,
+    /// How many they are.
+    pub(crate) count: usize,
+    /// Compute threads of each.
+    pub(crate) threads: usize,
+}
+
+impl Fleet {
+    /// Keeps the workers going until a signal comes, one of them is refused, or the coordinator has let all of them go.
+    pub(crate) async fn run(self, mut signals: Signals) -> Result<u8> {
+        let stop = CancellationToken::new();
+        let (ended, mut ends) = mpsc::channel(self.count);
+        for i in 0..self.count {
+            // The first start tells what is wrong with all of them.
+            let (child, ended) = (self.spawn(i)?, ended.clone());
+            let again = self.command(i)?;
+            tokio::spawn(keep(child, again, stop.clone(), ended));
+        }
+        drop(ended);
+        let mut code = exit::DONE;
+        loop {
+            tokio::select! {
+                told = signals.next() => {
+                    if stop.is_cancelled() {
+                        return Ok(told.code()); // told again: at once
+                    }
+                    info!("told to leave: the workers hand back what is at work");
+                    code = told.code();
+                    stop.cancel();
+                }
+                end = ends.recv() => match end {
+                    Some(end) if end.code() == Some(exit::BAD_CONFIG.into()) && code == exit::DONE => {
+                        code = exit::BAD_CONFIG;
+                        stop.cancel();
+                    }
+                    Some(_) => {}
+                    None => return Ok(code),
+                },
+            }
+        }
+    }
+
+    fn spawn(&self, i: usize) -> Result<Child> {
+        self.command(i)?.spawn().with_context(|| format!("cannot start worker {}", i + 1))
+    }
+
+    fn command(&self, i: usize) -> Result<Command> {
+        let program = std::env::current_exe().context("cannot find this program to start workers")?;
+        let mut command = Command::new(program);
+        command
+            .args(&self.args)
+            .args(["--with-parent", "--count", "1", "--devices", &self.devices.place(i).to_string()])
+            .args(["--name", &format!("{}-{}", self.name, i + 1), "--threads", &self.threads.to_string()])
+            .stdin(Stdio::piped())
+            .kill_on_drop(true);
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info");
+        }
+        Ok(command)
+    }
+}
+
+/// Starts a worker again whenever it ends by itself, until it is to stop or there is no sense in it.
+async fn keep(mut child: Child, mut again: Command, stop: CancellationToken, ended: mpsc::Sender<ExitStatus>) {
+    loop {
+        // A worker leaves in order when its standard input is closed, which waiting for it would do.
+        let line = child.stdin.take();
+        let status = tokio::select! {
+            status = child.wait() => status,
+            () = stop.cancelled() => {
+                drop(line);
+                child.wait().await
+            }
+        };
+        let Ok(status) = status else { return };
+        let for_good = [exit::DONE, exit::BAD_CONFIG].map(|code| Some(code.into())).contains(&status.code());
+        if stop.is_cancelled() || for_good {
+            let _ = ended.send(status).await;
+            return;
+        }
+        warn!(%status, "a worker ended, starting it again");
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = stop.cancelled() => return,
+        }
+        child = match again.spawn() {
+            Ok(child) => child,
+            Err(e) => {
+                warn!(error = %e, "cannot start a worker again");
+                return;
+            }
+        };
+    }
+}

@@ -1,0 +1,104 @@
+//! Which job is meant, and where it is kept.
+
+use anyhow::Result;
+use coordinator::records;
+use data::job::nearest;
+use data::store::Store;
+
+use crate::client::Client;
+use crate::connection::Reach;
+use crate::exit::BadRequest;
+
+/// How many jobs a message names at most.
+const NAMED: usize = 8;
+
+/// The store of a root that was named, or else of the coordinator's.
+pub(crate) async fn store(root: Option<&str>, reach: &Reach) -> Result<Store> {
+    match root {
+        Some(root) => Ok(Store::open_existing(root)?),
+        None => Ok(Store::open_existing(&Client::connect(reach).await?.info().await?.root)?),
+    }
+}
+
+/// The job of a store that is meant.
+pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
+    let jobs = records::list(store).await?;
+    Ok(choose(meant, &jobs, store.url())?)
+}
+
+/// The job of a coordinator that is meant: one that it has in hand, or one that only its store remembers, which comes back
+/// with the second value.
+pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, Option<Store>)> {
+    let root = client.info().await?.root;
+    let in_hand: Vec<String> = client.list().await?.into_iter().map(|s| s.job.0).collect();
+    let remembered = async {
+        let store = Store::open_existing(&root)?;
+        let jobs = records::list(&store).await?;
+        Ok::<_, anyhow::Error>((store, jobs))
+    };
+    // A client without access to the store can still speak of what the coordinator has in hand.
+    let Ok((store, jobs)) = remembered.await else { return Ok((choose(meant, &in_hand, &root)?, None)) };
+    let known: Vec<String> = in_hand.iter().chain(jobs.iter().filter(|job| !in_hand.contains(job))).cloned().collect();
+    let job = choose(meant, &known, &root)?;
+    let store = (!in_hand.contains(&job)).then_some(store);
+    Ok((job, store))
+}
+
+/// An id, a name that only one job has, or the beginning of one id only.
+fn choose(meant: &str, jobs: &[String], root: &str) -> Result<String, BadRequest> {
+    if jobs.iter().any(|job| job == meant) {
+        return Ok(meant.to_owned());
+    }
+    let name = |job: &&String| job.rsplit_once('-').is_some_and(|(name, _)| name == meant);
+    let begins = |job: &&String| !meant.is_empty() && job.starts_with(meant);
+    let named: Vec<&String> = jobs.iter().filter(name).collect();
+    let found = if named.is_empty() { jobs.iter().filter(begins).collect() } else { named };
+    match found[..] {
+        [job] => Ok(job.clone()),
+        [] => {
+            let near = nearest(meant, jobs.iter().map(String::as_str)).map(|near| format!("; did you mean {near}?"));
+            let there = || match jobs.is_empty() {
+                true => "; no job has been submitted yet".to_owned(),
+                false => format!("; there are {}", listed(&jobs.iter().collect::<Vec<_>>())),
+            };
+            Err(BadRequest(format!("there is no job {meant} under {root}{}", near.unwrap_or_else(there))))
+        }
+        _ => Err(BadRequest(format!("{meant} may be {} jobs: {}; write more of the id", found.len(), listed(&found)))),
+    }
+}
+
+fn listed(jobs: &[&String]) -> String {
+    let mut text = jobs.iter().take(NAMED).map(|job| job.as_str()).collect::<Vec<_>>().join(", ");
+    if jobs.len() > NAMED {
+        text.push_str(&format!(" and {} more", jobs.len() - NAMED));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(meant: &str) -> Result<String, String> {
+        let jobs = ["shop-0123456789ab", "shop-0199456789ab", "films-aa23456789ab", "films-long-bb23456789ab"];
+        super::choose(meant, &jobs.map(str::to_owned), "/root").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_job_is_meant_by_its_id_its_name_or_a_beginning() {
+        assert_eq!(choose("shop-0123456789ab"), Ok("shop-0123456789ab".to_owned()));
+        assert_eq!(choose("shop-012"), Ok("shop-0123456789ab".to_owned()));
+        assert_eq!(choose("films"), Ok("films-aa23456789ab".to_owned()), "its whole name, though another begins so");
+        assert_eq!(choose("films-l"), Ok("films-long-bb23456789ab".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_clear_is_asked_back() {
+        let two = choose("shop").expect_err("two jobs have the name");
+        assert!(two.contains("shop-0123456789ab, shop-0199456789ab"), "{two}");
+        let near = choose("shop-0123456789aa").expect_err("there is no such job");
+        assert!(near.contains("did you mean shop-0123456789ab?"), "{near}");
+        let none = choose("").expect_err("nothing is no beginning");
+        assert!(none.contains("there is no job"), "{none}");
+    }
+}

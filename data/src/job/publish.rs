@@ -1,0 +1,70 @@
+//! `output.publish`: where finished tables are copied, with placeholders.
+
+use super::Split;
+use crate::store::Location;
+
+/// The placeholders that a place may have.
+const KNOWN: [&str; 4] = ["job", "name", "date", "split"];
+
+/// Folders of a root that are this program's own.
+const OWN: [&str; 4] = ["tables", "models", "jobs", "_control"];
+
+/// The URL of `output.publish`, its placeholders not yet filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(String);
+
+/// What fills the placeholders.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill<'a> {
+    /// `{job}`: the job's id.
+    pub job: &'a str,
+    /// `{name}`: the job's name.
+    pub name: &'a str,
+    /// `{date}`: the day of the submission, `2026-11-29`.
+    pub date: &'a str,
+}
+
+impl Place {
+    /// Reads a place; the error says what is wrong and what is allowed.
+    pub(super) fn parse(url: &str, root: &str) -> Result<Self, String> {
+        let mut rest = url;
+        while let Some(at) = rest.find(['{', '}']) {
+            let inner = rest[at..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
+            let known = KNOWN.map(|name| format!("{{{name}}}")).join(", ");
+            match inner {
+                Some((name, behind)) if KNOWN.contains(&name) => rest = behind,
+                Some((name, _)) => return Err(format!("`{{{name}}}` is not a placeholder; there are {known}")),
+                None => return Err(format!("has a brace without its other half; placeholders are {known}")),
+            }
+        }
+        let place = Self(url.trim_end_matches('/').to_owned());
+        if place.0.ends_with(':') || place.0.is_empty() {
+            return Err(format!("is `{url}`, which names no folder"));
+        }
+        let example = place.folder(Fill { job: "job-0", name: "job", date: "2000-01-01" }, Split::Test, false);
+        Location::parse(&example).map_err(|e| e.to_string())?;
+        let below = example.strip_prefix(root.trim_end_matches('/')).filter(|b| b.is_empty() || b.starts_with('/'));
+        match below.map(|below| below.trim_start_matches('/').split('/').next().unwrap_or_default()) {
+            Some(first) if first.is_empty() || OWN.contains(&first) => {
+                Err("is where the job keeps its own tables (`output.root`): choose a folder of its own".to_owned())
+            }
+            _ => Ok(place),
+        }
+    }
+
+    /// The URL of one table. Without `{split}`, a job with several splits gets a folder below for each.
+    #[must_use]
+    pub fn folder(&self, fill: Fill<'_>, split: Split, several: bool) -> String {
+        let filled = self.0.replace("{job}", fill.job).replace("{name}", fill.name).replace("{date}", fill.date);
+        if several && !filled.contains("{split}") {
+            return format!("{filled}/{split}");
+        }
+        filled.replace("{split}", split.as_str())
+    }
+
+    /// Whether it names the day.
+    #[must_use]
+    pub fn is_daily(&self) -> bool {
+        self.0.contains("{date}")
+    }
+}

@@ -1,0 +1,13 @@
+//! Coordinators and workers that know each other over a network, in this process and as processes of their own.
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod certificates;
+mod cluster;
+mod deaths;
+mod jobs;
+mod refusals;
+mod secrets;
+mod secured_job;
+mod silence;
+mod site;

@@ -1,0 +1,84 @@
+//! What a low-rank update stands beside.
+
+use crate::nf4::{self, Nf4Weight, Rounding};
+use crate::{Dtype, Error, Result, Tensor, gemm};
+
+use super::OP;
+
+/// The weight of a linear layer, in one of several forms.
+#[derive(Clone, Copy, Debug)]
+pub enum Base<'a> {
+    /// `[d_out, d_in]`, of the dtype of what it is multiplied with.
+    Dense(&'a Tensor),
+    /// In four bits, and how its values are rounded when they are decoded.
+    Nf4(&'a Nf4Weight, Rounding),
+}
+
+impl Base<'_> {
+    /// `x · Wᵀ + bias`.
+    ///
+    /// # Shapes
+    /// - `x`: `[n, d_in]` f32 or bf16
+    /// - `bias`: `[d_out]` f32; beside a weight in four bits `x` is then f32
+    /// - returns `[n, d_out]` of the dtype of `x`
+    ///
+    /// # Gradient
+    /// That of the input is [`Base::linear_backward_input`].
+    ///
+    /// # Errors
+    /// As [`gemm::linear`] and [`nf4::linear`].
+    pub fn linear(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Dense(weight) => gemm::linear(x, weight, bias),
+            Self::Nf4(weight, rounding) => {
+                let mut y = nf4::linear(x, weight, *rounding)?;
+                if let Some(bias) = bias {
+                    gemm::add_bias(&mut y, bias)?;
+                }
+                Ok(y)
+            }
+        }
+    }
+
+    /// The gradient of [`Base::linear`] with respect to its input: `dx = dy · W`.
+    ///
+    /// # Shapes
+    /// - `dy`: `[n, d_out]` f32; bf16 too beside a weight in four bits
+    /// - returns `[n, d_in]` of the dtype of `dy`
+    ///
+    /// # Errors
+    /// As [`gemm::linear_backward_input`] and [`nf4::linear_backward_input`].
+    pub fn linear_backward_input(&self, dy: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Dense(weight) => gemm::linear_backward_input(dy, weight),
+            Self::Nf4(weight, rounding) => nf4::linear_backward_input(dy, weight, *rounding),
+        }
+    }
+
+    /// The extents: outputs and inputs.
+    pub(super) fn extents(&self) -> Result<[usize; 2]> {
+        match self {
+            Self::Nf4(weight, _) => weight.dimensions(),
+            Self::Dense(weight) => match *weight.shape() {
+                [d_out, d_in] => Ok([d_out, d_in]),
+                _ => Err(Error::shape(OP, "weight", weight.shape(), "[d_out, d_in]")),
+            },
+        }
+    }
+
+    /// Checks that operands of a dtype can be multiplied with it.
+    pub(super) fn expect_dtype(&self, dtype: Dtype) -> Result<()> {
+        match self {
+            Self::Dense(weight) => weight.expect_dtype(OP, "weight", dtype),
+            Self::Nf4(..) => Ok(()),
+        }
+    }
+
+    /// The tensor that tells where it is.
+    pub(super) fn place(&self) -> &Tensor {
+        match self {
+            Self::Dense(weight) => weight,
+            Self::Nf4(weight, _) => weight.place(),
+        }
+    }
+}
