@@ -54,8 +54,9 @@ impl Fleet {
         let endpoint = Endpoint::from_shared(self.coordinator.clone()).expect("the address is one");
         let endpoint = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(5));
         let channels: Vec<Channel> = (0..self.connections).map(|_| endpoint.connect_lazy()).collect();
-        for channel in &channels {
-            tokio::spawn(ask(channel.clone(), self.job.clone(), Arc::clone(&heard)));
+        for (number, channel) in channels.iter().enumerate() {
+            let turn = ASK.mul_f64(number as f64 / channels.len() as f64);
+            tokio::spawn(ask(channel.clone(), self.job.clone(), turn, Arc::clone(&heard)));
         }
         for number in 0..self.workers {
             let channel = channels[number % channels.len()].clone();
@@ -80,9 +81,10 @@ async fn work(channel: Channel, mut hand: Hand, heard: Arc<Heard>) {
 
 /// Asks for the status of the job again and again. The question takes the way of a heartbeat, through the same connection
 /// into the same queue, and comes back: a heartbeat is handled sooner.
-async fn ask(channel: Channel, job: String, heard: Arc<Heard>) {
+async fn ask(channel: Channel, job: String, first: Duration, heard: Arc<Heard>) {
     let mut client = JobsClient::new(channel);
-    let mut turn = tokio::time::interval(ASK);
+    // One connection after the other: together they would queue behind each other.
+    let mut turn = tokio::time::interval_at(tokio::time::Instant::now() + first, ASK);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
