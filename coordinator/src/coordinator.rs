@@ -16,7 +16,7 @@ use crate::core::{Event, Policy};
 use crate::inbox::Input;
 use crate::leadership::Leadership;
 use crate::shell::Shell;
-use crate::{Error, Result, rpc};
+use crate::{Error, Result, allow_many_connections, rpc};
 
 /// How long open streams may delay the end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -78,6 +78,7 @@ impl Coordinator {
     pub async fn start(store: Store, options: Options) -> Result<Self> {
         let listening =
             |e: std::io::Error| Error::Listen { address: options.listen.to_string(), reason: e.to_string() };
+        allow_many_connections();
         let door = options.access.door(options.listen)?;
         let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;

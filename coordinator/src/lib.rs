@@ -6,6 +6,7 @@
 pub mod access;
 mod coordinator;
 pub mod core;
+mod descriptors;
 mod earlier;
 mod error;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod shell;
 pub mod submissions;
 
 pub use coordinator::{Coordinator, Options};
+pub use descriptors::allow_many_connections;
 pub use earlier::Earlier;
 pub use error::{Error, Result};
 pub use inputs::{InputFiles, check_layout};

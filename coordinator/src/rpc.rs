@@ -19,6 +19,9 @@ use crate::core::Event;
 use crate::inbox::{Input, said};
 use crate::{Error, Result};
 
+/// Sessions of one connection: a proxy may put those of many workers onto one, and what is more than that would wait.
+const SESSIONS: u32 = 4096;
+
 type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves clients and workers until `stop`.
@@ -30,6 +33,7 @@ pub(crate) async fn serve(
 ) -> Result<()> {
     let service = Service { inbox };
     tonic::transport::Server::builder()
+        .max_concurrent_streams(SESSIONS)
         .http2_keepalive_interval(Some(QUIET))
         .http2_keepalive_timeout(Some(ANSWER))
         .layer(door.guard())
