@@ -20,6 +20,8 @@ use session::Hand;
 
 /// Time between two questions of one connection.
 const ASK: Duration = Duration::from_millis(500);
+/// Connections that ask, at most: more questions would be a load of their own.
+const ASKERS: usize = 25;
 /// The longest pause between two attempts to reach a coordinator.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -54,8 +56,9 @@ impl Fleet {
         let endpoint = Endpoint::from_shared(self.coordinator.clone()).expect("the address is one");
         let endpoint = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(5));
         let channels: Vec<Channel> = (0..self.connections).map(|_| endpoint.connect_lazy()).collect();
-        for (number, channel) in channels.iter().enumerate() {
-            let turn = ASK.mul_f64(number as f64 / channels.len() as f64);
+        let askers = channels.len().min(ASKERS);
+        for (number, channel) in channels.iter().take(askers).enumerate() {
+            let turn = ASK.mul_f64(number as f64 / askers as f64);
             tokio::spawn(ask(channel.clone(), self.job.clone(), turn, Arc::clone(&heard)));
         }
         for number in 0..self.workers {

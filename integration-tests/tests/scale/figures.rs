@@ -65,9 +65,9 @@ fn window(cluster: &mut Cluster) -> String {
 
 /// Kills the coordinator and starts another.
 fn restart(cluster: &mut Cluster, workers: u64) -> String {
-    let _ = cluster.heard();
     cluster.kill_the_coordinator();
     let killed = now();
+    let _ = cluster.heard(); // what was granted before does not count
     cluster.start_the_coordinator();
     let listening = now();
     let mut seen = until(cluster, |seen| seen.joined >= workers && seen.first_grant > 0);
