@@ -26,8 +26,8 @@ mod tests {
     #[test]
     fn the_limit_of_open_files_is_as_high_as_it_may_be() {
         super::allow_many_connections();
-        let text = std::fs::read_to_string("/proc/self/limits").unwrap();
-        let line = text.lines().find_map(|l| l.strip_prefix("Max open files")).unwrap();
+        let text = std::fs::read_to_string("/proc/self/limits").expect("Linux tells a process its limits");
+        let line = text.lines().find_map(|l| l.strip_prefix("Max open files")).expect("files are limited");
         let mut limits = line.split_whitespace();
         assert_eq!(limits.next(), limits.next(), "{line}");
     }

@@ -258,10 +258,10 @@ impl Watch {
                     self.known.entry(holding.artifact.clone()).or_default().insert(committed.shard);
                 }
             }
-            FromWorker::Ended { lease } | FromWorker::Failed { lease, .. } => {
-                if self.leases.get(lease).is_some_and(|h| h.worker == worker) {
-                    self.leases.remove(lease);
-                }
+            FromWorker::Ended { lease } | FromWorker::Failed { lease, .. }
+                if self.leases.get(lease).is_some_and(|h| h.worker == worker) =>
+            {
+                self.leases.remove(lease);
             }
             _ => {}
         }
