@@ -99,8 +99,10 @@ async fn pin(store: &Store, job: &mut Job) -> Result<()> {
     Ok(())
 }
 
-/// The name in the id of a job, `<name>-<12 hex>`.
+/// The name in the id of a job, `<name>-<12 hex>`, with a number behind it where one of that id was removed.
 fn name_of(id: &str) -> Option<&str> {
+    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let id = id.rsplit_once('.').filter(|(_, number)| is_number(number)).map_or(id, |(id, _)| id);
     let (name, digest) = id.rsplit_once('-')?;
     (digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit())).then_some(name)
 }

@@ -74,7 +74,12 @@ impl Shell {
                     let begin = || submissions::begin(&store, &id.0, submitted).boxed();
                     submission.round = Some(patiently("note a job", begin).await?);
                     if records::is_removed(&store, &id.0).await? {
-                        return Err(Error::Removed { job: id.0 });
+                        let refused = Error::Removed { job: id.0.clone() };
+                        if let Some(round) = submission.round {
+                            let ended = Ended::of(JobState::Failed, &refused.to_string(), Some(refused.class()));
+                            submissions::end(&store, &id.0, round, &ended).await?;
+                        }
+                        return Err(refused);
                     }
                 }
                 let stopping = |_| Error::Server("the coordinator is stopping".to_owned());

@@ -93,8 +93,12 @@ async fn unknown_items(store: &Store, stage: &StageRecord, done: &[Done]) -> Res
     }
     let rows: Vec<RejectedRow> = read_all(store, &stage.artifact().table_prefix(Table::Rejected)).await?;
     let mut users: BTreeMap<String, u64> = BTreeMap::new();
-    for row in rows {
-        *users.entry(row.item_id.unwrap_or_default()).or_default() += row.users.unwrap_or(0);
+    // Other rows are of users whose shard was put aside.
+    for (item, row_users) in rows.into_iter().filter_map(|row| Some((row.item_id?, row.users.unwrap_or(0)))) {
+        *users.entry(item).or_default() += row_users;
+    }
+    if users.is_empty() && !done.iter().any(|d| d.notes.contains_key("unknown_items")) {
+        return Ok(None);
     }
     let sum = |name: &str| done.iter().filter_map(|d| d.notes.get(name)?.as_u64()).sum::<u64>();
     let mut most: Vec<(&String, &u64)> = users.iter().collect();

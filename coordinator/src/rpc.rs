@@ -106,8 +106,10 @@ impl Jobs for Service {
     }
 
     async fn resume(&self, request: Request<pb::ResumeRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        let caller = Caller::of(&request);
         let id = JobId(request.into_inner().job_id);
         let (id, complete) = self.ask(|reply| Input::Resume(id, reply)).await?.map_err(|e| status(&e))?;
+        caller.changed("Resume", &id.0);
         Ok(Response::new(pb::SubmitReply { job_id: id.0, complete }))
     }
 

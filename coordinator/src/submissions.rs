@@ -108,8 +108,15 @@ pub async fn active(store: &Store, jobs: Vec<String>) -> Result<Vec<(String, Rou
     for job in jobs {
         let (begun, ended) = rounds(store, &job).await?;
         if begun > ended {
-            let submitted: Submitted = read(store, &path(&job, "submitted", begun)).await?;
-            active.push((submitted, job, begun));
+            match read::<Submitted>(store, &path(&job, "submitted", begun)).await {
+                Ok(submitted) => active.push((submitted, job, begun)),
+                // Its place in the queue is lost, and nothing else.
+                Err(Error::Record { path, reason }) => {
+                    tracing::warn!(path, reason, "cannot tell when a job was submitted");
+                    active.push((Submitted { term: u64::MAX, order: 0 }, job, begun));
+                }
+                Err(e) => return Err(e),
+            }
         }
     }
     active.sort();

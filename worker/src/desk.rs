@@ -117,6 +117,13 @@ impl Desk {
                 let _ = patience.await;
             }
         }
+        // What it said last.
+        while let Ok(word) = self.words.try_recv() {
+            let ours = self.work.as_mut().is_some_and(|work| work.hand.remember(&word));
+            if let Some((to, _)) = line.filter(|_| ours) {
+                let _ = to.try_send(word);
+            }
+        }
         self.work = None;
     }
 }

@@ -138,7 +138,17 @@ impl Worker {
         }
         self.term = welcome.term;
         info!(worker = %welcome.worker, root = welcome.root, term = welcome.term, "registered");
-        let means = self.means(&welcome)?;
+        let means = match self.means(&welcome) {
+            Ok(means) => means,
+            Err(e) => {
+                // What was granted meanwhile has cost no worker.
+                let _ = to_coordinator.send(FromWorker::Leaving).await;
+                drop(to_coordinator);
+                let closed = async { while let Ok(Some(_)) = stream.message().await {} };
+                let _ = tokio::time::timeout(FAREWELL, closed).await;
+                return Err(e);
+            }
+        };
         self.desk.repeat(&to_coordinator).await;
         let end = self.listen(means, welcome.heartbeat, &to_coordinator, &mut stream, stop).await;
         if !matches!(end, End::Broken(_)) {

@@ -36,6 +36,8 @@ pub(crate) fn run(full: bool) -> Result<bool> {
         let mut simulation = means.tests("simulation", &["--test", "simulation", "--test", "exhaustive"]);
         simulation.command.env("MLLM4REC_SEEDS", MORE_SEEDS).env("MLLM4REC_EXHAUSTIVE", "1");
         ended.push(simulation.run());
+        ended
+            .push(means.tests("reliability, in full", &["--test", "reliability", "--", "--nocapture"]).in_full().run());
         for _ in 0..MORE_ROUNDS {
             ended.push(means.tests("more rounds", &["--test", "pipeline", "--test", "readers"]).run());
         }

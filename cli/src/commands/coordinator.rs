@@ -52,6 +52,8 @@ fn options(args: &Args) -> Result<Options> {
     }
     let policy = Policy {
         dead_after: args.dead_after,
+        // Workers that were cut off are back as soon as they would be missed.
+        claim_grace: args.dead_after / 2,
         lease_target: std::time::Duration::from_secs(args.lease_seconds),
         quarantine_after: args.quarantine_after,
         ..Policy::default()

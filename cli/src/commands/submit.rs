@@ -13,8 +13,16 @@ use crate::terminal::{print, print_error};
 use crate::{exit, follow};
 
 /// The keys that name files, in the sections that have them.
-const PATHS: [(&str, &str); 5] =
-    [("dataset", "path"), ("captions", "table"), ("captions", "model"), ("captions", "images"), ("ranker", "base")];
+const PATHS: [(&str, &str); 8] = [
+    ("dataset", "path"),
+    ("captions", "table"),
+    ("captions", "model"),
+    ("captions", "images"),
+    ("retriever", "from"),
+    ("ranker", "from"),
+    ("ranker", "base"),
+    ("output", "publish"),
+];
 
 /// Submits a job and says what it is called.
 pub(crate) async fn run(args: Submit) -> Result<u8> {
@@ -43,6 +51,8 @@ fn absolute(job: &Job, here: &Path) -> Result<String> {
     let mut table: toml::Table = job.to_toml().parse().context("a checked job is no TOML")?;
     for (section, key) in PATHS {
         if let Some(toml::Value::String(path)) = table.get_mut(section).and_then(|s| s.get_mut(key))
+            && path != "train"
+            && !path.starts_with("job:")
             && let Some(local) = relative(path)
         {
             *path = here.join(local).to_str().context("the path of this folder is not UTF-8")?.to_owned();

@@ -42,8 +42,11 @@ impl Core {
         let wanted = stages.iter().map(|s| WantedStage { artifact: s.artifact.clone(), reused: s.complete }).collect();
         for stage in stages {
             let fresh = Artifact::new(&stage);
+            // What nobody wants may have been removed from the store meanwhile: only what it holds now counts.
+            let at_work = self.wanting(&stage.artifact).next().is_some();
             match self.artifacts.get_mut(&stage.artifact) {
-                Some(known) if !matches!(known.phase, Phase::Failed(_)) => {}
+                Some(known) if at_work && !matches!(known.phase, Phase::Failed(_)) => {}
+                Some(known) if known.is_done() && stage.complete => {}
                 // Leases that are still to come back stay on it.
                 Some(known) => *known = Artifact { leases: std::mem::take(&mut known.leases), ..fresh },
                 None => drop(self.artifacts.insert(stage.artifact, fresh)),

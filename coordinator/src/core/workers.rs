@@ -28,7 +28,8 @@ impl Core {
         }
         self.workers.insert(id, Worker { name, device, last_heard: now, leaving: false, lease: None });
         self.idle.insert(id);
-        for claim in claims {
+        // A worker has one lease.
+        if let Some(claim) = claims.into_iter().next() {
             self.claim(id, claim, now, actions);
         }
     }

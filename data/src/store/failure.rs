@@ -16,6 +16,11 @@ impl Store {
         if lacks_bucket(&reason) {
             return Error::NoBucket { url: self.url().to_owned(), reason };
         }
+        let not_found = matches!(failure, Failure::NotFound { .. }) || io_kind(&failure) == Some(ErrorKind::NotFound);
+        if not_found && self.has_gone() {
+            let reason = format!("{} has lost everything that was in it: is its file system mounted?", self.url());
+            return Error::Store { action, object, reason, class: Class::Retry };
+        }
         let scheme = self.url().split("://").next().unwrap_or_default();
         if lacks_identity(&reason) {
             return Error::NoIdentity { url: self.url().to_owned(), remedy: cloud::identity(scheme), reason };

@@ -22,6 +22,8 @@ pub(super) enum Staging {
 }
 
 const STAGING: &str = "_control/v1/staging";
+/// What makes a folder a root of jobs.
+const CONTROL: &str = "_control/v1";
 /// A file that has not got its name in this time will not get it any more: whoever wrote it was killed.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
@@ -30,6 +32,16 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> object_store::Result<T> + Send + 'static,
 ) -> object_store::Result<T> {
     tokio::task::spawn_blocking(work).await?
+}
+
+/// Makes a folder a root.
+pub(super) fn make_root(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder.join(CONTROL))
+}
+
+/// Whether a folder is a root.
+pub(super) fn is_root(folder: &Path) -> bool {
+    folder.join(CONTROL).is_dir()
 }
 
 /// Writes a file in one step; an existing one is an error unless it is to be replaced.

@@ -77,6 +77,8 @@ pub struct Store {
     prefix: Path,
     /// The folder of a local store, whose writes go through [`local`].
     folder: Option<PathBuf>,
+    /// Whether the folder is a root of jobs, and must not be taken for an empty one when it has gone.
+    is_root: bool,
     /// Where a local store keeps a file that has no name yet.
     staging: local::Staging,
     url: String,
@@ -96,7 +98,7 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`] if the URL is none of these, or the folder cannot be made.
     pub fn open(url: &str) -> Result<Self> {
-        location::open(url, true, location::identity())
+        Ok(location::open(url, true, location::identity())?.made_root())
     }
 
     /// [`Store::open`] with these variables instead of those of the environment.
@@ -105,7 +107,7 @@ impl Store {
     /// Those of [`Store::open`].
     pub fn open_with(url: &str, variables: &[(&str, &str)]) -> Result<Self> {
         let owned = variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned()));
-        location::open(url, true, owned.collect())
+        Ok(location::open(url, true, owned.collect())?.made_root())
     }
 
     /// The same for somebody who only reads: a local folder must be there.
@@ -113,7 +115,8 @@ impl Store {
     /// # Errors
     /// [`Error::StoreUrl`].
     pub fn open_existing(url: &str) -> Result<Self> {
-        location::open(url, false, location::identity())
+        let store = location::open(url, false, location::identity())?;
+        Ok(Self { is_root: store.folder().is_some_and(local::is_root), ..store })
     }
 
     /// The same for a place that is the user's: nothing but the objects is left in it, for a killed writer of a local
@@ -132,6 +135,7 @@ impl Store {
             objects,
             prefix: Path::default(),
             folder: None,
+            is_root: false,
             staging: local::Staging::Control,
             url: url.trim_end_matches('/').into(),
             retry: Retry::default(),
@@ -255,9 +259,11 @@ impl Store {
     /// # Errors
     /// As [`Store::list`].
     pub async fn list_stamped(&self, folder: &str) -> Result<Vec<(String, Stat)>> {
-        let metas: Vec<_> = self
-            .retrying("list", folder, || async { self.objects.list(Some(&self.at(folder)?)).try_collect().await })
-            .await?;
+        let listed = || async {
+            let metas: Vec<_> = self.objects.list(Some(&self.at(folder)?)).try_collect().await?;
+            if metas.is_empty() { self.is_there(folder).map(|()| metas) } else { Ok(metas) }
+        };
+        let metas = self.retrying("list", folder, listed).await?;
         let entry = |m: object_store::ObjectMeta| Some((self.below(&m.location)?, Stat::of(m)));
         let mut entries: Vec<(String, Stat)> = metas.into_iter().filter_map(entry).collect();
         entries.sort_by(|a, b| a.0.cmp(&b.0));
@@ -363,10 +369,35 @@ impl Store {
         let at = self.at(path)?;
         if let Some(folder) = self.folder.clone() {
             let (replace, staging) = (mode == PutMode::Overwrite, self.staging);
-            return local::blocking(move || local::write(&folder, at.as_ref(), &bytes, replace, staging)).await;
+            let store = self.clone();
+            let write = move || {
+                store.is_there(at.as_ref())?;
+                local::write(&folder, at.as_ref(), &bytes, replace, staging)
+            };
+            return local::blocking(write).await;
         }
         let options = PutOptions { mode, ..PutOptions::default() };
         self.objects.put_opts(&at, PutPayload::from(bytes), options).await.map(|_| ())
+    }
+
+    /// Makes a local folder a root, once: what every root has and this one lacks later has gone with its file system. A
+    /// folder that cannot be written is told by the first that has to write there.
+    fn made_root(self) -> Self {
+        let is_root = self.folder().is_some_and(|folder| local::make_root(folder).is_ok());
+        Self { is_root, ..self }
+    }
+
+    /// Fails where nothing can be found because the whole root has gone.
+    fn is_there(&self, path: &str) -> object_store::Result<()> {
+        if !self.has_gone() {
+            return Ok(());
+        }
+        Err(object_store::Error::NotFound { path: path.to_owned(), source: "the root has gone".into() })
+    }
+
+    /// Whether the root has gone from under its name, as file systems do that are not mounted any more.
+    fn has_gone(&self) -> bool {
+        self.is_root && !self.folder().is_some_and(local::is_root)
     }
 
     fn at(&self, path: &str) -> object_store::Result<Path> {

@@ -42,6 +42,34 @@ fn urls_are_read_or_refused_with_what_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_root_that_has_gone_is_not_taken_for_an_empty_one() {
+    let (folder, store) = local();
+    let quick = Retry { attempts: 1, ..Retry::default() };
+    let store = store.with_retry(quick);
+    store.create("t/part", body("1")).await.unwrap();
+    let (root, away) = (folder.path().join("runs"), folder.path().join("away"));
+    fs::rename(&root, &away).unwrap();
+    fs::create_dir(&root).unwrap(); // as a folder on which nothing is mounted
+    let errors = [
+        store.get("t/part").await.unwrap_err(),
+        store.list("t").await.unwrap_err(),
+        store.exists("t/part").await.unwrap_err(),
+        store.create("t/other", body("2")).await.unwrap_err(),
+        store.put("t/other", body("2")).await.unwrap_err(),
+        store.delete("t/part").await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.class() == Class::Retry && error.to_string().contains("is its file system mounted?"), "{error}");
+    }
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is written where the root is not");
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    assert_eq!(store.create("t/other", body("2")).await.unwrap(), Created::New);
+    assert_eq!(store.list("t").await.unwrap().len(), 2);
+    assert_eq!(store.get("t/part").await.unwrap(), body("1"));
+}
+
+#[tokio::test]
 async fn a_local_store_keeps_objects_and_shows_nothing_else() {
     let (folder, store) = local();
     assert_eq!(store.create("a/b.json", body("1")).await.unwrap(), Created::New);
