@@ -62,7 +62,7 @@ impl Failpoint {
             && self.moment == moment
             && self.method == request.method
             && request.who.starts_with(self.by)
-            && self.path.iter().all(|needle| found(needle))
+            && self.path.iter().all(found)
     }
 }
 
