@@ -23,7 +23,11 @@ pub(crate) async fn store(root: Option<&str>, reach: &Reach) -> Result<Store> {
 /// The job of a store that is meant.
 pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
     let jobs = records::list(store).await?;
-    Ok(choose(meant, &jobs, store.url())?)
+    let chosen = choose(meant, &jobs, store.url());
+    if chosen.is_err() && !meant.contains('/') && records::is_removed(store, meant).await? {
+        return Err(coordinator::Error::Removed { job: meant.to_owned() }.into());
+    }
+    Ok(chosen?)
 }
 
 /// The job of a coordinator that is meant: one that it has in hand, or one that only its store remembers, which comes back

@@ -11,7 +11,7 @@ fn a_root_has_one_coordinator() {
     let root = cluster.root().display().to_string();
     let second = cluster.workshop.call(&["coordinator", "--root", &root, "--listen", "127.0.0.1:0"]);
     assert_eq!(second.code, Some(75), "{}", second.stderr);
-    assert!(second.stderr.contains("another `mllm4rec run` or `mllm4rec coordinator`"), "{}", second.stderr);
+    assert!(second.stderr.contains("another `mllm4rec run`, `coordinator`"), "{}", second.stderr);
 
     // A coordinator of another machine, which no lock of this one keeps away.
     std::fs::write(cluster.root().join("_control/v1/leader/00000000000000000007.json"), "{}").unwrap();
@@ -29,7 +29,11 @@ fn what_cannot_be_is_said_at_once() {
         assert!(ended.stderr.contains(words), "{args:?}: {}", ended.stderr);
     };
     let root = workshop.path("root").display().to_string();
-    refused(&["coordinator", "--root", &root, "--listen", "0.0.0.0:0"], 64, "will not listen on 0.0.0.0:0");
+    refused(
+        &["coordinator", "--root", &root, "--listen", "0.0.0.0:0"],
+        64,
+        "0.0.0.0:0 can be reached from other machines",
+    );
     refused(&["coordinator", "--root", &root, "--heartbeat", "5s"], 64, "--dead-after 10s is too short");
     let nobody = ["--coordinator", "http://127.0.0.1:9"];
     refused(&[&["ps"], &nobody[..]].concat(), 75, "start one with `mllm4rec coordinator`");

@@ -77,7 +77,11 @@ fn a_second_run_leaves_the_first_alone() {
     wait_until("there is a run.lock", || holds(&workshop.path("root"), "run.lock"));
     let second = workshop.run("root", &LONG);
     assert_eq!(second.code, Some(75), "{}", second.stderr);
-    assert!(second.stderr.contains("another `mllm4rec run` or `mllm4rec coordinator` is at work"), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("another `mllm4rec run`, `coordinator`, `rm` or `gc` is at work"),
+        "{}",
+        second.stderr
+    );
     assert!(wait(first).status.success());
 }
 

@@ -136,7 +136,9 @@ fn what_nobody_wants_any_more_is_not_put_aside_but_kept_for_the_next_submission(
     assert_eq!(core.handle(Event::Left(WORKERS[2]), at(2)), [], "nobody would answer");
     core.handle(joined(WORKERS[3]), at(3));
     let stages = vec![entry(&id, &[])];
-    assert_eq!(granted(&core.handle(Event::Submitted { job: job("j"), stages }, at(3))).shards, [0]);
+    assert_eq!(core.handle(Event::Submitted { job: job("j"), stages }, at(3)), [Action::Open(id.clone())]);
+    let opened = Event::Opened { artifact: id, rows: vec![10], done: vec![] };
+    assert_eq!(granted(&core.handle(opened, at(3))).shards, [0]);
 }
 
 #[test]
@@ -257,7 +259,17 @@ fn what_is_done_does_not_fail_any_more() {
     core.handle(Event::Finished(artifact.clone()), at(1));
     let reason = "a call of before".to_owned();
     core.handle(Event::Broken { artifact: artifact.clone(), class: FailureClass::Retry, reason }, at(2));
-    let stages = vec![entry(&artifact, &[])];
+    let stages = vec![StageEntry { complete: true, ..entry(&artifact, &[]) }];
     let actions = core.handle(Event::Submitted { job: job("k"), stages }, at(3));
     assert_eq!(actions, [Action::Ended(job("k"), JobState::Succeeded)]);
+}
+
+/// `rm` works beside a coordinator that remembers what it removes.
+#[test]
+fn what_was_removed_from_the_store_is_made_anew() {
+    let (mut core, artifact) = map_stage(1);
+    core.handle(Event::Finished(artifact.clone()), at(1));
+    let stages = vec![entry(&artifact, &[])];
+    let actions = core.handle(Event::Submitted { job: job("j.2"), stages }, at(3));
+    assert_eq!(actions, [Action::Open(artifact)]);
 }

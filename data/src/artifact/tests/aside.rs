@@ -51,7 +51,7 @@ async fn put_aside(store: &Store, id: &ArtifactId, plan: &Plan) -> Aside {
 
 async fn named_rejected(store: &Store, id: &ArtifactId) -> Vec<String> {
     let rows = read_all::<RejectedRow>(store, &id.table_prefix(Table::Rejected)).await.unwrap();
-    rows.into_iter().map(|row| row.file).collect()
+    rows.into_iter().filter_map(|row| row.user_id).collect()
 }
 
 #[tokio::test]
