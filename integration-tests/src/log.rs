@@ -19,9 +19,15 @@ impl Log {
     /// What the shop's files hold, without their awkward rows.
     #[must_use]
     pub fn of_the_shop() -> Self {
+        Self::of_users(shop::USERS)
+    }
+
+    /// The same shop with another number of users.
+    #[must_use]
+    pub fn of_users(users: usize) -> Self {
         let ids = |items: Vec<usize>| items.into_iter().map(|item| item as u32 + 1).collect();
         Self {
-            users: (0..shop::USERS).map(|user| ((user + 1).to_string(), ids(shop::walk(user)))).collect(),
+            users: (0..users).map(|user| ((user + 1).to_string(), ids(shop::walk(user)))).collect(),
             titles: (0..shop::ITEMS).map(|item| (item as u32 + 1, shop::title(item))).collect(),
         }
     }

@@ -31,6 +31,8 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     ended.extend(kernels::on_fewer_instructions());
     if full {
         ended.push(means.tests("stores, in full", &["--test", "stores", "--", "--nocapture"]).in_full().run());
+        ended
+            .push(means.tests("reliability, in full", &["--test", "reliability", "--", "--nocapture"]).in_full().run());
         for _ in 0..MORE_ROUNDS {
             ended.push(means.tests("more rounds", &["--test", "pipeline", "--test", "readers"]).run());
         }
