@@ -39,7 +39,9 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn of(output: Output, started: Instant) -> Self {
+    /// What a process left that has ended.
+    #[must_use]
+    pub fn of(output: Output, started: Instant) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self {
             code: output.status.code(),

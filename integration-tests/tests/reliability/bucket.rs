@@ -52,17 +52,20 @@ pub(crate) struct Failpoint {
     pub(crate) victim: Victim,
     /// How often it still kills.
     pub(crate) left: u32,
+    /// Once this object is there it kills nobody any more; an empty name is never there.
+    pub(crate) unless: String,
 }
 
 impl Failpoint {
-    fn is_met(&self, moment: Moment, request: &Request) -> bool {
+    fn is_met(&self, moment: Moment, request: &Request, folder: &Path) -> bool {
         let mut rest = request.path.as_str();
         let mut found = |needle: &&str| rest.find(needle).map(|at| rest = &rest[at + needle.len()..]).is_some();
         self.left > 0
             && self.moment == moment
             && self.method == request.method
             && request.who.starts_with(self.by)
-            && self.path.iter().all(found)
+            && self.path.iter().all(|needle| found(needle))
+            && !folder.join(&self.unless).is_file()
     }
 }
 
@@ -197,7 +200,9 @@ impl State {
     /// Kills whom a failpoint names. Says whether that was the one who asks.
     fn kills(&self, moment: Moment, request: &Request) -> bool {
         let mut failpoints = self.failpoints.lock().unwrap();
-        let Some(met) = failpoints.iter_mut().find(|point| point.is_met(moment, request)) else { return false };
+        let Some(met) = failpoints.iter_mut().find(|point| point.is_met(moment, request, &self.folder)) else {
+            return false;
+        };
         let processes = self.processes.lock().unwrap().clone();
         // Of coordinators the newest: ids of those before may be others' by now.
         let victim = processes.iter().rev().find(|(who, _)| match met.victim {

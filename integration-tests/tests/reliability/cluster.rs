@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mllm4rec_integration_tests::program::{Ended, Workshop};
+use mllm4rec_integration_tests::program::{Ended, Workshop, wait};
 use serde_json::Value;
 
 use crate::bucket::{self, Bucket};
@@ -203,7 +203,11 @@ impl Cluster {
     }
 
     fn call(&self, args: &[&str]) -> Ended {
-        self.workshop.call(&[args, &["--coordinator", &self.url(), "--json"]].concat())
+        let mut command = self.workshop.command(&[args, &["--coordinator", &self.url(), "--json"]].concat());
+        if let Place::Bucket(bucket) = &self.place {
+            command.envs(bucket.environment("client"));
+        }
+        Ended::of(wait(command.spawn().unwrap()), Instant::now())
     }
 
     /// Submits the job, as soon as a coordinator takes it. Returns its id.

@@ -85,6 +85,7 @@ fn a_full_disk_under_the_workers_fails_with_words_and_is_made_up_for() {
         Scores::of(cluster.root(), &outputs) == population.scores,
         "parts differ from those of the undisturbed run"
     );
+    drop(disk);
     println!("figure: disk of the workers full: the job failed, and succeeded when submitted again; `{reason}`");
 }
 
@@ -129,6 +130,7 @@ fn a_cluster_waits_for_room_on_a_full_disk() {
         "parts differ from those of the undisturbed run"
     );
     records_describe_what_is_there(cluster.root(), &outputs);
+    drop(disk);
     println!(
         "figure: disk of the root full for {} s: status said so after {:.1} s, no torn object, no process was started again; \
          `{reason}`",

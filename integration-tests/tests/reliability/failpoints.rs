@@ -50,7 +50,7 @@ fn a_death_in_any_gap_changes_nothing() {
     let missing = |hits: &BTreeMap<&str, u32>| -> Vec<Failpoint> {
         let gap = |(name, by, method, path, moment, victim): &Gap| {
             let left = target.saturating_sub(hits.get(name).copied().unwrap_or_default()).min(IN_A_ROUND);
-            Failpoint { name, by, method, path, moment: *moment, victim: *victim, left }
+            Failpoint { name, by, method, path, moment: *moment, victim: *victim, left, unless: String::new() }
         };
         GAPS.iter().map(gap).filter(|point| point.left > 0).collect()
     };

@@ -60,6 +60,11 @@ impl Population {
         self.folder.join("job.toml")
     }
 
+    /// Where the record of a scored shard is.
+    pub(crate) fn record(&self, stage: Stage, shard: usize) -> String {
+        format!("{}/done/{shard:05}.json", self.outputs.artifact(stage, TEST).control_prefix())
+    }
+
     /// Lays out a root as it was before anybody was scored: prepared, and with all models. The shards from `undone` on are
     /// done; the job itself is not known there.
     pub(crate) fn unscored(&self, to: &Path, undone: u32) {
@@ -93,7 +98,9 @@ fn copy(from: &Path, to: &Path, wanted: &impl Fn(&Path) -> bool) {
             let below = below.join(entry.unwrap().file_name());
             let (source, target) = (root.join(&below), to.join(&below));
             if !wanted(&below) {
-            } else if source.is_dir() {
+                continue;
+            }
+            if source.is_dir() {
                 go(root, &below, to, wanted);
             } else if fs::hard_link(&source, &target).is_err() {
                 fs::copy(&source, &target).unwrap();
