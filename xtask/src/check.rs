@@ -38,6 +38,7 @@ pub(crate) fn run(full: bool) -> Result<bool> {
         ended.push(simulation.run());
         ended
             .push(means.tests("reliability, in full", &["--test", "reliability", "--", "--nocapture"]).in_full().run());
+        ended.push(means.tests("partitions, in full", &["--test", "partitions", "--", "--nocapture"]).in_full().run());
         for _ in 0..MORE_ROUNDS {
             ended.push(means.tests("more rounds", &["--test", "pipeline", "--test", "readers"]).run());
         }
