@@ -54,6 +54,17 @@ pub enum Error {
         /// Rows in all.
         all: u64,
     },
+    /// The job runs, and what is submitted differs in a key that no stage depends on.
+    #[error(
+        "job {job} runs already, with another `{key}`: wait for its end or cancel it, then submit this file again; what is \
+         done stays done"
+    )]
+    RunsOtherwise {
+        /// The job.
+        job: String,
+        /// The key.
+        key: &'static str,
+    },
     /// There is no such job.
     #[error("there is no job {job} under {root}{hint}")]
     NoJob {
@@ -119,7 +130,7 @@ impl Error {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Data(e) | Self::Publish { source: e, .. } if e.may_pass() => FailureClass::Retry,
-            Self::BeingRemoved { .. } | Self::Active { .. } => FailureClass::Retry,
+            Self::BeingRemoved { .. } | Self::Active { .. } | Self::RunsOtherwise { .. } => FailureClass::Retry,
             _ => FailureClass::Fatal,
         }
     }

@@ -71,6 +71,7 @@ impl Shell {
                 let mut submission = look_up.await?;
                 let (id, complete) = (submission.id.clone(), submission.complete.iter().all(|c| *c));
                 if lasting {
+                    agree(&store, &id, &submission.job).await?;
                     let begin = || submissions::begin(&store, &id.0, submitted).boxed();
                     submission.round = Some(patiently("note a job", begin).await?);
                     if records::is_removed(&store, &id.0).await? {
@@ -168,6 +169,20 @@ impl Shell {
             known.settled = true;
         }
         self.publish();
+    }
+}
+
+/// Refuses another spelling of a job that runs: it would be thanked for and forgotten.
+async fn agree(store: &Store, id: &JobId, job: &Job) -> Result<()> {
+    if !submissions::is_active(store, &id.0).await? {
+        return Ok(());
+    }
+    let running = Job::parse("the job's file", &records::job_toml(store, &id.0).await?, &[])?;
+    let places = running.output.publish != job.output.publish;
+    let differs = [("output.publish", places), ("limits", running.limits != job.limits)];
+    match differs.into_iter().find(|(_, differs)| *differs) {
+        Some((key, _)) => Err(Error::RunsOtherwise { job: id.0.clone(), key }),
+        None => Ok(()),
     }
 }
 

@@ -142,6 +142,6 @@ mod tests {
         assert_eq!(first(&["bench", "gqu"]), "error: `bench gqu` is none of these");
         assert_eq!(first(&["bench"]), "error: `bench` wants to know which");
         assert_eq!(first(&["chekc"]), "error: there is no command `chekc`");
-        assert!(refusal(&["check", "--ful"]).ends_with("for what shows rarely"));
+        assert!(refusal(&["check", "--ful"]).contains("for what shows rarely"));
     }
 }

@@ -160,6 +160,13 @@ impl Cluster {
         self.json(&args)["job"].as_str().unwrap().to_owned()
     }
 
+    /// Submits it once more, with other settings.
+    pub(crate) fn resubmit(&self, settings: &[&str]) -> Ended {
+        let submission = self.submission();
+        let args: Vec<&str> = submission.iter().map(String::as_str).chain(settings.iter().copied()).collect();
+        self.call(&args)
+    }
+
     /// One stage of a job.
     pub(crate) fn stage(&self, job: &str, stage: &str) -> Value {
         let status = self.json(&["status", job]);

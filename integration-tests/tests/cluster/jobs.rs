@@ -61,6 +61,10 @@ fn a_job_is_submitted_cancelled_and_taken_up_again() {
     let coordinator = cluster.coordinator();
     let job = cluster.submit();
     assert_eq!(cluster.submit(), job, "the same job again is the same job");
+    let elsewhere = cluster.workshop.path("elsewhere").display().to_string();
+    let refused = cluster.resubmit(&["--set", &format!("output.publish={elsewhere:?}")]);
+    assert_eq!(refused.code, Some(75), "{}", refused.stderr);
+    assert!(refused.stderr.contains("with another `output.publish`"), "{}", refused.stderr);
     waits_for_a_worker(&cluster, &job);
 
     let worker = cluster.worker();

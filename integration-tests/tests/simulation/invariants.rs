@@ -173,7 +173,7 @@ fn whole<R: Row>(
         }
         seen.push(user);
     }
-    seen.extend(rows::<RejectedRow>(store, id)?.into_iter().map(|row| row.file));
+    seen.extend(rows::<RejectedRow>(store, id)?.into_iter().filter_map(|row| row.user_id));
     seen.sort();
     let mut expected: Vec<String> = (0..catalogue.shards).flat_map(users).collect();
     expected.sort();
