@@ -31,7 +31,7 @@ pub(crate) struct Reach {
     /// Its key.
     #[arg(long, value_name = "FILE", env = "MLLM4REC_TLS_KEY")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// A file with a token, used where we have no certificate; or the token itself in MLLM4REC_TOKEN.
+    /// A file with a token, which decides also beside a certificate; or the token itself in MLLM4REC_TOKEN.
     #[arg(long, value_name = "FILE", env = "MLLM4REC_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
 }

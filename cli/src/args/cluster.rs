@@ -137,12 +137,12 @@ pub(crate) struct Resume {
     pub(crate) reach: Reach,
 }
 
-/// Reads `250ms`, `10s`, `5m` or `24h`.
-fn time(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+/// Reads `250ms`, `10s`, `5m`, `24h` or `7d`.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     let parsed =
         UNITS.iter().find_map(|(unit, ms)| Some(text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*ms)));
-    let allowed = || "allowed are a number and ms, s, m or h: 250ms, 10s, 5m, 24h".to_owned();
+    let allowed = || "write a number and ms, s, m, h or d, for example 24h".to_owned();
     parsed.flatten().map(Duration::from_millis).ok_or_else(allowed)
 }
 
@@ -152,11 +152,12 @@ mod tests {
 
     #[test]
     fn times_are_read_with_their_units() {
-        let read = [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("24h", 86_400_000), ("0s", 0)];
+        let read =
+            [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("24h", 86_400_000), ("7d", 604_800_000), ("0s", 0)];
         for (text, ms) in read {
             assert_eq!(time(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for wrong in ["10", "s", "1.5s", "-1s", "10 s", "99999999999999999999h", "9999999999999999999h", "1d"] {
+        for wrong in ["10", "s", "1.5s", "-1s", "10 s", "99999999999999999999h", "9999999999999999999h", "1w"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
     }

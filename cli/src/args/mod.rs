@@ -227,7 +227,7 @@ pub(crate) struct Gc {
     #[arg(long, value_name = "URL", default_value = "file://./runs")]
     pub(crate) root: String,
     /// Leave what is younger, by the clock of the store: 90s, 30m, 24h, 7d.
-    #[arg(long, value_name = "AGE", default_value = "24h", value_parser = age)]
+    #[arg(long, value_name = "AGE", default_value = "24h", value_parser = cluster::time)]
     pub(crate) older_than: Duration,
     /// Say what would be removed, and remove nothing.
     #[arg(long)]
@@ -235,21 +235,6 @@ pub(crate) struct Gc {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `90s`, `30m`, `24h` or `7d`.
-fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not an age: write a number and s, m, h or d, for example 24h");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// `mllm4rec shop`

@@ -103,7 +103,7 @@ impl Core {
         self.queue.iter().filter(move |id| self.jobs.get(id).is_some_and(&wants))
     }
 
-    /// The artifacts of running jobs that are not done, in the order of service.
+    /// The artifacts of running jobs, in the order of service.
     fn list_wanted(&self) -> Vec<ArtifactId> {
         let mut wanted: Vec<ArtifactId> = Vec::new();
         for job in self.queue.iter().filter_map(|id| self.jobs.get(id)).filter(|j| !j.state.ended()) {
