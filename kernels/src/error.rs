@@ -69,6 +69,9 @@ pub enum Error {
     /// once it is opened anew, or once the process is.
     #[error("the device is lost: {0}")]
     Lost(String),
+    /// A member of a gang is gone or does something else than the others: the group is of no use any more.
+    #[error("the gang is broken: {0}")]
+    Gang(String),
     /// The device has not as much memory.
     #[error("the device cannot hold {} more: {} of {} are free", Size(*asked), Size(*free), Size(*budget))]
     Memory {

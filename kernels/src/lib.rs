@@ -29,6 +29,7 @@ mod tensor;
 mod testing;
 
 pub mod attention;
+pub mod collective;
 pub mod dropout;
 pub mod embedding;
 pub mod gelu;

@@ -1,0 +1,179 @@
+//! A ring: every member writes to the next one and reads from the one before.
+//!
+//! Sums go from rank to rank in the order of their slices, and each rank adds what it has: what it passes on is the tree as far
+//! as it is known, a few sums. From the last rank the total goes around. The bucket is cut into chunks, so that all links work at
+//! the same time.
+//!
+//! The streams are the caller's, who has opened and authenticated them for this group alone, and who closes them to make every
+//! member that waits on them give up: nothing in here knows of time.
+
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::tree::{Node, decode, encode, values};
+use super::{Collective, Tree, on_host};
+use crate::{Error, Result, Tensor};
+
+/// Elements that go together.
+const CHUNK: usize = 64 * 1024;
+/// Bytes in front of every frame: the number of the frame and its length, little-endian u64.
+const HEADER: usize = 16;
+
+/// A member of a ring.
+pub struct Ring {
+    rank: usize,
+    world: usize,
+    /// To the thread that writes. It takes everything: where all members waited for room at their neighbours', nobody would
+    /// read.
+    to_next: Sender<Vec<u8>>,
+    from_previous: Box<dyn Read + Send>,
+    sent: u64,
+    received: u64,
+}
+
+impl Ring {
+    /// A member of `world`, between the stream to the rank behind it and the one from the rank before it. A world of one
+    /// needs neither and uses neither.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the operating system refuses a thread.
+    pub fn new(
+        rank: usize,
+        world: usize,
+        next: impl Write + Send + 'static,
+        previous: impl Read + Send + 'static,
+    ) -> Result<Self> {
+        let (to_next, frames) = channel();
+        std::thread::Builder::new()
+            .name("ring".to_owned())
+            .spawn(move || write_all(next, &frames))
+            .map_err(|e| Error::Device(format!("cannot start a thread of the ring: {e}")))?;
+        Ok(Self { rank, world, to_next, from_previous: Box::new(previous), sent: 0, received: 0 })
+    }
+
+    fn send(&mut self, payload: &[u8]) -> Result<()> {
+        let mut frame = Vec::with_capacity(HEADER + payload.len());
+        frame.extend_from_slice(&self.sent.to_le_bytes());
+        frame.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+        frame.extend_from_slice(payload);
+        self.sent += 1;
+        self.to_next.send(frame).map_err(|_| Error::Gang(format!("the rank behind rank {} is gone", self.rank)))
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>> {
+        let mut header = [0; HEADER];
+        self.from_previous.read_exact(&mut header).map_err(|e| self.silent(&e))?;
+        let [number, len] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| header[at + i])));
+        if number != self.received {
+            return Err(self.astray(&format!("sends frame {number} in the place of frame {}", self.received)));
+        }
+        self.received += 1;
+        let mut bytes = Vec::new();
+        // No room is made for a length that is only claimed.
+        (&mut self.from_previous).take(len).read_to_end(&mut bytes).map_err(|e| self.silent(&e))?;
+        if bytes.len() as u64 != len {
+            return Err(self.silent(&std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(bytes)
+    }
+
+    /// Passes on the sums of a chunk with what this rank adds; the last rank gets the total and sends it around.
+    fn reduce(&mut self, nodes: &[Node], slices: usize, chunk: &Range<usize>, total: &mut [f32]) -> Result<()> {
+        let mut tree = Tree::new(slices, &[chunk.len()]);
+        let before = if self.rank == 0 { Vec::new() } else { decode(&self.receive()?, chunk.len())? };
+        let own = decode(&encode(nodes, chunk.clone())?, chunk.len())?;
+        for node in before.into_iter().chain(own) {
+            tree.push_node(node)?;
+        }
+        if self.rank + 1 < self.world {
+            return self.send(&encode(tree.nodes(), 0..chunk.len())?);
+        }
+        total.copy_from_slice(tree.total()?.f32()?);
+        self.send(&total.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    /// Takes the total of a chunk and passes it on.
+    fn take(&mut self, total: &mut [f32]) -> Result<()> {
+        let bytes = self.receive()?;
+        if bytes.len() != 4 * total.len() {
+            let what = format!("sends {} elements where rank {} has {}", bytes.len() / 4, self.rank, total.len());
+            return Err(self.astray(&what));
+        }
+        total.copy_from_slice(&values(&bytes));
+        if self.rank + 2 < self.world { self.send(&bytes) } else { Ok(()) }
+    }
+
+    fn previous(&self) -> usize {
+        (self.rank + self.world - 1) % self.world
+    }
+
+    fn silent(&self, error: &std::io::Error) -> Error {
+        Error::Gang(format!("rank {} is gone: {error}", self.previous()))
+    }
+
+    fn astray(&self, what: &str) -> Error {
+        Error::Gang(format!("rank {} {what}", self.previous()))
+    }
+}
+
+/// Writes frames until there are no more, or nobody takes them.
+fn write_all(mut next: impl Write, frames: &Receiver<Vec<u8>>) {
+    while let Ok(frame) = frames.recv() {
+        if next.write_all(&frame).and_then(|()| next.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+impl Collective for Ring {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn all_reduce(&mut self, own: Tree) -> Result<Tensor> {
+        if self.world == 1 {
+            return own.total();
+        }
+        let slices = own.slices();
+        on_host(own, |nodes, tree| {
+            let mut total = vec![0.0; tree.shape()[0]];
+            for (number, part) in total.chunks_mut(CHUNK).enumerate() {
+                let start = number * CHUNK;
+                self.reduce(nodes, slices, &(start..start + part.len()), part)?;
+            }
+            if self.rank + 1 < self.world {
+                total.chunks_mut(CHUNK).try_for_each(|part| self.take(part))?;
+            }
+            Ok(total)
+        })
+    }
+
+    fn broadcast(&mut self, root: usize, bytes: &mut Vec<u8>) -> Result<()> {
+        if self.rank != root {
+            *bytes = self.receive()?;
+        }
+        if (self.rank + 1) % self.world != root {
+            self.send(bytes)?;
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+        let mut all = vec![Vec::new(); self.world];
+        let mut at_hand = self.rank;
+        all[at_hand] = own;
+        for _ in 1..self.world {
+            let bytes = std::mem::take(&mut all[at_hand]);
+            self.send(&bytes)?;
+            all[at_hand] = bytes;
+            at_hand = (at_hand + self.world - 1) % self.world;
+            all[at_hand] = self.receive()?;
+        }
+        Ok(all)
+    }
+}

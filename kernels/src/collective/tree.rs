@@ -1,0 +1,153 @@
+//! Sums of slices along a binary tree that knows of no worker.
+
+use std::ops::Range;
+
+use crate::{Dtype, Error, Result, Tensor};
+
+const OP: &str = "collective::tree";
+/// Bytes in front of the values of an encoded node.
+const HEADER: usize = 12;
+
+/// The sum of neighbouring slices: those of one node of the tree.
+///
+/// A node of level l and number n stands for the slices n·2^l up to, and without, (n + 1)·2^l, as far as there are any.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The height over single slices.
+    pub level: u32,
+    /// The place among the nodes of its level.
+    pub number: usize,
+    /// The sum.
+    pub sum: Tensor,
+}
+
+/// Sums that wait for their neighbours, in the order of slices.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    slices: usize,
+    shape: Vec<usize>,
+    nodes: Vec<Node>,
+}
+
+impl Tree {
+    /// Nothing yet of so many slices, whose sums are f32 of a shape.
+    #[must_use]
+    pub fn new(slices: usize, shape: &[usize]) -> Self {
+        Self { slices, shape: shape.to_vec(), nodes: Vec::new() }
+    }
+
+    /// The number of slices in all.
+    #[must_use]
+    pub fn slices(&self) -> usize {
+        self.slices
+    }
+
+    /// The shape of the sums.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// What waits, in the order of slices.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Adds the sum of one slice.
+    ///
+    /// # Errors
+    /// As [`Tree::push_node`].
+    pub fn push(&mut self, slice: usize, sum: Tensor) -> Result<()> {
+        self.push_node(Node { level: 0, number: slice, sum })
+    }
+
+    /// Adds the sum of the slices that follow those that are there.
+    ///
+    /// # Errors
+    /// [`Error::Gang`] if they do not follow; [`Error::Shape`] and [`Error::Dtype`] if it is not a sum of this tree.
+    pub fn push_node(&mut self, node: Node) -> Result<()> {
+        node.sum.expect_dtype(OP, "sum", Dtype::F32)?;
+        node.sum.expect_shape(OP, "sum", &self.shape)?;
+        let (begins, follows) = (node.number << node.level, self.nodes.last().map(|last| (last.number + 1) << last.level));
+        if begins >= self.slices || follows.is_some_and(|follows| follows != begins) {
+            let what = format!("slice {begins} of {} does not follow {follows:?}", self.slices);
+            return Err(Error::Gang(what));
+        }
+        self.nodes.push(node);
+        self.merge()
+    }
+
+    /// The sum of all slices.
+    ///
+    /// # Errors
+    /// [`Error::Gang`] if one is missing.
+    pub fn total(mut self) -> Result<Tensor> {
+        match self.nodes.pop() {
+            Some(node) if node.number == 0 && 1 << node.level >= self.slices => Ok(node.sum),
+            _ => Err(Error::Gang(format!("not all of {} slices are there", self.slices))),
+        }
+    }
+
+    /// Adds what stands side by side under one node, until nothing does.
+    fn merge(&mut self) -> Result<()> {
+        while let Some(last) = self.nodes.pop() {
+            let is_root = last.number == 0 && 1 << last.level >= self.slices;
+            let parent = |sum| Node { level: last.level + 1, number: last.number / 2, sum };
+            if last.number % 2 == 0 && !is_root && (last.number + 1) << last.level >= self.slices {
+                // There is no slice on the other side.
+                self.nodes.push(parent(last.sum));
+            } else if let Some(mut left) = self.nodes.pop_if(|left| {
+                last.number % 2 == 1 && (left.level, left.number + 1) == (last.level, last.number)
+            }) {
+                left.sum.add(&last.sum)?;
+                self.nodes.push(parent(left.sum));
+            } else {
+                self.nodes.push(last);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The slices of a rank: the first ranks have one more where it does not divide, and those beyond have none.
+#[must_use]
+pub fn slices_of(rank: usize, world: usize, slices: usize) -> Range<usize> {
+    let start = |rank: usize| rank * (slices / world) + rank.min(slices % world);
+    start(rank)..start(rank + 1)
+}
+
+/// Nodes as bytes, with a range of their elements: level and number, then the values, all little-endian.
+pub(super) fn encode(nodes: &[Node], elements: Range<usize>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(nodes.len() * (HEADER + 4 * elements.len()));
+    for node in nodes {
+        bytes.extend_from_slice(&node.level.to_le_bytes());
+        bytes.extend_from_slice(&(node.number as u64).to_le_bytes());
+        bytes.extend(node.sum.f32()?[elements.clone()].iter().flat_map(|v| v.to_le_bytes()));
+    }
+    Ok(bytes)
+}
+
+/// The nodes of [`encode`], of so many elements each.
+pub(super) fn decode(bytes: &[u8], elements: usize) -> Result<Vec<Node>> {
+    let nodes = bytes.chunks_exact(HEADER + 4 * elements);
+    if !nodes.remainder().is_empty() {
+        return Err(Error::Gang(format!("{} bytes are no sums of {elements} elements", bytes.len())));
+    }
+    let node = |bytes: &[u8]| {
+        let level = u32::from_le_bytes(std::array::from_fn(|i| bytes[i]));
+        let number = u64::from_le_bytes(std::array::from_fn(|i| bytes[4 + i]));
+        let sum = Tensor::from_f32(&[elements], values(&bytes[HEADER..]))?;
+        match usize::try_from(number) {
+            Ok(number) if level < usize::BITS && number <= usize::MAX >> level => Ok(Node { level, number, sum }),
+            _ => Err(Error::Gang(format!("there is no node {number} at level {level}"))),
+        }
+    };
+    nodes.map(node).collect()
+}
+
+/// Values from little-endian bytes.
+pub(super) fn values(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
+}
