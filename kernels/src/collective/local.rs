@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::tree::{decode, encode};
-use super::{Collective, Tree, on_host};
+use super::{Bucket, Collective, Tree, elements, on_host};
 use crate::{Error, Result, Tensor};
 
 /// A table that the members of a group stand around.
@@ -72,16 +72,16 @@ impl Collective for Local {
         self.world
     }
 
-    fn all_reduce(&mut self, own: Tree) -> Result<Tensor> {
-        on_host(own, |nodes, mut tree| {
-            let elements = tree.shape()[0];
-            for bytes in self.exchange(encode(nodes, 0..elements)?, 0..self.world)? {
-                for node in decode(&bytes, elements)? {
-                    tree.push_node(node)?;
-                }
+    fn all_reduce(&mut self, own: Tree, like: &[&Tensor]) -> Result<Bucket> {
+        let elements = elements(like);
+        let nodes = on_host(&own, elements)?;
+        let mut tree = Tree::new(own.slices());
+        for bytes in self.exchange(encode(&nodes, 0..elements)?, 0..self.world)? {
+            for node in decode(&bytes, elements)? {
+                tree.push_node(node)?;
             }
-            Ok(tree.total()?.f32()?.to_vec())
-        })
+        }
+        Bucket::from_flat(&tree.total()?.to_flat()?, like)
     }
 
     fn broadcast(&mut self, root: usize, bytes: &mut Vec<u8>) -> Result<()> {

@@ -11,13 +11,15 @@
 //! What is summed are slices of a step, along the [`Tree`] of their numbers, whoever has computed them: every world gives the
 //! same bits. A rank brings the slices [`slices_of`] gives it, those that are complete in the tree already added.
 
+mod bucket;
 pub mod local;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-use crate::{Result, Tensor};
+use crate::{Error, Result, Tensor};
+pub use bucket::Bucket;
 pub use tree::{Node, Tree, slices_of};
 
 /// One member's end of a group.
@@ -28,14 +30,15 @@ pub trait Collective: Send {
     /// The number of members.
     fn world(&self) -> usize;
 
-    /// The sum of the slices of all members. It lies where this member's slices lie, or on the host if it brings none.
+    /// The sum of the slices of all members.
     ///
     /// # Shapes
-    /// A sum is f32 of the tree's shape, the same at every member.
+    /// `like` are tensors with the shapes of the sums, such as the parameters: the total lies where they lie. Everybody has
+    /// the same ones, also who brings no slice.
     ///
     /// # Errors
     /// [`Error::Gang`](crate::Error::Gang) if a member is gone or does something else, or slices are missing.
-    fn all_reduce(&mut self, own: Tree) -> Result<Tensor>;
+    fn all_reduce(&mut self, own: Tree, like: &[&Tensor]) -> Result<Bucket>;
 
     /// Gives everybody the bytes of rank `root`; what the others bring is replaced.
     ///
@@ -58,17 +61,19 @@ pub trait Collective: Send {
     }
 }
 
-/// Adds flat sums on the host, for a group whose members meet there, and brings the total to where the slices lie.
-fn on_host(own: Tree, sum: impl FnOnce(&[Node], Tree) -> Result<Vec<f32>>) -> Result<Tensor> {
-    let shape = own.shape().to_vec();
-    let elements = shape.iter().product();
+/// The sums of a tree as flat nodes on the host, for a group whose members meet there.
+fn on_host(own: &Tree, elements: usize) -> Result<Vec<Node>> {
     let flat = |node: &Node| {
-        Ok(Node { level: node.level, number: node.number, sum: node.sum.to_host()?.reshaped(&[elements])? })
+        let values = node.sum.to_flat()?;
+        match values.len() == elements {
+            true => Node::flat(node.level, node.number, values),
+            false => Err(Error::Gang(format!("a sum of {} elements in the place of {elements}", values.len()))),
+        }
     };
-    let nodes = own.nodes().iter().map(flat).collect::<Result<Vec<_>>>()?;
-    let total = Tensor::from_f32(&shape, sum(&nodes, Tree::new(own.slices(), &[elements]))?)?;
-    match own.nodes().first() {
-        Some(node) => total.beside(&node.sum),
-        None => Ok(total),
-    }
+    own.nodes().iter().map(flat).collect()
+}
+
+/// The number of elements of all tensors.
+fn elements(like: &[&Tensor]) -> usize {
+    like.iter().map(|tensor| tensor.len()).sum()
 }

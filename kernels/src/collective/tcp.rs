@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::tree::{Node, decode, encode, values};
-use super::{Collective, Tree, on_host};
+use super::{Bucket, Collective, Tree, elements, on_host};
 use crate::{Error, Result, Tensor};
 
 /// Elements that go together.
@@ -80,7 +80,7 @@ impl Ring {
 
     /// Passes on the sums of a chunk with what this rank adds; the last rank gets the total and sends it around.
     fn reduce(&mut self, nodes: &[Node], slices: usize, chunk: &Range<usize>, total: &mut [f32]) -> Result<()> {
-        let mut tree = Tree::new(slices, &[chunk.len()]);
+        let mut tree = Tree::new(slices);
         let before = if self.rank == 0 { Vec::new() } else { decode(&self.receive()?, chunk.len())? };
         let own = decode(&encode(nodes, chunk.clone())?, chunk.len())?;
         for node in before.into_iter().chain(own) {
@@ -89,7 +89,7 @@ impl Ring {
         if self.rank + 1 < self.world {
             return self.send(&encode(tree.nodes(), 0..chunk.len())?);
         }
-        total.copy_from_slice(tree.total()?.f32()?);
+        total.copy_from_slice(&tree.total()?.to_flat()?);
         self.send(&total.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
     }
 
@@ -135,22 +135,20 @@ impl Collective for Ring {
         self.world
     }
 
-    fn all_reduce(&mut self, own: Tree) -> Result<Tensor> {
+    fn all_reduce(&mut self, own: Tree, like: &[&Tensor]) -> Result<Bucket> {
         if self.world == 1 {
             return own.total();
         }
-        let slices = own.slices();
-        on_host(own, |nodes, tree| {
-            let mut total = vec![0.0; tree.shape()[0]];
-            for (number, part) in total.chunks_mut(CHUNK).enumerate() {
-                let start = number * CHUNK;
-                self.reduce(nodes, slices, &(start..start + part.len()), part)?;
-            }
-            if self.rank + 1 < self.world {
-                total.chunks_mut(CHUNK).try_for_each(|part| self.take(part))?;
-            }
-            Ok(total)
-        })
+        let nodes = on_host(&own, elements(like))?;
+        let mut total = vec![0.0; elements(like)];
+        for (number, part) in total.chunks_mut(CHUNK).enumerate() {
+            let start = number * CHUNK;
+            self.reduce(&nodes, own.slices(), &(start..start + part.len()), part)?;
+        }
+        if self.rank + 1 < self.world {
+            total.chunks_mut(CHUNK).try_for_each(|part| self.take(part))?;
+        }
+        Bucket::from_flat(&total, like)
     }
 
     fn broadcast(&mut self, root: usize, bytes: &mut Vec<u8>) -> Result<()> {

@@ -1,7 +1,7 @@
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 use super::tcp::Ring;
-use super::{Collective, Tree, local, slices_of};
+use super::{Bucket, Collective, Tree, local, slices_of};
 use crate::{Device, Error, Result, Tensor};
 
 /// A ring over sockets of this machine, by rank.
@@ -36,14 +36,24 @@ fn values(slice: usize, len: usize) -> Vec<f32> {
     (0..len).map(|i| if (i + slice) % 3 == 0 { -value(i) } else { value(i) }).collect()
 }
 
+/// Values as two tensors.
+fn bucket(values: &[f32]) -> Bucket {
+    let (one, two) = values.split_at(values.len() / 3);
+    let tensor = |values: &[f32]| Tensor::from_f32(&[values.len()], values.to_vec()).unwrap();
+    Bucket::new(vec![tensor(one), tensor(two)]).unwrap()
+}
+
 /// The total at every member, of so many slices.
 fn totals<C: Collective + 'static>(group: Vec<C>, slices: usize, len: usize) -> Vec<Vec<f32>> {
     together(group, |member| {
-        let mut tree = Tree::new(slices, &[len]);
+        let mut tree = Tree::new(slices);
         for slice in slices_of(member.rank(), member.world(), slices) {
-            tree.push(slice, Tensor::from_f32(&[len], values(slice, len)).unwrap()).unwrap();
+            tree.push(slice, bucket(&values(slice, len))).unwrap();
         }
-        member.all_reduce(tree).unwrap().f32().unwrap().to_vec()
+        let like = bucket(&vec![0.0; len]);
+        let total = member.all_reduce(tree, &like.tensors().iter().collect::<Vec<_>>()).unwrap();
+        assert!(total.tensors().iter().map(Tensor::shape).eq(like.tensors().iter().map(Tensor::shape)));
+        total.to_flat().unwrap()
     })
 }
 
@@ -80,15 +90,16 @@ fn every_world_sums_to_the_same_bits() {
 #[test]
 fn the_order_of_a_sum_matters() {
     let len = 1000;
-    let mut turned = Tree::new(8, &[len]);
+    let mut turned = Tree::new(8);
     for slice in 0..8 {
-        turned.push(slice, Tensor::from_f32(&[len], values(7 - slice, len)).unwrap()).unwrap();
+        turned.push(slice, bucket(&values(7 - slice, len))).unwrap();
     }
-    let in_a_row = (1..8).fold(values(0, len), |sum, slice| sum.iter().zip(values(slice, len)).map(|(a, b)| a + b).collect());
+    let in_a_row =
+        (1..8).fold(values(0, len), |sum, slice| sum.iter().zip(values(slice, len)).map(|(a, b)| a + b).collect());
     let tree = bits(&totals(local::group(1), 8, len)[0]);
     assert_ne!(tree, bits(&in_a_row), "these values would prove nothing");
     // A tree that is turned around adds the same pairs.
-    assert_eq!(tree, bits(turned.total().unwrap().f32().unwrap()));
+    assert_eq!(tree, bits(&turned.total().unwrap().to_flat().unwrap()));
 }
 
 #[test]
@@ -103,13 +114,14 @@ fn a_total_is_the_sum() {
 }
 
 #[test]
-fn a_total_lies_where_the_slices_lie() {
+fn a_total_lies_where_the_parameters_lie() {
     let totals = together(ring(2), |member| {
         let device = Device::emulated().unwrap();
-        let mut tree = Tree::new(2, &[2, 3]);
         let slice = Tensor::from_f32(&[2, 3], values(member.rank(), 6)).unwrap();
-        tree.push(member.rank(), device.put(&slice).unwrap()).unwrap();
-        let total = member.all_reduce(tree).unwrap();
+        let slice = device.put(&slice).unwrap();
+        let mut tree = Tree::new(2);
+        tree.push(member.rank(), Bucket::new(vec![slice.clone()]).unwrap()).unwrap();
+        let total = member.all_reduce(tree, &[&slice]).unwrap().into_tensors().remove(0);
         (total.stream().is_some(), total.shape().to_vec(), total.to_f32())
     });
     let expected: Vec<f32> = values(0, 6).iter().zip(values(1, 6)).map(|(a, b)| a + b).collect();
@@ -118,13 +130,13 @@ fn a_total_lies_where_the_slices_lie() {
 
 #[test]
 fn slices_that_do_not_follow_are_refused() {
-    let slice = || Tensor::zeros(&[3]);
-    let mut tree = Tree::new(4, &[3]);
+    let slice = || bucket(&[0.0; 3]);
+    let mut tree = Tree::new(4);
     tree.push(1, slice()).unwrap();
     assert!(matches!(tree.push(3, slice()), Err(Error::Gang(_))), "one is left out");
     assert!(matches!(tree.push(1, slice()), Err(Error::Gang(_))), "one comes twice");
-    assert!(matches!(tree.push(2, Tensor::zeros(&[4])), Err(Error::Shape { .. })));
     tree.push(2, slice()).unwrap();
+    assert!(matches!(tree.clone().push(3, bucket(&[0.0; 4])), Err(Error::Shape { .. })));
     tree.push(3, slice()).unwrap();
     assert!(matches!(tree.push(4, slice()), Err(Error::Gang(_))), "there are four");
     assert!(matches!(tree.total(), Err(Error::Gang(_))), "the first is missing");
@@ -190,9 +202,9 @@ fn sums_of_two_sizes_are_refused() {
     fn disagree<C: Collective + 'static>(group: Vec<C>) {
         let ends = together(group, |member| {
             let len = 10 + 4 * member.rank();
-            let mut tree = Tree::new(2, &[len]);
-            tree.push(member.rank(), Tensor::zeros(&[len])).unwrap();
-            member.all_reduce(tree)
+            let mut tree = Tree::new(2);
+            tree.push(member.rank(), bucket(&vec![0.0; len])).unwrap();
+            member.all_reduce(tree, &[&Tensor::zeros(&[len])])
         });
         assert!(ends.iter().any(|end| matches!(end, Err(Error::Gang(_)))), "{ends:?}");
     }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::{Dtype, Error, Result, Tensor};
+use super::Bucket;
+use crate::{Error, Result, Tensor};
 
-const OP: &str = "collective::tree";
 /// Bytes in front of the values of an encoded node.
 const HEADER: usize = 12;
 
@@ -18,34 +18,39 @@ pub struct Node {
     /// The place among the nodes of its level.
     pub number: usize,
     /// The sum.
-    pub sum: Tensor,
+    pub sum: Bucket,
+}
+
+impl Node {
+    /// A node with a sum of one flat tensor on the host.
+    pub(super) fn flat(level: u32, number: usize, values: Vec<f32>) -> Result<Self> {
+        Ok(Self { level, number, sum: Bucket::new(vec![Tensor::from_f32(&[values.len()], values)?])? })
+    }
+
+    /// The values of such a sum.
+    pub(super) fn values(&self) -> Result<&[f32]> {
+        self.sum.tensors()[0].f32()
+    }
 }
 
 /// Sums that wait for their neighbours, in the order of slices.
 #[derive(Clone, Debug)]
 pub struct Tree {
     slices: usize,
-    shape: Vec<usize>,
     nodes: Vec<Node>,
 }
 
 impl Tree {
-    /// Nothing yet of so many slices, whose sums are f32 of a shape.
+    /// Nothing yet of so many slices.
     #[must_use]
-    pub fn new(slices: usize, shape: &[usize]) -> Self {
-        Self { slices, shape: shape.to_vec(), nodes: Vec::new() }
+    pub fn new(slices: usize) -> Self {
+        Self { slices, nodes: Vec::new() }
     }
 
     /// The number of slices in all.
     #[must_use]
     pub fn slices(&self) -> usize {
         self.slices
-    }
-
-    /// The shape of the sums.
-    #[must_use]
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
     }
 
     /// What waits, in the order of slices.
@@ -58,18 +63,17 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Tree::push_node`].
-    pub fn push(&mut self, slice: usize, sum: Tensor) -> Result<()> {
+    pub fn push(&mut self, slice: usize, sum: Bucket) -> Result<()> {
         self.push_node(Node { level: 0, number: slice, sum })
     }
 
     /// Adds the sum of the slices that follow those that are there.
     ///
     /// # Errors
-    /// [`Error::Gang`] if they do not follow; [`Error::Shape`] and [`Error::Dtype`] if it is not a sum of this tree.
+    /// [`Error::Gang`] if they do not follow; [`Error::Shape`] if the sums have other shapes.
     pub fn push_node(&mut self, node: Node) -> Result<()> {
-        node.sum.expect_dtype(OP, "sum", Dtype::F32)?;
-        node.sum.expect_shape(OP, "sum", &self.shape)?;
-        let (begins, follows) = (node.number << node.level, self.nodes.last().map(|last| (last.number + 1) << last.level));
+        let (begins, follows) =
+            (node.number << node.level, self.nodes.last().map(|last| (last.number + 1) << last.level));
         if begins >= self.slices || follows.is_some_and(|follows| follows != begins) {
             let what = format!("slice {begins} of {} does not follow {follows:?}", self.slices);
             return Err(Error::Gang(what));
@@ -82,7 +86,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::Gang`] if one is missing.
-    pub fn total(mut self) -> Result<Tensor> {
+    pub fn total(mut self) -> Result<Bucket> {
         match self.nodes.pop() {
             Some(node) if node.number == 0 && 1 << node.level >= self.slices => Ok(node.sum),
             _ => Err(Error::Gang(format!("not all of {} slices are there", self.slices))),
@@ -97,9 +101,10 @@ impl Tree {
             if last.number % 2 == 0 && !is_root && (last.number + 1) << last.level >= self.slices {
                 // There is no slice on the other side.
                 self.nodes.push(parent(last.sum));
-            } else if let Some(mut left) = self.nodes.pop_if(|left| {
-                last.number % 2 == 1 && (left.level, left.number + 1) == (last.level, last.number)
-            }) {
+            } else if let Some(mut left) = self
+                .nodes
+                .pop_if(|left| last.number % 2 == 1 && (left.level, left.number + 1) == (last.level, last.number))
+            {
                 left.sum.add(&last.sum)?;
                 self.nodes.push(parent(left.sum));
             } else {
@@ -118,13 +123,13 @@ pub fn slices_of(rank: usize, world: usize, slices: usize) -> Range<usize> {
     start(rank)..start(rank + 1)
 }
 
-/// Nodes as bytes, with a range of their elements: level and number, then the values, all little-endian.
+/// Flat nodes as bytes, with a range of their elements: level and number, then the values, all little-endian.
 pub(super) fn encode(nodes: &[Node], elements: Range<usize>) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(nodes.len() * (HEADER + 4 * elements.len()));
     for node in nodes {
         bytes.extend_from_slice(&node.level.to_le_bytes());
         bytes.extend_from_slice(&(node.number as u64).to_le_bytes());
-        bytes.extend(node.sum.f32()?[elements.clone()].iter().flat_map(|v| v.to_le_bytes()));
+        bytes.extend(node.values()?[elements.clone()].iter().flat_map(|v| v.to_le_bytes()));
     }
     Ok(bytes)
 }
@@ -138,9 +143,10 @@ pub(super) fn decode(bytes: &[u8], elements: usize) -> Result<Vec<Node>> {
     let node = |bytes: &[u8]| {
         let level = u32::from_le_bytes(std::array::from_fn(|i| bytes[i]));
         let number = u64::from_le_bytes(std::array::from_fn(|i| bytes[4 + i]));
-        let sum = Tensor::from_f32(&[elements], values(&bytes[HEADER..]))?;
         match usize::try_from(number) {
-            Ok(number) if level < usize::BITS && number <= usize::MAX >> level => Ok(Node { level, number, sum }),
+            Ok(number) if level < usize::BITS && number <= usize::MAX >> level => {
+                Node::flat(level, number, values(&bytes[HEADER..]))
+            }
             _ => Err(Error::Gang(format!("there is no node {number} at level {level}"))),
         }
     };
