@@ -35,6 +35,10 @@ pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
 pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, Option<Store>)> {
     let root = client.info().await?.root;
     let in_hand: Vec<String> = client.list().await?.into_iter().map(|s| s.job.0).collect();
+    // A whole id needs no store, which may be away: that is when people look.
+    if in_hand.iter().any(|job| job == meant) {
+        return Ok((meant.to_owned(), None));
+    }
     let remembered = async {
         let store = Store::open_existing(&root)?;
         let jobs = records::list(&store).await?;
