@@ -24,8 +24,7 @@ pub(super) struct Shards {
     done: BTreeSet<u32>,
     pub(super) quarantined: Vec<u32>,
     failures: BTreeMap<u32, u32>,
-    /// The leases that were lost with a shard at work.
-    losses: BTreeMap<u32, BTreeSet<LeaseId>>,
+    losses: BTreeMap<u32, Losses>,
     pub(super) rejected: BTreeMap<String, u64>,
     total_rows: u64,
     done_rows: u64,
@@ -36,13 +35,37 @@ pub(super) struct Shards {
     looked: (u64, Duration),
 }
 
-/// What the end of a lease means for the shard that was at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Count {
-    /// The shard.
-    pub(super) shard: u32,
-    /// How often this has happened to it.
-    pub(super) times: u32,
+/// The leases that were lost with a shard at work.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// Their workers had taken them up.
+    heard_of: BTreeSet<LeaseId>,
+    /// No word about them was ever heard.
+    unheard: BTreeSet<LeaseId>,
+}
+
+impl Losses {
+    /// How many speak against the shard. The first `free` of which no word was heard may be the network's, but a shard
+    /// that kills before anybody can speak must not go on for ever.
+    pub(super) fn count(&self, free: u32) -> u32 {
+        count(&self.heard_of) + count(&self.unheard).saturating_sub(free)
+    }
+
+    /// How many there are.
+    pub(super) fn all(&self) -> u32 {
+        count(&self.heard_of) + count(&self.unheard)
+    }
+
+    /// Takes one back. Says whether others are left.
+    fn forgive(&mut self, lease: LeaseId) -> bool {
+        self.heard_of.remove(&lease);
+        self.unheard.remove(&lease);
+        self.all() > 0
+    }
+}
+
+fn count<T>(set: &BTreeSet<T>) -> u32 {
+    u32::try_from(set.len()).unwrap_or(u32::MAX)
 }
 
 impl Shards {
@@ -64,7 +87,7 @@ impl Shards {
     }
 
     pub(super) fn done(&self) -> u32 {
-        u32::try_from(self.done.len()).unwrap_or(u32::MAX)
+        count(&self.done)
     }
 
     pub(super) fn leased(&self) -> u32 {
@@ -174,24 +197,24 @@ impl Shards {
         }
     }
 
-    pub(super) fn failed(&mut self, shard: u32) -> Count {
+    /// A lease failed at a shard. Returns how many have.
+    pub(super) fn failed(&mut self, shard: u32) -> u32 {
         let times = self.failures.entry(shard).or_default();
         *times += 1;
-        Count { shard, times: *times }
+        *times
     }
 
-    pub(super) fn lost(&mut self, shard: u32, lease: LeaseId) -> Count {
+    /// A lease was lost with a shard at work, with or without a word about it.
+    pub(super) fn lost(&mut self, shard: u32, lease: LeaseId, heard_of: bool) -> &Losses {
         let losses = self.losses.entry(shard).or_default();
-        losses.insert(lease);
-        Count { shard, times: u32::try_from(losses.len()).unwrap_or(u32::MAX) }
+        let leases = if heard_of { &mut losses.heard_of } else { &mut losses.unheard };
+        leases.insert(lease);
+        losses
     }
 
     /// A worker that counted as lost is back and works on, whatever shard it has come to meanwhile.
     pub(super) fn forgive(&mut self, lease: LeaseId) {
-        self.losses.retain(|_, losses| {
-            losses.remove(&lease);
-            !losses.is_empty()
-        });
+        self.losses.retain(|_, losses| losses.forgive(lease));
     }
 
     /// Puts a pending shard aside. Says whether it was one.

@@ -36,9 +36,22 @@ fn beat(core: &mut Core, worker: WorkerId, now: Duration) {
     assert_eq!(core.handle(Event::Said(worker, FromWorker::Heartbeat), now), []);
 }
 
+/// A worker says that it has taken its lease up.
+fn take_up(core: &mut Core, worker: WorkerId) {
+    let lease = core.lease_of(worker).unwrap();
+    let word = FromWorker::Progress { lease, progress: proto::Progress::default() };
+    assert_eq!(core.handle(Event::Said(worker, word), at(1)), []);
+}
+
+/// Loses a worker with the shard that it works on.
+fn die(core: &mut Core, worker: WorkerId, now: Duration) -> Vec<Action> {
+    take_up(core, worker);
+    core.handle(Event::Left(worker), now)
+}
+
 /// Loses a worker with the shard that it works on, and gives the shard to the next one.
 fn lose(core: &mut Core, worker: WorkerId, next: WorkerId) -> Vec<Action> {
-    let mut actions = core.handle(Event::Left(worker), at(1));
+    let mut actions = die(core, worker, at(1));
     actions.extend(core.handle(joined(next), at(1)));
     actions
 }
@@ -133,7 +146,7 @@ fn what_nobody_wants_any_more_is_not_put_aside_but_kept_for_the_next_submission(
     lose(&mut core, WORKERS[0], WORKERS[1]);
     lose(&mut core, WORKERS[1], WORKERS[2]);
     core.handle(Event::Cancelled { job: job("j"), reason: "enough".into() }, at(2));
-    assert_eq!(core.handle(Event::Left(WORKERS[2]), at(2)), [], "nobody would answer");
+    assert_eq!(die(&mut core, WORKERS[2], at(2)), [], "nobody would answer");
     core.handle(joined(WORKERS[3]), at(3));
     let stages = vec![entry(&id, &[])];
     assert_eq!(core.handle(Event::Submitted { job: job("j"), stages }, at(3)), [Action::Open(id.clone())]);
@@ -229,7 +242,45 @@ fn a_loss_is_forgiven_once_its_worker_is_back_wherever_it_is() {
     let last = [WorkerId(5), WorkerId(6)];
     assert_eq!(granted(&lose(&mut core, WORKERS[1], last[0])).shards, [2]);
     assert_eq!(granted(&lose(&mut core, last[0], last[1])).shards, [2]);
-    assert!(matches!(core.handle(Event::Left(last[1]), at(9))[..], [Action::Quarantine(_, 2, _)]));
+    assert!(matches!(die(&mut core, last[1], at(9))[..], [Action::Quarantine(_, 2, _)]));
+}
+
+#[test]
+fn a_grant_that_never_arrived_costs_its_shard_nothing() {
+    let (mut core, _) = map_stage(1);
+    for worker in (1..=5).map(WorkerId) {
+        assert_eq!(granted(&core.handle(joined(worker), at(1))).shards, [0]);
+        assert_eq!(core.handle(Event::Left(worker), at(1)), []);
+    }
+    let stage = core.status(&job("j"), at(2)).unwrap().stages.remove(0);
+    assert_eq!((stage.retries, stage.attempts), (0, 5));
+    core.handle(joined(WORKERS[0]), at(3));
+    lose(&mut core, WORKERS[0], WORKERS[1]);
+    lose(&mut core, WORKERS[1], WORKERS[2]);
+    let actions = die(&mut core, WORKERS[2], at(3));
+    assert!(matches!(actions[..], [Action::Quarantine(_, 0, _)]), "three that had taken it up: {actions:?}");
+}
+
+#[test]
+fn a_shard_that_kills_before_anybody_can_speak_is_put_aside_in_the_end() {
+    let (mut core, _) = map_stage(1);
+    let Policy { max_losses, quarantine_after, .. } = Policy::default();
+    for worker in (1..max_losses + quarantine_after).map(|n| WorkerId(n.into())) {
+        core.handle(joined(worker), at(1));
+        assert_eq!(core.handle(Event::Left(worker), at(1)), []);
+    }
+    core.handle(joined(WorkerId(99)), at(1));
+    assert!(matches!(core.handle(Event::Left(WorkerId(99)), at(1))[..], [Action::Quarantine(_, 0, _)]));
+}
+
+#[test]
+fn a_lease_that_was_not_heard_of_is_as_good_as_lost_once_it_is_claimed() {
+    let (mut core, _) = map_stage(1);
+    let lease = granted(&core.handle(joined(WORKERS[0]), at(1))).clone();
+    core.handle(Event::Left(WORKERS[0]), at(1));
+    core.handle(back(WORKERS[1], claim(&lease, &[0])), at(2));
+    core.handle(Event::Left(WORKERS[1]), at(3));
+    assert_eq!(core.status(&job("j"), at(4)).unwrap().stages[0].retries, 1);
 }
 
 #[test]
