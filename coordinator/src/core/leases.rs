@@ -266,14 +266,15 @@ impl Core {
         let Some(at_work) = held.shards.first().copied() else { return };
         match end {
             End::Returned => {}
-            End::Failed => self.count_failure(&held.artifact, at_work, reason),
+            End::Failed => self.count_failure(&held.artifact, at_work, lease, reason),
             End::Lost => self.count_loss(&held.artifact, at_work, lease, held.heard_of, reason, actions),
         }
     }
 
-    fn count_failure(&mut self, id: &ArtifactId, shard: u32, reason: &str) {
+    /// A failure that is said again, to the next session, has not happened again.
+    fn count_failure(&mut self, id: &ArtifactId, shard: u32, lease: LeaseId, reason: &str) {
         let Some(artifact) = self.artifacts.get_mut(id) else { return };
-        let Some(times) = artifact.open_mut().map(|shards| shards.failed(shard)) else { return };
+        let Some(times) = artifact.open_mut().and_then(|shards| shards.failed(shard, lease)) else { return };
         artifact.retries += 1;
         if times >= self.policy.max_failures {
             let reason = match times {

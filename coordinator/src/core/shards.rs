@@ -23,7 +23,8 @@ pub(super) struct Shards {
     condemned: BTreeSet<u32>,
     done: BTreeSet<u32>,
     pub(super) quarantined: Vec<u32>,
-    failures: BTreeMap<u32, u32>,
+    /// The leases that failed with a shard at work.
+    failures: BTreeMap<u32, BTreeSet<LeaseId>>,
     losses: BTreeMap<u32, Losses>,
     pub(super) rejected: BTreeMap<String, u64>,
     total_rows: u64,
@@ -197,11 +198,14 @@ impl Shards {
         }
     }
 
-    /// A lease failed at a shard. Returns how many have.
-    pub(super) fn failed(&mut self, shard: u32) -> u32 {
-        let times = self.failures.entry(shard).or_default();
-        *times += 1;
-        *times
+    /// A lease failed at a shard. Returns how many have, or nothing if it was known that this one failed.
+    pub(super) fn failed(&mut self, shard: u32, lease: LeaseId) -> Option<u32> {
+        if self.failures.values().any(|leases| leases.contains(&lease)) {
+            return None;
+        }
+        let leases = self.failures.entry(shard).or_default();
+        leases.insert(lease);
+        Some(count(leases))
     }
 
     /// A lease was lost with a shard at work, with or without a word about it.

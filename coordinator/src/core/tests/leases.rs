@@ -284,6 +284,22 @@ fn a_lease_that_was_not_heard_of_is_as_good_as_lost_once_it_is_claimed() {
 }
 
 #[test]
+fn a_failure_that_is_said_again_to_the_next_session_has_happened_once() {
+    let (mut core, _) = map_stage(2);
+    let lease = granted(&core.handle(joined(WORKERS[0]), at(1))).clone();
+    let failed = FromWorker::Failed { lease: lease.id, class: FailureClass::Retry, reason: "no route".into() };
+    core.handle(Event::Said(WORKERS[0], failed.clone()), at(2));
+    core.handle(Event::Left(WORKERS[0]), at(2));
+    for session in 11..20 {
+        core.handle(back(WorkerId(session), claim(&lease, &[0])), at(session));
+        core.handle(Event::Said(WorkerId(session), failed.clone()), at(session));
+        core.handle(Event::Left(WorkerId(session)), at(session));
+    }
+    let status = core.status(&job("j"), at(30)).unwrap();
+    assert_eq!((status.state, status.stages[0].retries), (JobState::Running, 1));
+}
+
+#[test]
 fn a_shard_that_broken_streams_interrupt_is_never_put_aside() {
     let (mut core, _) = map_stage(1);
     let lease = granted(&core.handle(joined(WorkerId(1)), at(1))).clone();
