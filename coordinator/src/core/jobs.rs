@@ -1,5 +1,6 @@
 //! Jobs: what is wanted, in which order, and when it is over.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use data::artifact::ArtifactId;
@@ -105,14 +106,15 @@ impl Core {
 
     /// The artifacts of running jobs, in the order of service.
     fn list_wanted(&self) -> Vec<ArtifactId> {
-        let mut wanted: Vec<ArtifactId> = Vec::new();
-        for job in self.queue.iter().filter_map(|id| self.jobs.get(id)).filter(|j| !j.state.ended()) {
-            for stage in &job.stages {
-                if !wanted.contains(&stage.artifact) {
-                    wanted.push(stage.artifact.clone());
-                }
-            }
-        }
-        wanted
+        let mut seen = BTreeSet::new();
+        let running = self.queue.iter().filter_map(|id| self.jobs.get(id)).filter(|j| !j.state.ended());
+        let stages = running.flat_map(|job| &job.stages).map(|stage| &stage.artifact);
+        stages.filter(|artifact| seen.insert(*artifact)).cloned().collect()
+    }
+
+    /// Those of them whose shards are known and not all done.
+    pub(super) fn list_open(&self) -> Vec<ArtifactId> {
+        let open = |id: &&ArtifactId| self.artifacts.get(*id).is_some_and(|artifact| artifact.open().is_some());
+        self.wanted.iter().filter(open).cloned().collect()
     }
 }

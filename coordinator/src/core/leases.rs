@@ -55,11 +55,14 @@ impl Core {
         if now < self.hold_until {
             return; // those who hold something from before speak first
         }
-        while let Some(worker) = self.idle.first().copied() {
+        while let Some(worker) = self.idle.first().copied().filter(|_| self.pending) {
             let pending = |id: &&ArtifactId| {
                 self.artifacts.get(*id).and_then(|a| a.open()).is_some_and(|s| !s.pending.is_empty())
             };
-            let Some(id) = self.wanted.iter().find(pending).cloned() else { return };
+            let Some(id) = self.open.iter().find(pending).cloned() else {
+                self.pending = false;
+                return;
+            };
             let lease = self.next_lease();
             let most = self.fair_share(&id);
             let target = self.policy.lease_target;
@@ -88,7 +91,7 @@ impl Core {
     /// several it is the last one, which its holder would begin with last; the next ones follow at the next look.
     fn slow(&self, now: Duration) -> Vec<(ArtifactId, u32)> {
         let mut slow = Vec::new();
-        for id in &self.wanted {
+        for id in &self.open {
             let Some(artifact) = self.artifacts.get(id).filter(|a| a.is_map()) else { continue };
             let Some(shards) = artifact.open().filter(|s| s.pending.is_empty()) else { continue };
             for held in artifact.leases.iter().filter_map(|lease| self.leases.get(lease)) {
@@ -251,6 +254,7 @@ impl Core {
     /// What a lease held goes back; its end counts for the shard that was at work.
     pub(super) fn end_lease(&mut self, lease: LeaseId, end: End, reason: &str, actions: &mut Vec<Action>) {
         let Some(held) = self.leases.remove(&lease) else { return };
+        self.pending = true;
         if let Some(worker) = self.workers.get_mut(&held.worker).filter(|w| w.lease == Some(lease)) {
             worker.lease = None;
             if !worker.leaving {

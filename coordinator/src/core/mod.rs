@@ -12,7 +12,7 @@
 //! ```
 //!
 //! There is no clock, randomness, lock or hash order in here: the same events at the same times give the same actions.
-//! What comes often, heartbeats and progress, costs no more than looking up its worker.
+//! What comes often, heartbeats and progress, costs no more than looking up its worker, whoever idles meanwhile.
 
 mod artifacts;
 mod jobs;
@@ -182,6 +182,10 @@ pub struct Core {
     artifacts: BTreeMap<ArtifactId, Artifact>,
     /// The artifacts of running jobs, in the order of service.
     wanted: Vec<ArtifactId>,
+    /// Those of them whose shards are known and not all done.
+    open: Vec<ArtifactId>,
+    /// Whether a shard may be pending: not once a look has found none, until something is opened or comes back.
+    pending: bool,
     workers: BTreeMap<WorkerId, Worker>,
     /// Workers without a lease that would take one.
     idle: BTreeSet<WorkerId>,
@@ -211,6 +215,8 @@ impl Core {
             self.revoke_unwanted(&mut actions);
             self.open_ready(&mut actions);
             self.finish_complete(&mut actions);
+            self.open = self.list_open();
+            self.pending = true;
         }
         self.grant_idle(now, &mut actions);
         actions
