@@ -17,7 +17,7 @@ use crate::core::{Action, Core, Event, Joiner, Lease};
 use crate::inbox::Input;
 use crate::journal::{Entry, Journal};
 use crate::leadership::Leadership;
-use crate::opening::{open_artifact, patiently, put_aside};
+use crate::opening::{open_artifact, patiently, put_aside, tally};
 use crate::plan::PlannedStage;
 use crate::submissions::Round;
 
@@ -219,12 +219,20 @@ impl Shell {
         let prepare = stage.needs.iter().find(|n| n.stage == Stage::Prepare).cloned();
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let event =
-                match patiently("open a stage", || open_artifact(&store, &stage, prepare.as_ref()).boxed()).await {
-                    Ok((rows, done)) => Event::Opened { artifact: id, rows, done },
-                    Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
-                };
-            let _ = inbox.send(Input::Event(event)).await;
+            let open = || open_artifact(&store, &stage, prepare.as_ref()).boxed();
+            let (rows, done) = match patiently("open a stage", open).await {
+                Ok(opened) => opened,
+                Err(e) => {
+                    let broken = Event::Broken { artifact: id, class: e.class(), reason: e.to_string() };
+                    return drop(inbox.send(Input::Event(broken)).await);
+                }
+            };
+            let opened = Event::Opened { artifact: id.clone(), rows, done: done.clone() };
+            let _ = inbox.send(Input::Event(opened)).await;
+            match patiently("read what was done before", || tally(&store, &id, &done).boxed()).await {
+                Ok(records) => drop(inbox.send(Input::Event(Event::Tallied { artifact: id, records })).await),
+                Err(e) => warn!(artifact = %id, error = %e, "the status will lack rows that were rejected before"),
+            }
         });
     }
 

@@ -69,6 +69,13 @@ pub enum Event {
         /// Shards with a done record.
         done: Vec<u32>,
     },
+    /// What the records of shards that were done before say of rejected rows; it may come long after they were opened.
+    Tallied {
+        /// The artifact.
+        artifact: ArtifactId,
+        /// Those of them that have rejected rows.
+        records: Vec<Committed>,
+    },
     /// An artifact is complete in the store.
     Finished(ArtifactId),
     /// An artifact can neither be opened nor finished.
@@ -223,13 +230,19 @@ impl Core {
     }
 
     fn take(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) {
-        self.changed = !matches!(event, Event::Said(..) | Event::Tick | Event::Joined(..) | Event::Left(_));
+        use Event::{Joined, Left, Said, Tallied, Tick};
+        self.changed = !matches!(event, Said(..) | Tick | Joined(..) | Left(_) | Tallied { .. });
         match event {
             Event::Submitted { job, stages } => self.submit(job, stages, now),
             Event::Opened { artifact, rows, done } => self.opened(&artifact, rows, &done, actions),
+            Event::Tallied { artifact, records } => {
+                if let Some(shards) = self.artifacts.get_mut(&artifact).and_then(Artifact::shards_mut) {
+                    records.iter().for_each(|record| shards.recall(record));
+                }
+            }
             Event::Finished(artifact) => self.finished(&artifact),
             Event::Broken { artifact, class, reason } => self.break_artifact(&artifact, class, reason),
-            Event::Quarantined { artifact, committed } => self.quarantined(&artifact, &committed, actions),
+            Event::Quarantined { artifact, committed } => self.shard_done(&artifact, &committed, None, actions),
             Event::Spared { artifact, shard } => {
                 if let Some(shards) = self.artifacts.get_mut(&artifact).and_then(Artifact::open_mut) {
                     shards.spare(shard);
@@ -246,16 +259,6 @@ impl Core {
                 self.duplicate_slow(now, actions);
             }
         }
-    }
-
-    fn quarantined(&mut self, artifact: &ArtifactId, committed: &Committed, actions: &mut Vec<Action>) {
-        self.shard_done(artifact, committed, None, actions);
-        // With rows it was a worker's after all.
-        let open = self.artifacts.get_mut(artifact).and_then(Artifact::open_mut);
-        if let Some(shards) = open.filter(|_| committed.rows == 0) {
-            shards.quarantined.push(committed.shard);
-        }
-        self.changed = true;
     }
 
     /// Whether a job runs or has run here.

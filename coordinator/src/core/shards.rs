@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use data::artifact::QUARANTINED;
 use proto::{Committed, LeaseId};
 
 /// The weight of the newest shard in the estimate of how long a row takes.
@@ -22,7 +23,9 @@ pub(super) struct Shards {
     /// Put aside; the record of it is being written.
     condemned: BTreeSet<u32>,
     done: BTreeSet<u32>,
-    pub(super) quarantined: Vec<u32>,
+    /// Done before, and what their records say is not known yet.
+    untold: BTreeSet<u32>,
+    pub(super) quarantined: BTreeSet<u32>,
     /// The leases that failed with a shard at work.
     failures: BTreeMap<u32, BTreeSet<LeaseId>>,
     losses: BTreeMap<u32, Losses>,
@@ -78,6 +81,7 @@ impl Shards {
         for shard in done.iter().filter(|s| **s < count) {
             shards.pending.remove(shard);
             shards.finish(*shard);
+            shards.untold.insert(*shard);
         }
         shards.looked.0 = shards.done_rows;
         shards
@@ -179,13 +183,27 @@ impl Shards {
             let seconds = committed.took.as_secs_f64() / self.weight(shard);
             self.seconds_per_row = Some(self.seconds_per_row.map_or(seconds, |s| s + NEWEST * (seconds - s)));
         }
-        for (reason, rows) in &committed.rejected {
-            *self.rejected.entry(reason.clone()).or_default() += rows;
-        }
+        self.tally(committed);
         self.pending.remove(&shard);
         self.condemned.remove(&shard);
         self.finish(shard);
         Some(self.leased.remove(&shard).unwrap_or_default())
+    }
+
+    /// Takes in what the record of a shard says that was done before.
+    pub(super) fn recall(&mut self, record: &Committed) {
+        if self.untold.remove(&record.shard) {
+            self.tally(record);
+        }
+    }
+
+    fn tally(&mut self, record: &Committed) {
+        for (reason, rows) in &record.rejected {
+            *self.rejected.entry(reason.clone()).or_default() += rows;
+        }
+        if record.rejected.contains_key(QUARANTINED) {
+            self.quarantined.insert(record.shard);
+        }
     }
 
     /// A lease gives a shard back; it is pending again unless another lease works on it.

@@ -1,5 +1,7 @@
 //! Bundles, duplicates, shards that are put aside, claims and what is forgiven.
 
+use data::artifact::QUARANTINED;
+
 use super::*;
 
 const WORKERS: [WorkerId; 4] = [WorkerId(1), WorkerId(2), WorkerId(3), WorkerId(4)];
@@ -119,13 +121,36 @@ fn a_shard_that_kills_three_workers_is_put_aside_and_the_job_goes_on() {
     assert!(matches!(&actions[0], Action::Quarantine(artifact, 0, _) if *artifact == id), "{actions:?}");
     let lease = granted(&actions[1..]).clone();
     assert_eq!(lease.shards, [1]);
-    let rejected = [("it kills".to_owned(), 10)].into();
+    let rejected = [(QUARANTINED.to_owned(), 10)].into();
     let aside = Committed { shard: 0, rejected, ..Committed::default() };
     assert_eq!(core.handle(Event::Quarantined { artifact: id.clone(), committed: aside }, at(2)), []);
     let actions = core.handle(Event::Said(WORKERS[3], committed(lease.id, 1, 10)), at(3));
     assert_eq!(actions, [Action::Finish(id)]);
     let stage = core.status(&job("j"), at(4)).unwrap().stages.remove(0);
-    assert_eq!((stage.quarantined, stage.rejected["it kills"]), (vec![0], 10));
+    assert_eq!((stage.quarantined, stage.rejected[QUARANTINED]), (vec![0], 10));
+}
+
+#[test]
+fn what_was_put_aside_under_the_coordinator_before_is_shown_once_its_records_are_read() {
+    let mut core = Core::new(Policy::default(), 2);
+    let artifact = submitted(&mut core);
+    let opened = Event::Opened { artifact: artifact.clone(), rows: vec![10; 3], done: vec![0, 1] };
+    core.handle(opened, at(0));
+    let lease = granted(&core.handle(joined(WORKERS[0]), at(1))).id;
+    let record = |shard, reason: &str| {
+        let rejected = [(reason.to_owned(), 10)].into();
+        Committed { shard, rejected, ..Committed::default() }
+    };
+    let records = vec![record(0, "bad"), record(1, QUARANTINED)];
+    // Shard 2 is heard of from its worker and from its record, and another reading may be under way.
+    let committed = FromWorker::Committed { lease, committed: record(2, "bad") };
+    let tallied = Event::Tallied { artifact: artifact.clone(), records: [records, vec![record(2, "bad")]].concat() };
+    core.handle(tallied.clone(), at(2));
+    assert_eq!(core.handle(Event::Said(WORKERS[0], committed), at(2)), [Action::Finish(artifact)]);
+    core.handle(tallied, at(3));
+    let stage = core.status(&job("j"), at(4)).unwrap().stages.remove(0);
+    assert_eq!((stage.quarantined, stage.shards.done), (vec![1], 3));
+    assert_eq!((stage.rejected["bad"], stage.rejected[QUARANTINED]), (20, 10));
 }
 
 #[test]

@@ -286,6 +286,7 @@ impl Coordinator {
         match event {
             Event::Opened { artifact, done, .. } => {
                 self.watch.opened(artifact, done);
+                self.tally(artifact.clone(), done.clone());
                 if self.world.broken == Some(Broken::EarlySuccess) {
                     self.succeed_early(artifact);
                 }
