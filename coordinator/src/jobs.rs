@@ -109,6 +109,9 @@ impl Shell {
         let done = complete.iter().filter(|c| **c).count();
         info!(job = %id, stages = complete.len(), done, "job submitted");
         self.note_job(&id, "info", format!("submitted: {done} of {} stages were done before", complete.len()));
+        self.ended.take_out(&id);
+        self.listed.retain(|known| *known != id);
+        self.listed.push(id.clone());
         self.jobs.insert(id.clone(), KnownJob::new(job, round, unseen(id)));
         self.feed(event);
         self.publish();
@@ -164,11 +167,16 @@ impl Shell {
         });
     }
 
+    /// The end of a job is in the store and may be shown: only its last status is kept here.
     pub(crate) fn settled(&mut self, id: &JobId) {
-        if let Some(known) = self.jobs.get_mut(id) {
-            known.settled = true;
+        let now = self.now();
+        let Some((known, status)) = self.jobs.remove(id).zip(self.core.status(id, now)) else { return };
+        known.status.send_replace(status);
+        self.core.forget(id);
+        self.stages.retain(|stage, _| self.core.knows(stage));
+        if let Some(oldest) = self.ended.keep(id.clone(), known.status, known.round, now) {
+            self.listed.retain(|listed| *listed != oldest);
         }
-        self.publish();
     }
 }
 

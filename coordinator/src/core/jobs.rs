@@ -93,6 +93,19 @@ impl Core {
         self.wanted = self.list_wanted();
     }
 
+    /// Forgets a job that has ended, and the artifacts that only it had: whoever submits it again says what is complete.
+    pub fn forget(&mut self, id: &JobId) {
+        if self.jobs.get(id).is_none_or(|job| !job.state.ended()) {
+            return;
+        }
+        self.jobs.remove(id);
+        self.queue.retain(|known| known != id);
+        let stages = self.jobs.values().flat_map(|job| &job.stages);
+        let named: BTreeSet<&ArtifactId> = stages.map(|stage| &stage.artifact).collect();
+        // Leases that are still to come back keep theirs.
+        self.artifacts.retain(|id, artifact| named.contains(id) || !artifact.leases.is_empty());
+    }
+
     /// The first running job that wants an artifact.
     pub(super) fn wanted_by(&self, artifact: &ArtifactId) -> Option<&JobId> {
         self.wanting(artifact).next()

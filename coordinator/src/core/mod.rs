@@ -261,16 +261,22 @@ impl Core {
         }
     }
 
-    /// Whether a job runs or has run here.
+    /// How a job stands that is not forgotten.
     #[must_use]
     pub fn state(&self, job: &JobId) -> Option<JobState> {
         self.jobs.get(job).map(|j| j.state)
     }
 
-    /// Every job in the order of submission.
+    /// Every job that is not forgotten, in the order of submission.
     #[must_use]
     pub fn jobs(&self) -> &[JobId] {
         &self.queue
+    }
+
+    /// Whether some job has an artifact that is not forgotten.
+    #[must_use]
+    pub fn knows(&self, artifact: &ArtifactId) -> bool {
+        self.artifacts.contains_key(artifact)
     }
 
     /// The stage that an artifact belongs to, for messages.

@@ -140,7 +140,9 @@ impl Coordinator {
                 let _ = reply.send(self.state(&job));
             }
             Input::Settled(job) => {
-                if let Some(state) = self.core.state(&JobId(job.clone())) {
+                let id = JobId(job.clone());
+                if let Some(state) = self.core.state(&id) {
+                    self.core.forget(&id);
                     self.settled.insert(job, state);
                 }
             }
@@ -154,8 +156,8 @@ impl Coordinator {
 
     /// How a job stands, its end only once the store has it.
     fn state(&self, job: &str) -> Option<JobState> {
-        let state = self.core.state(&JobId(job.to_owned()))?;
-        if state.ended() && self.settled.get(job) != Some(&state) { Some(JobState::Running) } else { Some(state) }
+        let settled = || self.settled.get(job).copied();
+        self.core.state(&JobId(job.to_owned())).map(|_| JobState::Running).or_else(settled)
     }
 
     fn now(&self) -> Duration {
