@@ -17,6 +17,7 @@ struct EndedJob {
     status: watch::Sender<JobStatus>,
     /// When that was its status; since then only its age has changed.
     at: Duration,
+    /// Which submission it was that has this end, as far as the store knows.
     round: Option<Round>,
 }
 
@@ -68,7 +69,7 @@ impl EndedJobs {
         Some(ended.status.subscribe())
     }
 
-    /// Which submission of a job it was that ended.
+    /// The submission of a job whose end is in the store.
     pub(crate) fn round(&self, id: &JobId) -> Option<Round> {
         self.jobs.get(id)?.round
     }

@@ -15,7 +15,7 @@ use crate::Error;
 use crate::coordinator::Options;
 use crate::core::{Action, Core, Event, Joiner, Lease};
 use crate::ended::EndedJobs;
-use crate::inbox::Input;
+use crate::inbox::{Input, Submission};
 use crate::journal::{Entry, Journal};
 use crate::leadership::Leadership;
 use crate::opening::{open_artifact, patiently, put_aside, tally};
@@ -29,11 +29,15 @@ pub(crate) struct KnownJob {
     pub(crate) status: watch::Sender<JobStatus>,
     /// The round that the store has of it.
     pub(crate) round: Option<Round>,
+    /// Those who want it again, while its end is on its way to the store.
+    pub(crate) again: Vec<oneshot::Sender<()>>,
+    /// What was noted in the store as its next round before that end was heard of here.
+    pub(crate) next: Option<Box<Submission>>,
 }
 
 impl KnownJob {
     pub(crate) fn new(job: Box<Job>, round: Option<Round>, first: JobStatus) -> Self {
-        Self { toml: job.to_toml(), job, status: watch::Sender::new(first), round }
+        Self { toml: job.to_toml(), job, status: watch::Sender::new(first), round, again: vec![], next: None }
     }
 }
 
@@ -104,6 +108,7 @@ impl Shell {
             Input::Event(event) => self.feed(event),
             Input::Submit(job, reply) => self.look_up(job, reply),
             Input::Resume(job, reply) => self.resume(job, reply),
+            Input::Admit(job, reply) => self.admit(&job, reply),
             Input::Planned(submission) => self.submit(*submission),
             Input::Join(register, to, reply) => self.join(register, to, reply),
             Input::Watch(job, reply) => {
@@ -120,7 +125,7 @@ impl Shell {
                 let _ = reply.send(Info { root, term, build, workers });
             }
             Input::Reported(job, outcome) => self.reported(&job, outcome),
-            Input::Settled(job) => self.settled(&job),
+            Input::Settled(job, noted) => self.settled(&job, noted),
         }
     }
 

@@ -105,7 +105,7 @@ impl Coordinator {
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         self.world.sim.spawn(self.process, async move {
             while submissions::end(&store, &job, round, &ended).await.is_err() {}
-            let _ = inbox.send(Input::Settled(job));
+            let _ = inbox.send(Input::Settled(job, round, state));
         });
     }
 }
