@@ -14,6 +14,8 @@ pub(crate) enum Input {
     Event(Event),
     Submit(Box<Job>, Reply<(JobId, bool)>),
     Resume(JobId, Reply<(JobId, bool)>),
+    /// A job is to be noted as wanted, unless its end is being noted: that has to come first.
+    Admit(JobId, oneshot::Sender<()>),
     Planned(Box<Submission>),
     Join(Register, mpsc::Sender<ToWorker>, oneshot::Sender<WorkerId>),
     Watch(JobId, oneshot::Sender<Option<watch::Receiver<JobStatus>>>),
@@ -21,8 +23,8 @@ pub(crate) enum Input {
     Info(oneshot::Sender<Info>),
     /// The report of a job whose stages are all done is written, or cannot be.
     Reported(JobId, Result<()>),
-    /// The end of a job is in the store, as far as it could be.
-    Settled(JobId),
+    /// The end of a job is in the store, as that of a round, as far as it could be.
+    Settled(JobId, Option<Round>),
 }
 
 /// Where an answer goes.

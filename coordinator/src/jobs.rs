@@ -4,14 +4,18 @@ use data::job::Job;
 use data::store::Store;
 use futures::FutureExt;
 use proto::{FailureClass, JobId, JobState, JobStatus};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::core::{Event, StageEntry};
 use crate::inbox::{Input, Reply, Submission};
 use crate::opening::{patiently, planned, recorded};
 use crate::shell::{KnownJob, Shell};
-use crate::submissions::{self, Ended, Submitted};
+use crate::submissions::{self, Ended, Round, Submitted};
 use crate::{Error, Result, publish, records, report};
+
+#[cfg(test)]
+mod tests;
 
 impl Shell {
     /// Takes up the jobs that an earlier coordinator of this root left unfinished.
@@ -70,6 +74,10 @@ impl Shell {
             let entered = async {
                 let mut submission = look_up.await?;
                 let (id, complete) = (submission.id.clone(), submission.complete.iter().all(|c| *c));
+                let stopping = || Error::Server("the coordinator is stopping".to_owned());
+                let (admit, admitted) = oneshot::channel();
+                inbox.send(Input::Admit(id.clone(), admit)).await.map_err(|_| stopping())?;
+                admitted.await.map_err(|_| stopping())?;
                 if lasting {
                     agree(&store, &id, &submission.job).await?;
                     let begin = || submissions::begin(&store, &id.0, submitted).boxed();
@@ -83,19 +91,35 @@ impl Shell {
                         return Err(refused);
                     }
                 }
-                let stopping = |_| Error::Server("the coordinator is stopping".to_owned());
-                inbox.send(Input::Planned(Box::new(submission))).await.map_err(stopping)?;
+                inbox.send(Input::Planned(Box::new(submission))).await.map_err(|_| stopping())?;
                 Ok((id, complete))
             };
             let _ = reply.send(entered.await);
         });
     }
 
+    /// Lets a submission go on, unless the job's end is on its way to the store: the next round begins behind it. One that
+    /// has succeeded is not begun again: its report is what is waited for.
+    pub(crate) fn admit(&mut self, id: &JobId, reply: oneshot::Sender<()>) {
+        let over = matches!(self.core.state(id), Some(JobState::Failed | JobState::Cancelled));
+        match self.jobs.get_mut(id).filter(|_| over) {
+            Some(known) => known.again.push(reply),
+            None => drop(reply.send(())),
+        }
+    }
+
+    /// Takes a submission in, unless it has joined a round that runs, or that has ended since it was noted.
     pub(crate) fn submit(&mut self, submission: Submission) {
-        let Submission { id, job, stages, complete, round } = submission;
-        if self.core.state(&id).is_some_and(|state| !state.ended()) {
+        if let Some(known) = self.jobs.get_mut(&submission.id) {
+            if submission.round > known.round {
+                known.next = Some(Box::new(submission));
+            }
             return;
         }
+        if self.ended.round(&submission.id).is_some_and(|ended| submission.round <= Some(ended)) {
+            return;
+        }
+        let Submission { id, job, stages, complete, round } = submission;
         let entries = stages.iter().zip(&complete).map(|(s, complete)| StageEntry {
             artifact: s.artifact.clone(),
             split: s.split,
@@ -109,6 +133,9 @@ impl Shell {
         let done = complete.iter().filter(|c| **c).count();
         info!(job = %id, stages = complete.len(), done, "job submitted");
         self.note_job(&id, "info", format!("submitted: {done} of {} stages were done before", complete.len()));
+        self.ended.take_out(&id);
+        self.listed.retain(|known| *known != id);
+        self.listed.push(id.clone());
         self.jobs.insert(id.clone(), KnownJob::new(job, round, unseen(id)));
         self.feed(event);
         self.publish();
@@ -154,21 +181,36 @@ impl Shell {
             for batch in batches {
                 batch.write(&store).await;
             }
+            let mut noted = None;
             if let Some((round, ended)) = round.zip(ended) {
                 let end = || submissions::end(&store, &id.0, round, &ended).boxed();
-                if let Err(e) = patiently("note the end of a job", end).await {
-                    error!(job = %id, error = %e, "cannot note the end of a job: the next coordinator takes it up again");
+                match patiently("note the end of a job", end).await {
+                    Ok(()) => noted = Some(round),
+                    Err(e) => {
+                        error!(job = %id, error = %e, "cannot note the end of a job: the next coordinator takes it up again");
+                    }
                 }
             }
-            let _ = inbox.send(Input::Settled(id)).await;
+            let _ = inbox.send(Input::Settled(id, noted)).await;
         });
     }
 
-    pub(crate) fn settled(&mut self, id: &JobId) {
-        if let Some(known) = self.jobs.get_mut(id) {
-            known.settled = true;
+    /// The end of a job is in the store and may be shown: only its last status is kept here.
+    pub(crate) fn settled(&mut self, id: &JobId, noted: Option<Round>) {
+        let now = self.now();
+        let Some((known, status)) = self.jobs.remove(id).zip(self.core.status(id, now)) else { return };
+        known.status.send_replace(status);
+        self.core.forget(id);
+        self.stages.retain(|stage, _| self.core.knows(stage));
+        if let Some(oldest) = self.ended.keep(id.clone(), known.status, noted, now) {
+            self.listed.retain(|listed| *listed != oldest);
         }
-        self.publish();
+        if let Some(next) = known.next {
+            self.submit(*next);
+        }
+        for again in known.again {
+            let _ = again.send(());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod coordinator;
 pub mod core;
 mod descriptors;
 mod earlier;
+mod ended;
 mod error;
 #[cfg(test)]
 mod fixtures;

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use data::artifact::{
-    self, ArtifactId, Aside, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED, Spec, role,
+    self, ArtifactId, Aside, Done, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED, Spec, role,
 };
 use data::job::{Job, MaxRejected, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, Table};
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
 use proto::{Committed, FailureClass, JobId};
 use tracing::warn;
 
@@ -20,6 +21,9 @@ use crate::{Earlier, Error, InputFiles, Result, publish, records, removal};
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+
+/// Records that are read at once.
+const READS: usize = 16;
 
 /// Tries again what fails for a reason that may pass.
 pub(crate) async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
@@ -109,7 +113,7 @@ pub async fn put_aside(
     let attempt = format!("aside-{shard}");
     let footer = Footer { job: String::new(), spec_digest: id.digest.to_string(), model_digest: None, attempt };
     Ok(match artifact::quarantine(store, id, split, &plan, shard, &footer).await? {
-        Aside::Done(done) => Some(Committed { shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }),
+        Aside::Done(done) => Some(committed(done)),
         Aside::Computed => None,
     })
 }
@@ -148,6 +152,23 @@ pub async fn open_artifact(
     artifact::write_plan(store, id, &Plan { shards, input_parts, outputs }).await?;
     let done = artifact::done_shards(store, id).await?;
     Ok((rows, done))
+}
+
+/// What the records of shards that are done say of rejected rows, where they say something. Reading them takes long where
+/// they are many: nothing waits for it.
+///
+/// # Errors
+/// Those of the store.
+pub async fn tally(store: &Store, id: &ArtifactId, done: &[u32]) -> Result<Vec<Committed>> {
+    let read = |shard| async move { Ok::<_, Error>(artifact::done_record(store, id, shard).await?) };
+    let records = stream::iter(done.to_vec()).map(read).buffered(READS);
+    let told = records.try_filter_map(|record| std::future::ready(Ok(record.filter(|done| !done.rejected.is_empty()))));
+    told.map_ok(committed).try_collect().await
+}
+
+/// What a record says that a worker would have said.
+fn committed(done: Done) -> Committed {
+    Committed { shard: done.shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }
 }
 
 /// Whether the retriever was trained on another catalogue, so that it may not know an item.

@@ -14,27 +14,30 @@ use tracing::{info, warn};
 use crate::Error;
 use crate::coordinator::Options;
 use crate::core::{Action, Core, Event, Joiner, Lease};
-use crate::inbox::Input;
+use crate::ended::EndedJobs;
+use crate::inbox::{Input, Submission};
 use crate::journal::{Entry, Journal};
 use crate::leadership::Leadership;
-use crate::opening::{open_artifact, patiently, put_aside};
+use crate::opening::{open_artifact, patiently, put_aside, tally};
 use crate::plan::PlannedStage;
 use crate::submissions::Round;
 
-/// A job that was submitted here or left by the coordinator before.
+/// A job that was submitted here or left by the coordinator before, until its end is in the store.
 pub(crate) struct KnownJob {
     pub(crate) job: Box<Job>,
     toml: String,
-    status: watch::Sender<JobStatus>,
+    pub(crate) status: watch::Sender<JobStatus>,
     /// The round that the store has of it.
     pub(crate) round: Option<Round>,
-    /// Whether its end is in the store, so that it may be shown.
-    pub(crate) settled: bool,
+    /// Those who want it again, while its end is on its way to the store.
+    pub(crate) again: Vec<oneshot::Sender<()>>,
+    /// What was noted in the store as its next round before that end was heard of here.
+    pub(crate) next: Option<Box<Submission>>,
 }
 
 impl KnownJob {
     pub(crate) fn new(job: Box<Job>, round: Option<Round>, first: JobStatus) -> Self {
-        Self { toml: job.to_toml(), job, status: watch::Sender::new(first), round, settled: false }
+        Self { toml: job.to_toml(), job, status: watch::Sender::new(first), round, again: vec![], next: None }
     }
 }
 
@@ -45,6 +48,9 @@ pub(crate) struct Shell {
     pub(crate) leadership: Leadership,
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) jobs: BTreeMap<JobId, KnownJob>,
+    pub(crate) ended: EndedJobs,
+    /// Both in the order of their submission.
+    pub(crate) listed: Vec<JobId>,
     pub(crate) stages: BTreeMap<ArtifactId, PlannedStage>,
     pub(crate) journal: Journal,
     /// Submissions so far.
@@ -68,6 +74,8 @@ impl Shell {
             leadership,
             inbox,
             jobs: BTreeMap::new(),
+            ended: EndedJobs::default(),
+            listed: Vec::new(),
             stages: BTreeMap::new(),
             submissions: 0,
             deposed,
@@ -100,13 +108,16 @@ impl Shell {
             Input::Event(event) => self.feed(event),
             Input::Submit(job, reply) => self.look_up(job, reply),
             Input::Resume(job, reply) => self.resume(job, reply),
+            Input::Admit(job, reply) => self.admit(&job, reply),
             Input::Planned(submission) => self.submit(*submission),
             Input::Join(register, to, reply) => self.join(register, to, reply),
             Input::Watch(job, reply) => {
-                let _ = reply.send(self.jobs.get(&job).map(|j| j.status.subscribe()));
+                let running = self.jobs.get(&job).map(|known| known.status.subscribe());
+                let now = self.now();
+                let _ = reply.send(running.or_else(|| self.ended.watch(&job, now)));
             }
             Input::List(reply) => {
-                let _ = reply.send(self.core.jobs().iter().filter_map(|id| self.shown(id)).collect());
+                let _ = reply.send(self.listed.iter().filter_map(|id| self.shown(id)).collect());
             }
             Input::Info(reply) => {
                 let (root, build) = (self.store.url().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
@@ -114,7 +125,7 @@ impl Shell {
                 let _ = reply.send(Info { root, term, build, workers });
             }
             Input::Reported(job, outcome) => self.reported(&job, outcome),
-            Input::Settled(job) => self.settled(&job),
+            Input::Settled(job, noted) => self.settled(&job, noted),
         }
     }
 
@@ -219,12 +230,20 @@ impl Shell {
         let prepare = stage.needs.iter().find(|n| n.stage == Stage::Prepare).cloned();
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let event =
-                match patiently("open a stage", || open_artifact(&store, &stage, prepare.as_ref()).boxed()).await {
-                    Ok((rows, done)) => Event::Opened { artifact: id, rows, done },
-                    Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
-                };
-            let _ = inbox.send(Input::Event(event)).await;
+            let open = || open_artifact(&store, &stage, prepare.as_ref()).boxed();
+            let (rows, done) = match patiently("open a stage", open).await {
+                Ok(opened) => opened,
+                Err(e) => {
+                    let broken = Event::Broken { artifact: id, class: e.class(), reason: e.to_string() };
+                    return drop(inbox.send(Input::Event(broken)).await);
+                }
+            };
+            let opened = Event::Opened { artifact: id.clone(), rows, done: done.clone() };
+            let _ = inbox.send(Input::Event(opened)).await;
+            match patiently("read what was done before", || tally(&store, &id, &done).boxed()).await {
+                Ok(records) => drop(inbox.send(Input::Event(Event::Tallied { artifact: id, records })).await),
+                Err(e) => warn!(artifact = %id, error = %e, "the status will lack rows that were rejected before"),
+            }
         });
     }
 
@@ -285,7 +304,7 @@ impl Shell {
         }
     }
 
-    /// Shows every watcher the newest status.
+    /// Shows every watcher the newest status; what has ended does not change.
     pub(crate) fn publish(&self) {
         for (id, known) in &self.jobs {
             let Some(status) = self.shown(id) else { continue };
@@ -299,12 +318,9 @@ impl Shell {
 
     /// The status of a job as others may see it: its end only once the store has it.
     fn shown(&self, id: &JobId) -> Option<JobStatus> {
-        let mut status = self.core.status(id, self.now())?;
-        let settled = self.jobs.get(id).is_some_and(|known| known.settled);
-        if status.state.ended() && !settled {
-            status.state = proto::JobState::Running;
-        }
-        if let Some(trouble) = self.store.trouble().filter(|_| !status.state.ended()) {
+        let Some(mut status) = self.core.status(id, self.now()) else { return self.ended.status(id, self.now()) };
+        status.state = proto::JobState::Running;
+        if let Some(trouble) = self.store.trouble() {
             status.waiting = trouble;
         }
         Some(status)

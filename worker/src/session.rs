@@ -7,7 +7,7 @@ use data::store::Store;
 use futures::StreamExt;
 use kernels::Device;
 use proto::pb::workers_client::WorkersClient;
-use proto::{Endpoint, FromWorker, PROTOCOL, Register, ToWorker, Welcome, pb};
+use proto::{Endpoint, FromWorker, PROTOCOL, Progress, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
@@ -285,6 +285,9 @@ impl Worker {
             }
             ToWorker::Grant(grant) => {
                 self.desk.clear(Some((to_coordinator, heartbeat))).await;
+                // Said before the work begins: if that kills this worker, the coordinator shall know what it died of.
+                let taken_up = FromWorker::Progress { lease: grant.lease, progress: Progress::default() };
+                let _ = to_coordinator.send(taken_up).await;
                 self.desk.start(grant, means.clone());
                 None
             }

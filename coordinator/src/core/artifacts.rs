@@ -100,6 +100,13 @@ impl Artifact {
         }
     }
 
+    pub(super) fn shards_mut(&mut self) -> Option<&mut Shards> {
+        match &mut self.phase {
+            Phase::Open(shards) | Phase::Finishing(shards) | Phase::Done(Some(shards)) => Some(shards),
+            _ => None,
+        }
+    }
+
     /// Whether its shards are not known yet.
     pub(super) fn is_unopened(&self) -> bool {
         matches!(self.phase, Phase::Waiting | Phase::Opening)

@@ -117,6 +117,7 @@ impl Worker {
                     }
                     Some(ToWorker::Grant(grant)) => {
                         self.clear(Some(end)).await;
+                        end.say(FromWorker::Progress { lease: grant.lease, progress: Progress::default() });
                         self.start(grant);
                     }
                 },

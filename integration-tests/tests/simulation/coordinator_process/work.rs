@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coordinator::core::Event;
-use coordinator::opening::{open_artifact, put_aside};
+use coordinator::opening::{open_artifact, put_aside, tally};
 use coordinator::submissions::{self, Ended};
 use data::artifact::{self, ArtifactId, SUCCESS};
 use data::job::MaxRejected;
@@ -29,6 +29,16 @@ impl Coordinator {
             .boxed()
         };
         self.beside(open, id);
+    }
+
+    /// Reads what was done before, as far as the store lets it.
+    pub(super) fn tally(&self, artifact: ArtifactId, done: Vec<u32>) {
+        let (store, inbox) = (self.store.clone(), self.inbox.clone());
+        self.world.sim.spawn(self.process, async move {
+            if let Ok(records) = tally(&store, &artifact, &done).await {
+                let _ = inbox.send(Input::Event(Event::Tallied { artifact, records }));
+            }
+        });
     }
 
     pub(super) fn finish(&self, id: ArtifactId) {
@@ -95,7 +105,7 @@ impl Coordinator {
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         self.world.sim.spawn(self.process, async move {
             while submissions::end(&store, &job, round, &ended).await.is_err() {}
-            let _ = inbox.send(Input::Settled(job));
+            let _ = inbox.send(Input::Settled(job, round, state));
         });
     }
 }
