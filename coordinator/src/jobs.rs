@@ -10,8 +10,8 @@ use crate::core::{Event, StageEntry};
 use crate::inbox::{Input, Reply, Submission};
 use crate::opening::{patiently, planned, recorded};
 use crate::shell::{KnownJob, Shell};
-use crate::submissions::{self, Ended, Submitted};
-use crate::{Error, Result, publish, records, report};
+use crate::submissions::{self, Active, Ended};
+use crate::{Error, Result, admission, publish, records, report};
 
 impl Shell {
     /// Takes up the jobs that an earlier coordinator of this root left unfinished.
@@ -20,7 +20,7 @@ impl Shell {
             return Ok(());
         }
         let jobs = records::list(&self.store).await?;
-        for (job, round) in submissions::active(&self.store, jobs).await? {
+        for Active { job, round, .. } in submissions::active(&self.store, jobs).await? {
             match recorded(&self.store, &job).await {
                 Ok(submission) => {
                     info!(job, "job taken up");
@@ -64,24 +64,14 @@ impl Shell {
         look_up: impl Future<Output = Result<Submission>> + Send + 'static,
     ) {
         self.submissions += 1;
-        let submitted = Submitted { term: self.leadership.term(), order: self.submissions };
+        let (term, order) = (self.leadership.term(), self.submissions);
         let (store, inbox, lasting) = (self.store.clone(), self.inbox.clone(), self.options.lasting);
         tokio::spawn(async move {
             let entered = async {
                 let mut submission = look_up.await?;
                 let (id, complete) = (submission.id.clone(), submission.complete.iter().all(|c| *c));
                 if lasting {
-                    agree(&store, &id, &submission.job).await?;
-                    let begin = || submissions::begin(&store, &id.0, submitted).boxed();
-                    submission.round = Some(patiently("note a job", begin).await?);
-                    if records::is_removed(&store, &id.0).await? {
-                        let refused = Error::Removed { job: id.0.clone() };
-                        if let Some(round) = submission.round {
-                            let ended = Ended::of(JobState::Failed, &refused.to_string(), Some(refused.class()));
-                            submissions::end(&store, &id.0, round, &ended).await?;
-                        }
-                        return Err(refused);
-                    }
+                    submission = admission::enter(&store, submission, term, order).await?;
                 }
                 let stopping = |_| Error::Server("the coordinator is stopping".to_owned());
                 inbox.send(Input::Planned(Box::new(submission))).await.map_err(stopping)?;
@@ -169,20 +159,6 @@ impl Shell {
             known.settled = true;
         }
         self.publish();
-    }
-}
-
-/// Refuses another spelling of a job that runs: it would be thanked for and forgotten.
-async fn agree(store: &Store, id: &JobId, job: &Job) -> Result<()> {
-    if !submissions::is_active(store, &id.0).await? {
-        return Ok(());
-    }
-    let running = Job::parse("the job's file", &records::job_toml(store, &id.0).await?, &[])?;
-    let places = running.output.publish != job.output.publish;
-    let differs = [("output.publish", places), ("limits", running.limits != job.limits)];
-    match differs.into_iter().find(|(_, differs)| *differs) {
-        Some((key, _)) => Err(Error::RunsOtherwise { job: id.0.clone(), key }),
-        None => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
 
 pub mod access;
+mod admission;
 mod coordinator;
 pub mod core;
 mod descriptors;

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::inbox::Submission;
 use crate::plan::{self, JobPlan, PlannedStage};
-use crate::{Earlier, Error, InputFiles, Result, publish, records, removal};
+use crate::{Earlier, Error, InputFiles, Result, admission, publish, records, removal, submissions};
 
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
 const PAUSES: [Duration; 4] =
@@ -53,10 +53,12 @@ pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> R
     Ok((job, plan, complete))
 }
 
-/// A job as the store remembers it: what was planned when it was submitted, whatever its input files hold now.
+/// A job as the store remembers it: what was planned when it was submitted, whatever its input files hold now, in the
+/// spelling of its last submission.
 pub(crate) async fn recorded(store: &Store, id: &str) -> Result<Submission> {
     let records = records::stages(store, id).await?;
-    let job = Job::parse(&format!("the file of job {id}"), &records::job_toml(store, id).await?, &[])?;
+    let last = submissions::last_round(store, id).await?;
+    let job = admission::spelling(store, id, last.as_ref().map(|(_, submitted)| submitted)).await?;
     let path = || records::stages_path(id);
     let mut stages: Vec<PlannedStage> = Vec::new();
     for record in records {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coordinator::core::{Action, Core, Event, Joiner, StageEntry};
 use coordinator::leadership::Leadership;
-use coordinator::submissions::{self, Submitted};
+use coordinator::submissions::{self, Active, Submitted};
 use data::artifact;
 use data::store::Store;
 use proto::{FromWorker, Grant, JobId, JobState, Register, ToWorker, Welcome, WorkerId};
@@ -91,7 +91,7 @@ impl Coordinator {
         let names = self.world.catalogue.jobs.iter().map(|(name, _)| name.clone()).collect();
         let active = submissions::active(&self.store, names).await?;
         let some = !active.is_empty();
-        for (job, round) in active {
+        for Active { job, round, .. } in active {
             let complete = self.complete(&job).await?;
             self.submit(&job, round, &complete);
         }
@@ -173,7 +173,8 @@ impl Coordinator {
     /// Notes in the store that a job is wanted, then takes it in.
     fn enter(&mut self, job: String, reply: oneshot::Sender<()>) {
         self.submissions += 1;
-        let submitted = Submitted { term: self.leadership.term(), order: self.submissions };
+        let (term, order) = (self.leadership.term(), self.submissions);
+        let submitted = Submitted { term, order, ..Submitted::default() };
         let (store, inbox, world) = (self.store.clone(), self.inbox.clone(), self.world.clone());
         self.world.sim.spawn(self.process, async move {
             let mut complete = Vec::new();
@@ -183,7 +184,7 @@ impl Coordinator {
                     Err(_) => return,
                 }
             }
-            if let Ok(round) = submissions::begin(&store, &job, submitted).await {
+            if let Ok((round, _)) = submissions::begin(&store, &job, &submitted).await {
                 let _ = inbox.send(Input::Planned(job, round, complete));
                 let _ = reply.send(());
             }
