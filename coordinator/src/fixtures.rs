@@ -27,7 +27,7 @@ use proto::JobId;
 use serde_json::json;
 
 use crate::plan::{JobPlan, PlannedStage};
-use crate::removal::admit;
+use crate::removal::{refuse_marked, write_down};
 
 /// What happens in the middle of somebody's work, once.
 type Meanwhile = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -190,7 +190,8 @@ pub(crate) fn plan(dataset: u32, candidates: u32, extra: &BTreeMap<String, Diges
 
 /// Submits a job, as a coordinator does. Says which stages were done before.
 pub(crate) async fn submit(store: &Store, plan: &mut JobPlan) -> crate::Result<Vec<bool>> {
-    admit(store, plan, "name = \"shop\"").await?;
+    write_down(store, plan, "name = \"shop\"").await?;
+    refuse_marked(store, &plan.stages).await?;
     let mut complete = Vec::new();
     for stage in &plan.stages {
         complete.push(is_complete(store, &stage.artifact).await?);

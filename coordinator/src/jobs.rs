@@ -8,10 +8,10 @@ use tracing::{error, info, warn};
 
 use crate::core::{Event, StageEntry};
 use crate::inbox::{Input, Reply, Submission};
-use crate::opening::{patiently, planned, recorded};
+use crate::opening::{admitted, patiently, planned, recorded};
 use crate::shell::{KnownJob, Shell};
 use crate::submissions::{self, Active, Ended};
-use crate::{Error, Result, admission, publish, records, report};
+use crate::{Error, Result, admission, publish, records, removal, report};
 
 impl Shell {
     /// Takes up the jobs that an earlier coordinator of this root left unfinished.
@@ -44,9 +44,14 @@ impl Shell {
     /// Plans a job and asks the store what is done, beside the loop.
     pub(crate) fn look_up(&mut self, job: Box<Job>, reply: Reply<(JobId, bool)>) {
         let (store, cache) = (self.store.clone(), self.options.digest_cache.clone());
+        let lasting = self.options.lasting;
         self.enter(reply, async move {
-            let (job, plan, complete) =
+            let (job, plan) =
                 patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await?;
+            let complete = match patiently("look up a job", || admitted(&store, &job, &plan).boxed()).await {
+                Err(refused) if lasting => return Err(admission::refuse(&store, &plan, refused).await),
+                complete => complete?,
+            };
             Ok(Submission { id: plan.id, job, stages: plan.stages, complete, round: None })
         });
     }
@@ -54,7 +59,7 @@ impl Shell {
     /// Takes up a job that the store knows.
     pub(crate) fn resume(&mut self, id: JobId, reply: Reply<(JobId, bool)>) {
         let store = self.store.clone();
-        self.enter(reply, async move { patiently("look up a job", || recorded(&store, &id.0).boxed()).await });
+        self.enter(reply, async move { patiently("look up a job", || resumed(&store, &id.0).boxed()).await });
     }
 
     /// Notes in the store that a job is wanted, before anybody is told so; then hands it to the loop.
@@ -160,6 +165,13 @@ impl Shell {
         }
         self.publish();
     }
+}
+
+/// A job as the store remembers it, as long as nobody removes what it needs.
+async fn resumed(store: &Store, id: &str) -> Result<Submission> {
+    let submission = recorded(store, id).await?;
+    removal::refuse_marked(store, &submission.stages).await?;
+    Ok(submission)
 }
 
 /// The status of a job that the core has not taken in yet.

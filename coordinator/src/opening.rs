@@ -18,8 +18,11 @@ use crate::plan::{self, JobPlan, PlannedStage};
 use crate::{Earlier, Error, InputFiles, Result, admission, publish, records, removal, submissions};
 
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
+#[cfg(not(test))]
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+#[cfg(test)]
+const PAUSES: [Duration; 4] = [Duration::from_millis(1); 4];
 
 /// Tries again what fails for a reason that may pass.
 pub(crate) async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
@@ -35,10 +38,10 @@ pub(crate) async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture
     attempt().await
 }
 
-/// The plan of a job and which of its stages are done.
+/// The plan of a job, which is written down.
 ///
 /// The job comes back with the settings of the models that it takes from earlier jobs.
-pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(Box<Job>, JobPlan, Vec<bool>)> {
+pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(Box<Job>, JobPlan)> {
     let mut job = Box::new(job.clone());
     let earlier = Earlier::of(store, &mut job).await?;
     let mut known = cache.map_or_else(InputDigests::forgetful, InputDigests::remembered_in);
@@ -47,10 +50,16 @@ pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> R
         warn!(error = %e, "cannot remember the digests of the input files");
     }
     let mut plan = plan::plan(&job, &files);
-    removal::admit(store, &mut plan, &job.to_toml()).await?;
-    publish::begin(store, &plan.id.0, &job, &records::of_plan(&plan)).await?;
-    let complete = complete(store, &plan.stages).await?;
-    Ok((job, plan, complete))
+    removal::write_down(store, &mut plan, &job.to_toml()).await?;
+    Ok((job, plan))
+}
+
+/// Whether a job that is written down may run: nobody removes what it needs, and its places are free. Says which of its
+/// stages are done.
+pub(crate) async fn admitted(store: &Store, job: &Job, plan: &JobPlan) -> Result<Vec<bool>> {
+    removal::refuse_marked(store, &plan.stages).await?;
+    publish::begin(store, &plan.id.0, job, &records::of_stages(&plan.stages)).await?;
+    complete(store, &plan.stages).await
 }
 
 /// A job as the store remembers it: what was planned when it was submitted, whatever its input files hold now, in the
@@ -78,7 +87,7 @@ pub(crate) async fn recorded(store: &Store, id: &str) -> Result<Submission> {
 }
 
 /// Which stages are done.
-async fn complete(store: &Store, stages: &[PlannedStage]) -> Result<Vec<bool>> {
+pub(crate) async fn complete(store: &Store, stages: &[PlannedStage]) -> Result<Vec<bool>> {
     let mut complete = Vec::new();
     for stage in stages {
         complete.push(artifact::is_complete(store, &stage.artifact).await?);

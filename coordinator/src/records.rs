@@ -39,14 +39,14 @@ impl StageRecord {
 
 /// The stages of a plan, as a job's record has them.
 #[must_use]
-pub fn of_plan(plan: &JobPlan) -> Vec<StageRecord> {
+pub fn of_stages(stages: &[PlannedStage]) -> Vec<StageRecord> {
     let record = |s: &PlannedStage| StageRecord {
         stage: s.artifact.stage,
         split: s.split,
         digest: s.artifact.digest.clone(),
         spec: Some(s.spec.clone()),
     };
-    plan.stages.iter().map(record).collect()
+    stages.iter().map(record).collect()
 }
 
 /// Writes down a job; the same job again finds what it wrote before.
@@ -54,7 +54,7 @@ pub fn of_plan(plan: &JobPlan) -> Vec<StageRecord> {
 /// # Errors
 /// Those of the store.
 pub async fn write(store: &Store, plan: &JobPlan, job_toml: &str) -> Result<()> {
-    let text = serde_json::to_string_pretty(&of_plan(plan))
+    let text = serde_json::to_string_pretty(&of_stages(&plan.stages))
         .map_err(|e| Error::Record { path: stages_path(&plan.id.0), reason: e.to_string() })?;
     // Same digests, other paths: the first spelling of the job stays.
     store.create(&format!("{PREFIX}/{}/spec.toml", plan.id), job_toml.to_owned().into()).await?;
