@@ -38,6 +38,9 @@ struct State {
     left: Option<usize>,
     meanwhile: Option<(usize, Meanwhile)>,
     log: Vec<String>,
+    listings: usize,
+    /// Listings do not come to an end.
+    stalled: bool,
 }
 
 /// Objects in memory, and what is to happen to them.
@@ -78,6 +81,16 @@ impl Mortal {
     /// What was written and deleted, in order: `+path`, `-path`.
     pub(crate) fn log(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().log)
+    }
+
+    /// How often it was asked for a list.
+    pub(crate) fn listings(&self) -> usize {
+        self.state.lock().unwrap().listings
+    }
+
+    /// Whoever asks for a list waits for ever.
+    pub(crate) fn stall(&self) {
+        self.state.lock().unwrap().stalled = true;
     }
 
     async fn change(&self, sign: char, path: &Path) -> Result<()> {
@@ -150,7 +163,9 @@ impl ObjectStore for Mortal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.objects.list(prefix)
+        let mut state = self.state.lock().unwrap();
+        state.listings += 1;
+        if state.stalled { futures::stream::pending().boxed() } else { self.objects.list(prefix) }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

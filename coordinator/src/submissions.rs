@@ -8,17 +8,21 @@
 //! A job is active while its last submission has no end. That is what a coordinator takes up when it begins to lead, in
 //! the spelling of that submission: keys that change no result, such as `limits`, may be others than the first time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data::artifact::Digest;
 use data::store::{Created, Store};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use proto::{FailureClass, JobState};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::records::PREFIX;
+use crate::records::{self, PREFIX};
 use crate::{Error, Result};
+
+/// Records that are read at once.
+const READS: usize = 16;
 
 /// Which submission of a job it is, from 1.
 pub type Round = u32;
@@ -170,21 +174,40 @@ pub async fn last_end(store: &Store, job: &str) -> Result<Option<Ended>> {
     if begun == 0 || begun > ended { Ok(None) } else { read(store, &path(job, "ended", ended)).await.map(Some) }
 }
 
-/// The active jobs of some, in the order in which they were submitted.
+/// The active jobs of some, in the order in which they were submitted. One listing, however many jobs there have been.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn active(store: &Store, jobs: Vec<String>) -> Result<Vec<Active>> {
-    let mut active = Vec::new();
-    for job in jobs {
-        let (begun, ended) = rounds(store, &job).await?;
-        if begun > ended {
-            let submitted = record_of(store, &job, begun).await?;
-            active.push(Active { job, round: begun, submitted });
-        }
-    }
+    let rounds = all_rounds(store).await?;
+    let last = |job: String| rounds.get(&job).filter(|(begun, ended)| begun > ended).map(|(begun, _)| (job, *begun));
+    let due: Vec<(String, Round)> = jobs.into_iter().filter_map(last).collect();
+    let read = |(job, round): (String, Round)| async move {
+        let submitted = record_of(store, &job, round).await?;
+        Ok::<_, Error>(Active { job, round, submitted })
+    };
+    let mut active: Vec<Active> = stream::iter(due).map(read).buffered(READS).try_collect().await?;
     active.sort_by(|a, b| (&a.submitted, &a.job).cmp(&(&b.submitted, &b.job)));
     Ok(active)
+}
+
+/// The numbers of the last submission and of the last end of every job.
+async fn all_rounds(store: &Store) -> Result<BTreeMap<String, (Round, Round)>> {
+    let mut rounds: BTreeMap<String, (Round, Round)> = BTreeMap::new();
+    for entry in store.list(PREFIX).await? {
+        let Some((job, file)) = records::job_and_file(&entry.path) else { continue };
+        let Some((kind, round)) = file.split_once('/').zip(round_of(file)).map(|((kind, _), round)| (kind, round))
+        else {
+            continue;
+        };
+        let (begun, ended) = rounds.entry(job.to_owned()).or_default();
+        match kind {
+            "submitted" => *begun = round.max(*begun),
+            "ended" => *ended = round.max(*ended),
+            _ => {}
+        }
+    }
+    Ok(rounds)
 }
 
 /// The record of a round. Of one that cannot be read its place in the queue is lost and its spelling, and nothing else.
@@ -205,8 +228,11 @@ async fn rounds(store: &Store, job: &str) -> Result<(Round, Round)> {
 
 async fn last(store: &Store, job: &str, kind: &str) -> Result<Round> {
     let entries = store.list(&format!("{PREFIX}/{job}/{kind}")).await?;
-    let round = |path: &str| path.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
-    Ok(entries.iter().filter_map(|e| round(&e.path)).max().unwrap_or(0))
+    Ok(entries.iter().filter_map(|e| round_of(&e.path)).max().unwrap_or(0))
+}
+
+fn round_of(path: &str) -> Option<Round> {
+    path.rsplit('/').next()?.strip_suffix(".json")?.parse().ok()
 }
 
 async fn read<T: DeserializeOwned>(store: &Store, path: &str) -> Result<T> {
@@ -216,4 +242,47 @@ async fn read<T: DeserializeOwned>(store: &Store, path: &str) -> Result<T> {
 
 fn path(job: &str, kind: &str, round: Round) -> String {
     format!("{PREFIX}/{job}/{kind}/{round:05}.json")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::fixtures::Mortal;
+
+    #[tokio::test]
+    async fn active_jobs_are_found_in_one_listing_in_the_order_of_their_submission() {
+        let root = Mortal::default();
+        let store = root.store("s3://shop");
+        let jobs: Vec<String> = (0..20).map(|n| format!("shop-{n:02}")).collect();
+        for (n, job) in jobs.iter().enumerate() {
+            let submitted = Submitted { term: 1, order: 100 - n as u64, ..Submitted::default() };
+            let (round, _) = begin(&store, job, &submitted).await.unwrap();
+            if n % 4 != 0 {
+                end(&store, job, round, &Ended::of(JobState::Succeeded, "", None)).await.unwrap();
+            }
+            if n % 4 == 1 {
+                assert_eq!(begin(&store, job, &submitted).await.unwrap().0, 2, "it is wanted once more");
+            }
+        }
+        let before = root.listings();
+        let active = active(&store, jobs).await.unwrap();
+        assert_eq!(root.listings() - before, 1);
+        let found: Vec<(&str, Round)> = active.iter().map(|a| (a.job.as_str(), a.round)).collect();
+        assert_eq!(found[..3], [("shop-17", 2), ("shop-16", 1), ("shop-13", 2)]);
+        assert_eq!(found.len(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_later_round_knows_what_was_done_before_the_first() {
+        let store = Mortal::default().store("s3://shop");
+        let done = |text: &str| BTreeSet::from([Digest::of_bytes(text.as_bytes())]);
+        let (round, _) = begin(&store, "shop", &Submitted::now(1, 1, "a".into(), done("one"))).await.unwrap();
+        end(&store, "shop", round, &Ended::of(JobState::Cancelled, "", None)).await.unwrap();
+        let (_, second) = begin(&store, "shop", &Submitted::now(2, 1, "b".into(), done("two"))).await.unwrap();
+        assert_eq!((second.complete, second.job.as_str()), (Some(done("one")), "b"));
+        let (_, last) = last_round(&store, "shop").await.unwrap().unwrap();
+        assert!(last.job == "b" && last.age() < Duration::from_secs(60), "{last:?}");
+    }
 }
