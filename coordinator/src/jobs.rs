@@ -46,8 +46,7 @@ impl Shell {
         let (store, cache) = (self.store.clone(), self.options.digest_cache.clone());
         let lasting = self.options.lasting;
         self.enter(reply, async move {
-            let (job, plan) =
-                patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await?;
+            let (job, plan) = patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await?;
             let complete = match patiently("look up a job", || admitted(&store, &job, &plan).boxed()).await {
                 Err(refused) if lasting => return Err(admission::refuse(&store, &plan, refused).await),
                 complete => complete?,
@@ -143,12 +142,10 @@ impl Shell {
     fn end(&mut self, id: &JobId) {
         let round = self.jobs.get(id).and_then(|known| known.round);
         let ended = self.core.status(id, self.now()).map(|s| Ended::of(s.state, &s.reason, s.failure));
-        let batches = self.journal.take(Some(id));
+        let written = self.writer.write(self.journal.take(Some(id)));
         let (store, inbox, id) = (self.store.clone(), self.inbox.clone(), id.clone());
         tokio::spawn(async move {
-            for batch in batches {
-                batch.write(&store).await;
-            }
+            written.await;
             if let Some((round, ended)) = round.zip(ended) {
                 let end = || submissions::end(&store, &id.0, round, &ended).boxed();
                 if let Err(e) = patiently("note the end of a job", end).await {

@@ -20,6 +20,7 @@ pub mod leadership;
 pub mod opening;
 pub mod plan;
 pub mod publish;
+pub mod quarantine;
 pub mod records;
 mod remembered;
 pub mod removal;

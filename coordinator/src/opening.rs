@@ -3,14 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use data::artifact::{
-    self, ArtifactId, Aside, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED, Spec, role,
-};
-use data::job::{Job, MaxRejected, Split, Stage};
+use data::artifact::{self, ArtifactId, InputDigests, InputPart, Output, PartRecord, Plan, Spec, role};
+use data::job::{Job, Stage};
 use data::store::Store;
-use data::tables::{Footer, Table};
+use data::tables::Table;
 use futures::future::BoxFuture;
-use proto::{Committed, FailureClass, JobId};
+use proto::{FailureClass, JobId};
 use tracing::warn;
 
 use crate::inbox::Submission;
@@ -93,36 +91,6 @@ pub(crate) async fn complete(store: &Store, stages: &[PlannedStage]) -> Result<V
         complete.push(artifact::is_complete(store, &stage.artifact).await?);
     }
     Ok(complete)
-}
-
-/// Commits a shard without its rows, if the job can spare them: those of it and of the shards that were put aside before.
-/// Nothing comes back if a worker has computed the shard, so that the next attempt will complete it.
-///
-/// # Errors
-/// [`Error::TooManyAside`]; those of a commit.
-pub async fn put_aside(
-    store: &Store,
-    id: &ArtifactId,
-    split: Option<Split>,
-    shard: u32,
-    limit: MaxRejected,
-    reason: &str,
-) -> Result<Option<Committed>> {
-    let missing = || data::Error::NotFound { object: store.name(&id.control_prefix()) };
-    let plan = artifact::read_plan(store, id).await?.ok_or_else(missing)?;
-    let before = artifact::done_records(store, id).await?;
-    let aside: u64 = before.iter().filter_map(|done| done.rejected.get(QUARANTINED)).sum();
-    let here = plan.input_parts.get(shard as usize).map_or(0, |part| part.rows);
-    let all: u64 = plan.input_parts.iter().map(|part| part.rows).sum();
-    if !limit.allows(aside + here, all) {
-        return Err(Error::TooManyAside { reason: reason.to_owned(), rows: aside + here, all });
-    }
-    let attempt = format!("aside-{shard}");
-    let footer = Footer { job: String::new(), spec_digest: id.digest.to_string(), model_digest: None, attempt };
-    Ok(match artifact::quarantine(store, id, split, &plan, shard, &footer).await? {
-        Aside::Done(done) => Some(Committed { shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }),
-        Aside::Computed => None,
-    })
 }
 
 /// Writes down what an artifact is, and finds its shards: rows of each, and which are done.

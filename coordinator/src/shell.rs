@@ -15,11 +15,15 @@ use crate::Error;
 use crate::coordinator::Options;
 use crate::core::{Action, Core, Event, Joiner, Lease};
 use crate::inbox::Input;
-use crate::journal::{Entry, Journal};
-use crate::leadership::Leadership;
-use crate::opening::{open_artifact, patiently, put_aside};
+use crate::journal::{Entry, Journal, Writer};
+use crate::leadership::{Leadership, Lookout};
+use crate::opening::{open_artifact, patiently};
 use crate::plan::PlannedStage;
+use crate::quarantine::{Condemned, Quarantines};
 use crate::submissions::Round;
+
+/// How long the end waits for the journals.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A job that was submitted here or left by the coordinator before.
 pub(crate) struct KnownJob {
@@ -51,8 +55,10 @@ pub(crate) struct Shell {
     pub(crate) submissions: u64,
     /// Where a check of the leadership tells that somebody else leads.
     pub(crate) deposed: mpsc::Receiver<Error>,
-    depose: mpsc::Sender<Error>,
+    pub(crate) writer: Writer,
+    lookout: Lookout,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
+    quarantines: Quarantines,
     next_worker: u64,
     started: Instant,
 }
@@ -63,6 +69,8 @@ impl Shell {
         Self {
             core: Core::new(options.policy, leadership.term()),
             journal: Journal::new(leadership.term()),
+            writer: Writer::start(store.clone()),
+            lookout: Lookout::new(store.clone(), leadership.clone(), depose),
             store,
             options,
             leadership,
@@ -71,8 +79,8 @@ impl Shell {
             stages: BTreeMap::new(),
             submissions: 0,
             deposed,
-            depose,
             workers: BTreeMap::new(),
+            quarantines: Quarantines::default(),
             next_worker: 0,
             started: Instant::now(),
         }
@@ -83,16 +91,9 @@ impl Shell {
         self.started.elapsed()
     }
 
-    /// Asks the store beside the loop who leads: a slow store must not make workers look silent.
-    pub(crate) fn check_leadership(&self) {
-        let (store, leadership, depose) = (self.store.clone(), self.leadership.clone(), self.depose.clone());
-        tokio::spawn(async move {
-            match leadership.check(&store).await {
-                Err(deposed @ Error::Deposed { .. }) => drop(depose.send(deposed).await),
-                Err(e) => warn!(error = %e, "cannot check the leadership, will try again"),
-                Ok(()) => {}
-            }
-        });
+    /// Asks the store beside the loop who leads.
+    pub(crate) fn check_leadership(&mut self) {
+        self.lookout.look();
     }
 
     pub(crate) fn take(&mut self, input: Input) {
@@ -120,8 +121,10 @@ impl Shell {
 
     pub(crate) fn feed(&mut self, event: Event) {
         self.note(&event);
-        if let Event::Left(worker) = &event {
-            self.workers.remove(worker);
+        match &event {
+            Event::Left(worker) => drop(self.workers.remove(worker)),
+            Event::Finished(artifact) | Event::Broken { artifact, .. } => self.quarantines.end(artifact),
+            _ => {}
         }
         let now = self.now();
         let actions = self.core.handle(event, now);
@@ -202,7 +205,7 @@ impl Shell {
         match action {
             Action::Open(id) => self.open(id),
             Action::Finish(id) => self.finish(id),
-            Action::Quarantine(id, shard, reason) => self.quarantine(id, shard, reason),
+            Action::Quarantine(id, shard, reason) => self.quarantine(&id, shard, reason),
             Action::Grant(worker, lease) => self.grant(worker, lease),
             Action::Revoke(worker, lease, reason) => self.tell(worker, ToWorker::Revoke { lease, reason }),
             Action::Evict(worker, reason) => {
@@ -214,8 +217,9 @@ impl Shell {
         }
     }
 
-    fn open(&self, id: ArtifactId) {
+    fn open(&mut self, id: ArtifactId) {
         let Some(stage) = self.stages.get(&id).cloned() else { return };
+        self.quarantines.end(&id);
         let prepare = stage.needs.iter().find(|n| n.stage == Stage::Prepare).cloned();
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         tokio::spawn(async move {
@@ -240,24 +244,15 @@ impl Shell {
     }
 
     /// Puts a shard aside, unless that is more than the job can spare.
-    fn quarantine(&self, id: ArtifactId, shard: u32, reason: String) {
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        let Some(job) = self.core.wanting(&id).find_map(|job| self.jobs.get(job)) else {
-            let spared = Input::Event(Event::Spared { artifact: id, shard });
-            tokio::spawn(async move { inbox.send(spared).await });
+    fn quarantine(&mut self, id: &ArtifactId, shard: u32, reason: String) {
+        let Some(job) = self.core.wanting(id).find_map(|job| self.jobs.get(job)) else {
+            let (inbox, spared) = (self.inbox.clone(), Event::Spared { artifact: id.clone(), shard });
+            tokio::spawn(async move { inbox.send(Input::Event(spared)).await });
             return;
         };
-        let (limit, split) = (job.job.limits.max_rejected, self.stages.get(&id).and_then(|s| s.split));
-        warn!(artifact = %id, shard, reason, "shard put aside");
-        tokio::spawn(async move {
-            let put = || put_aside(&store, &id, split, shard, limit, &reason).boxed();
-            let event = match patiently("put a shard aside", put).await {
-                Ok(Some(committed)) => Event::Quarantined { artifact: id, committed },
-                Ok(None) => Event::Spared { artifact: id, shard },
-                Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
-            };
-            let _ = inbox.send(Input::Event(event)).await;
-        });
+        let condemned = Condemned { shard, reason, limit: job.job.limits.max_rejected };
+        let split = self.stages.get(id).and_then(|s| s.split);
+        self.quarantines.add(&self.store, &self.inbox, (id, split), condemned);
     }
 
     fn grant(&mut self, worker: WorkerId, lease: Lease) {
@@ -310,15 +305,11 @@ impl Shell {
         Some(status)
     }
 
-    /// Writes what is new in the journals beside the loop.
+    /// Writes what is new in the journals beside the loop, unless what was new before is not written yet.
     pub(crate) fn write_journals(&mut self) {
-        let batches = self.journal.take(None);
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            for batch in batches {
-                batch.write(&store).await;
-            }
-        });
+        if self.writer.is_idle() {
+            drop(self.writer.write(self.journal.take(None)));
+        }
     }
 
     /// Ends the sessions. Workers of a lasting coordinator go on and look for its successor.
@@ -327,11 +318,8 @@ impl Shell {
             let _ = to.send(ToWorker::Shutdown(reason.to_owned())).await;
         }
         self.workers.clear();
-        let written = async {
-            for batch in self.journal.take(None) {
-                batch.write(&self.store).await;
-            }
-        };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), written).await;
+        // With what was handed over before.
+        let written = self.writer.write(self.journal.take(None));
+        let _ = tokio::time::timeout(LAST_WORDS, written).await;
     }
 }
