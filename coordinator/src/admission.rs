@@ -24,11 +24,11 @@ pub(crate) async fn enter(store: &Store, submission: Submission, term: u64, orde
     let (round, noted) = patiently("note a job", begin).await?;
     if !noted.is_same_call(&wanted) {
         let job = Box::new(agreed(store, &id, &submission.job, &noted).await?);
-        return Ok(Submission { job, round: Some(round), ..submission });
+        return Ok(Submission { job, round: Some(round), submitted: Some(noted), ..submission });
     }
     // Whoever removes something looks who is at work after setting its mark: one of the two sees the other.
     match patiently("look who removes what a job needs", || still_there(store, &submission).boxed()).await {
-        Ok(()) => Ok(Submission { round: Some(round), ..submission }),
+        Ok(()) => Ok(Submission { round: Some(round), submitted: Some(noted), ..submission }),
         Err(refused) => {
             end(store, &id, round, &refused).await?;
             Err(refused)
@@ -127,7 +127,7 @@ mod tests {
     async fn planned(store: &Store, max_rejected: u64) -> Submission {
         let mut plan = plan(1, 10, &BTreeMap::new());
         let complete = submit(store, &mut plan).await.unwrap();
-        Submission { id: plan.id, job: job(max_rejected), stages: plan.stages, complete, round: None }
+        Submission { id: plan.id, job: job(max_rejected), stages: plan.stages, complete, round: None, submitted: None }
     }
 
     #[tokio::test]

@@ -20,11 +20,11 @@ impl Shell {
             return Ok(());
         }
         let jobs = records::list(&self.store).await?;
-        for Active { job, round, .. } in submissions::active(&self.store, jobs).await? {
+        for Active { job, round, submitted } in submissions::active(&self.store, jobs).await? {
             match recorded(&self.store, &job).await {
                 Ok(submission) => {
                     info!(job, "job taken up");
-                    self.submit(Submission { round: Some(round), ..submission });
+                    self.submit(Submission { round: Some(round), submitted: Some(submitted), ..submission });
                 }
                 // One job that cannot be read must not keep the others.
                 Err(e) => {
@@ -51,7 +51,7 @@ impl Shell {
                 Err(refused) if lasting => return Err(admission::refuse(&store, &plan, refused).await),
                 complete => complete?,
             };
-            Ok(Submission { id: plan.id, job, stages: plan.stages, complete, round: None })
+            Ok(Submission { id: plan.id, job, stages: plan.stages, complete, round: None, submitted: None })
         });
     }
 
@@ -86,7 +86,7 @@ impl Shell {
     }
 
     pub(crate) fn submit(&mut self, submission: Submission) {
-        let Submission { id, job, stages, complete, round } = submission;
+        let Submission { id, job, stages, complete, round, submitted } = submission;
         if self.core.state(&id).is_some_and(|state| !state.ended()) {
             return;
         }
@@ -103,7 +103,7 @@ impl Shell {
         let done = complete.iter().filter(|c| **c).count();
         info!(job = %id, stages = complete.len(), done, "job submitted");
         self.note_job(&id, "info", format!("submitted: {done} of {} stages were done before", complete.len()));
-        self.jobs.insert(id.clone(), KnownJob::new(job, round, unseen(id)));
+        self.jobs.insert(id.clone(), KnownJob::new(job, round, submitted, unseen(id)));
         self.feed(event);
         self.publish();
     }

@@ -81,7 +81,7 @@ pub(crate) async fn recorded(store: &Store, id: &str) -> Result<Submission> {
         stages.push(PlannedStage { artifact, split: record.split, spec, needs });
     }
     let complete = complete(store, &stages).await?;
-    Ok(Submission { id: JobId(id.to_owned()), job: Box::new(job), stages, complete, round: None })
+    Ok(Submission { id: JobId(id.to_owned()), job: Box::new(job), stages, complete, round: None, submitted: None })
 }
 
 /// Which stages are done.

@@ -1,6 +1,7 @@
 //! The shell around the core: carries out what it decides, and tells workers, watchers and the journal.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use data::artifact::{self, ArtifactId};
 use data::job::{Job, Stage};
@@ -20,10 +21,10 @@ use crate::leadership::{Leadership, Lookout};
 use crate::opening::{open_artifact, patiently};
 use crate::plan::PlannedStage;
 use crate::quarantine::{Condemned, Quarantines};
-use crate::submissions::Round;
+use crate::submissions::{Round, Submitted};
 
 /// How long the end waits for the journals.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A job that was submitted here or left by the coordinator before.
 pub(crate) struct KnownJob {
@@ -32,13 +33,30 @@ pub(crate) struct KnownJob {
     status: watch::Sender<JobStatus>,
     /// The round that the store has of it.
     pub(crate) round: Option<Round>,
+    /// How that was submitted: under an earlier coordinator, it may be.
+    submitted: Option<Submitted>,
+    /// How old it was when it came here, in whole seconds.
+    older: Duration,
     /// Whether its end is in the store, so that it may be shown.
     pub(crate) settled: bool,
 }
 
 impl KnownJob {
-    pub(crate) fn new(job: Box<Job>, round: Option<Round>, first: JobStatus) -> Self {
-        Self { toml: job.to_toml(), job, status: watch::Sender::new(first), round, settled: false }
+    pub(crate) fn new(job: Box<Job>, round: Option<Round>, submitted: Option<Submitted>, first: JobStatus) -> Self {
+        let older = submitted.as_ref().map_or(0, |submitted| submitted.age().as_secs());
+        let (toml, status, older) = (job.to_toml(), watch::Sender::new(first), Duration::from_secs(older));
+        Self { toml, job, status, round, submitted, older, settled: false }
+    }
+
+    /// What the core cannot know of a job that came from another coordinator: how old it is, and that it has itself made
+    /// what is complete and was not when it was submitted first.
+    fn complete(&self, status: &mut JobStatus) {
+        status.age += self.older;
+        if let Some(before) = self.submitted.as_ref().and_then(|submitted| submitted.complete.as_ref()) {
+            for stage in &mut status.stages {
+                stage.reused &= before.iter().any(|digest| digest.as_str() == stage.digest);
+            }
+        }
     }
 }
 
@@ -87,7 +105,7 @@ impl Shell {
     }
 
     /// Time since the start.
-    pub(crate) fn now(&self) -> std::time::Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
@@ -158,7 +176,8 @@ impl Shell {
             }
             Event::Broken { artifact, reason, .. } => return self.note_stage(artifact, "error", reason.clone()),
             Event::Opened { artifact, rows, done } => {
-                let text = format!("{} shards, {} of them done before", rows.len(), done.len());
+                let shards = if rows.len() == 1 { "shard" } else { "shards" };
+                let text = format!("{} {shards}, {} done before", rows.len(), done.len());
                 return self.note_stage(artifact, "info", text);
             }
             Event::Finished(artifact) => return self.note_stage(artifact, "info", "complete".to_owned()),
@@ -295,8 +314,9 @@ impl Shell {
     /// The status of a job as others may see it: its end only once the store has it.
     fn shown(&self, id: &JobId) -> Option<JobStatus> {
         let mut status = self.core.status(id, self.now())?;
-        let settled = self.jobs.get(id).is_some_and(|known| known.settled);
-        if status.state.ended() && !settled {
+        let known = self.jobs.get(id)?;
+        known.complete(&mut status);
+        if status.state.ended() && !known.settled {
             status.state = proto::JobState::Running;
         }
         if let Some(trouble) = self.store.trouble().filter(|_| !status.state.ended()) {
