@@ -120,6 +120,15 @@ pub async fn list(store: &Store) -> Result<Vec<String>> {
     Ok(having(STAGES).difference(&having(TOMBSTONE)).map(|&job| job.to_owned()).collect())
 }
 
+/// The name in the id of a job, `<name>-<12 hex>`, with a number behind it where one of that id was removed.
+#[must_use]
+pub fn name_of(id: &str) -> Option<&str> {
+    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let id = id.rsplit_once('.').filter(|(_, number)| is_number(number)).map_or(id, |(id, _)| id);
+    let (name, digest) = id.rsplit_once('-')?;
+    (digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit())).then_some(name)
+}
+
 /// The folder of a job's control objects.
 pub(crate) fn folder(job: &str) -> String {
     format!("{PREFIX}/{job}")

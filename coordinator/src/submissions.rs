@@ -73,12 +73,12 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A job that somebody waits for.
+/// A round of a job, mostly one that somebody waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active {
     /// Its id.
     pub job: String,
-    /// The round that has no end.
+    /// The round.
     pub round: Round,
     /// How that was submitted.
     pub submitted: Submitted,
@@ -181,14 +181,33 @@ pub async fn last_end(store: &Store, job: &str) -> Result<Option<Ended>> {
 pub async fn active(store: &Store, jobs: Vec<String>) -> Result<Vec<Active>> {
     let rounds = all_rounds(store).await?;
     let last = |job: String| rounds.get(&job).filter(|(begun, ended)| begun > ended).map(|(begun, _)| (job, *begun));
-    let due: Vec<(String, Round)> = jobs.into_iter().filter_map(last).collect();
-    let read = |(job, round): (String, Round)| async move {
-        let submitted = record_of(store, &job, round).await?;
-        Ok::<_, Error>(Active { job, round, submitted })
-    };
-    let mut active: Vec<Active> = stream::iter(due).map(read).buffered(READS).try_collect().await?;
+    let mut active = read_all(store, jobs.into_iter().filter_map(last).collect()).await?;
     active.sort_by(|a, b| (&a.submitted, &a.job).cmp(&(&b.submitted, &b.job)));
     Ok(active)
+}
+
+/// Jobs in the order in which they were submitted last, those first of which no coordinator has kept that.
+///
+/// # Errors
+/// Those of the store.
+pub async fn in_order(store: &Store, jobs: Vec<String>) -> Result<Vec<String>> {
+    let rounds = all_rounds(store).await?;
+    let begun = |job: &String| rounds.get(job).map_or(0, |(begun, _)| *begun);
+    let (mut unknown, submitted): (Vec<String>, Vec<String>) = jobs.into_iter().partition(|job| begun(job) == 0);
+    let due = submitted.into_iter().map(|job| (begun(&job), job)).map(|(round, job)| (job, round)).collect();
+    let mut known = read_all(store, due).await?;
+    known.sort_by(|a, b| (&a.submitted, &a.job).cmp(&(&b.submitted, &b.job)));
+    unknown.extend(known.into_iter().map(|known| known.job));
+    Ok(unknown)
+}
+
+/// The records of some rounds, some at once.
+async fn read_all(store: &Store, due: Vec<(String, Round)>) -> Result<Vec<Active>> {
+    let read = |(job, round): (String, Round)| async move {
+        let submitted = record_of(store, &job, round).await?;
+        Ok(Active { job, round, submitted })
+    };
+    stream::iter(due).map(read).buffered(READS).try_collect().await
 }
 
 /// The numbers of the last submission and of the last end of every job.
@@ -269,6 +288,9 @@ mod tests {
         let before = root.listings();
         let active = active(&store, jobs).await.unwrap();
         assert_eq!(root.listings() - before, 1);
+        let mut ordered = vec!["shop-00".to_owned(), "run".to_owned(), "shop-19".to_owned(), "shop-07".to_owned()];
+        ordered = in_order(&store, ordered).await.unwrap();
+        assert_eq!(ordered, ["run", "shop-19", "shop-07", "shop-00"]);
         let found: Vec<(&str, Round)> = active.iter().map(|a| (a.job.as_str(), a.round)).collect();
         assert_eq!(found[..3], [("shop-17", 2), ("shop-16", 1), ("shop-13", 2)]);
         assert_eq!(found.len(), 10);
