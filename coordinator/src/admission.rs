@@ -22,17 +22,16 @@ pub(crate) async fn enter(store: &Store, submission: Submission, term: u64, orde
     let wanted = wanted(&submission, term, order);
     let begin = || submissions::begin(store, &id, &wanted).boxed();
     let (round, noted) = patiently("note a job", begin).await?;
-    if !noted.is_same_call(&wanted) {
-        let job = Box::new(agreed(store, &id, &submission.job, &noted).await?);
-        return Ok(Submission { job, round: Some(round), submitted: Some(noted), ..submission });
-    }
+    let own = noted.is_same_call(&wanted);
+    let job = if own { submission.job } else { Box::new(agreed(store, &id, &submission.job, &noted).await?) };
+    let submission = Submission { job, round: Some(round), submitted: Some(noted), ..submission };
     // Whoever removes something looks who is at work after setting its mark: one of the two sees the other.
     match patiently("look who removes what a job needs", || still_there(store, &submission).boxed()).await {
-        Ok(()) => Ok(Submission { round: Some(round), submitted: Some(noted), ..submission }),
-        Err(refused) => {
+        Err(refused) if own => {
             end(store, &id, round, &refused).await?;
             Err(refused)
         }
+        there => there.map(|()| submission),
     }
 }
 

@@ -50,7 +50,7 @@ impl KnownJob {
 
     /// What the core cannot know of a job that came from another coordinator: how old it is, and that it has itself made
     /// what is complete and was not when it was submitted first.
-    fn complete(&self, status: &mut JobStatus) {
+    fn amend(&self, status: &mut JobStatus) {
         status.age += self.older;
         if let Some(before) = self.submitted.as_ref().and_then(|submitted| submitted.complete.as_ref()) {
             for stage in &mut status.stages {
@@ -315,7 +315,7 @@ impl Shell {
     fn shown(&self, id: &JobId) -> Option<JobStatus> {
         let mut status = self.core.status(id, self.now())?;
         let known = self.jobs.get(id)?;
-        known.complete(&mut status);
+        known.amend(&mut status);
         if status.state.ended() && !known.settled {
             status.state = proto::JobState::Running;
         }

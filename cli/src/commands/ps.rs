@@ -42,8 +42,8 @@ pub(crate) async fn run(args: Ps) -> Result<u8> {
     }
     if jobs.is_empty() {
         let earlier = if args.all { "" } else { "`mllm4rec ps --all` shows those that ended before, " };
-        let hand_over = "`mllm4rec submit FILE` hands one over";
-        print(format_args!("no jobs under {} since term {} began; {earlier}{hand_over}", info.root, info.term));
+        let which = if args.all { "" } else { " in hand" };
+        print(format_args!("no jobs{which} under {}; {earlier}`mllm4rec submit FILE` hands one over", info.root));
     } else {
         print(jobs_table(&jobs));
     }

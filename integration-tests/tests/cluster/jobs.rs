@@ -185,7 +185,8 @@ fn everything_is_found(cluster: &Cluster, job: &str) {
         assert!(entry["at_ms"].is_u64() && entry["level"].is_string() && entry["text"].is_string(), "{entry}");
     }
     let texts: Vec<&str> = logs.as_array().unwrap().iter().map(|e| e["text"].as_str().unwrap()).collect();
-    for part in ["submitted", "ended: enough", "shard 0 done: 2 rows", "1 shard, 0 done before", "all stages are done"] {
+    for part in ["submitted", "ended: enough", "shard 0 done: 2 rows", "1 shard, 0 done before", "all stages are done"]
+    {
         assert!(texts.iter().any(|text| text.contains(part)), "no `{part}` in {texts:#?}");
     }
     let followed = cluster.call(&["logs", "-f", job, "--json"]).succeeded().stdout;
