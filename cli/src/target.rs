@@ -4,6 +4,7 @@ use anyhow::Result;
 use coordinator::records;
 use data::job::nearest;
 use data::store::Store;
+use proto::JobStatus;
 
 use crate::client::Client;
 use crate::connection::Reach;
@@ -23,7 +24,11 @@ pub(crate) async fn store(root: Option<&str>, reach: &Reach) -> Result<Store> {
 /// The job of a store that is meant.
 pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
     let jobs = records::list(store).await?;
-    let chosen = choose(meant, &jobs, store.url());
+    or_removed(store, meant, choose(meant, &jobs, store.url())).await
+}
+
+/// What was chosen, or that the job that is meant was removed.
+async fn or_removed(store: &Store, meant: &str, chosen: Result<String, BadRequest>) -> Result<String> {
     if chosen.is_err() && !meant.contains('/') && records::is_removed(store, meant).await? {
         return Err(coordinator::Error::Removed { job: meant.to_owned() }.into());
     }
@@ -34,7 +39,8 @@ pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
 /// with the second value.
 pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, Option<Store>)> {
     let root = client.info().await?.root;
-    let in_hand: Vec<String> = client.list().await?.into_iter().map(|s| s.job.0).collect();
+    let statuses = client.list().await?;
+    let in_hand: Vec<String> = statuses.iter().map(|s| s.job.0.clone()).collect();
     // A whole id needs no store, which may be away: that is when people look.
     if in_hand.iter().any(|job| job == meant) {
         return Ok((meant.to_owned(), None));
@@ -46,8 +52,12 @@ pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, 
     };
     // A client without access to the store can still speak of what the coordinator has in hand.
     let Ok((store, jobs)) = remembered.await else { return Ok((choose(meant, &in_hand, &root)?, None)) };
-    let known: Vec<String> = in_hand.iter().chain(jobs.iter().filter(|job| !in_hand.contains(job))).cloned().collect();
-    let job = choose(meant, &known, &root)?;
+    // What has ended and is not in the store any more was removed.
+    let removed = |status: &&JobStatus| status.state.ended() && !jobs.contains(&status.job.0);
+    let removed: Vec<&String> = statuses.iter().filter(removed).map(|status| &status.job.0).collect();
+    let there = in_hand.iter().filter(|job| !removed.contains(job));
+    let known: Vec<String> = there.chain(jobs.iter().filter(|job| !in_hand.contains(job))).cloned().collect();
+    let job = or_removed(&store, meant, choose(meant, &known, &root)).await?;
     let store = (!in_hand.contains(&job)).then_some(store);
     Ok((job, store))
 }
@@ -57,7 +67,7 @@ fn choose(meant: &str, jobs: &[String], root: &str) -> Result<String, BadRequest
     if jobs.iter().any(|job| job == meant) {
         return Ok(meant.to_owned());
     }
-    let name = |job: &&String| job.rsplit_once('-').is_some_and(|(name, _)| name == meant);
+    let name = |job: &&String| records::name_of(job) == Some(meant);
     let begins = |job: &&String| !meant.is_empty() && job.starts_with(meant);
     let named: Vec<&String> = jobs.iter().filter(name).collect();
     let found = if named.is_empty() { jobs.iter().filter(begins).collect() } else { named };

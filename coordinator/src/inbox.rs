@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::Result;
 use crate::core::Event;
 use crate::plan::PlannedStage;
-use crate::submissions::Round;
+use crate::submissions::{Round, Submitted};
 
 /// What reaches the loop.
 pub(crate) enum Input {
@@ -38,6 +38,8 @@ pub(crate) struct Submission {
     pub(crate) complete: Vec<bool>,
     /// The round that the store has of it, where the coordinator keeps its jobs.
     pub(crate) round: Option<Round>,
+    /// The record of that round.
+    pub(crate) submitted: Option<Submitted>,
 }
 
 /// What a worker's stream brings.

@@ -4,6 +4,7 @@
 //! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
 
 pub mod access;
+mod admission;
 mod coordinator;
 pub mod core;
 mod descriptors;
@@ -20,6 +21,7 @@ pub mod leadership;
 pub mod opening;
 pub mod plan;
 pub mod publish;
+pub mod quarantine;
 pub mod records;
 mod remembered;
 pub mod removal;

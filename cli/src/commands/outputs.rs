@@ -34,9 +34,10 @@ pub(crate) async fn run(args: Outputs) -> Result<u8> {
     let job = target::job_in(&store, job).await?;
     let folders = folders(&store, &job).await?;
     if args.json {
+        let split = |f: &Folder| (!f.split.is_empty()).then(|| f.split.clone());
         let rows: Vec<Value> = folders
             .iter()
-            .map(|f| json!({"table": f.name, "split": f.split, "folder": f.path, "rows": f.rows, "bytes": f.bytes}))
+            .map(|f| json!({"table": f.name, "split": split(f), "folder": f.path, "rows": f.rows, "bytes": f.bytes}))
             .collect();
         print(format_args!("{:#}", Value::Array(rows)));
         return Ok(exit::DONE);

@@ -92,7 +92,8 @@ fn row(stage: &StageStatus) -> [String; 12] {
     let mut cells = <[String; 12]>::default();
     cells[0] = stage_name(stage);
     cells[1] = if stage.reused { "done before".to_owned() } else { stage_state_name(stage).to_owned() };
-    if stage.reused || (stage.state == StageState::Waiting && stage.shards.all == 0) {
+    // What nobody has opened yet, and what was finished under an earlier coordinator, has nothing to count.
+    if stage.reused || (stage.shards.all == 0 && matches!(stage.state, StageState::Waiting | StageState::Done)) {
         return cells;
     }
     let shards = stage.shards;

@@ -9,7 +9,7 @@ use super::*;
 use crate::Options;
 use crate::fixtures::{Mortal, plan};
 use crate::leadership::Leadership;
-use crate::removal::admit;
+use crate::removal::write_down;
 
 const JOB: &str = r#"
 schema_version = 1
@@ -67,7 +67,7 @@ impl Desk {
 async fn planned_job() -> (Store, JobId) {
     let store = Mortal::default().store("s3://shop");
     let mut plan = plan(1, 10, &BTreeMap::new());
-    admit(&store, &mut plan, JOB).await.unwrap();
+    write_down(&store, &mut plan, JOB).await.unwrap();
     (store, plan.id)
 }
 
@@ -90,7 +90,8 @@ async fn a_job_that_is_wanted_again_while_its_end_is_noted_begins_its_next_round
     desk.work().await;
     assert!(matches!(again.try_recv(), Ok(Ok(_))));
     assert_eq!(desk.state(&id), Some(JobState::Running));
-    assert_eq!(submissions::active(&store, vec![id.0.clone()]).await.unwrap(), [(id.0.clone(), 2)]);
+    let active = submissions::active(&store, vec![id.0.clone()]).await.unwrap();
+    assert_eq!(active.iter().map(|a| (a.job.as_str(), a.round)).collect::<Vec<_>>(), [(id.0.as_str(), 2)]);
     assert!(desk.settled.is_empty(), "there is one end, of the first round");
 }
 

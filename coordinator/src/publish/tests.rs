@@ -23,7 +23,7 @@ impl World {
     async fn new() -> Self {
         let root = Mortal::default();
         let plan = finished(&root.store("s3://runs"), plan(1, 10, &BTreeMap::new())).await;
-        let stages = records::of_plan(&plan);
+        let stages = records::of_stages(&plan.stages);
         Self { root, job_id: plan.id.0, stages, places: Mutex::default() }
     }
 

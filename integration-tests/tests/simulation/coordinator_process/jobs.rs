@@ -12,7 +12,8 @@ impl Coordinator {
     /// Notes in the store that a job is wanted, then takes it in.
     pub(super) fn enter(&mut self, job: String, reply: oneshot::Sender<()>) {
         self.submissions += 1;
-        let submitted = Submitted { term: self.leadership.term(), order: self.submissions };
+        let (term, order) = (self.leadership.term(), self.submissions);
+        let submitted = Submitted { term, order, ..Submitted::default() };
         let (store, inbox, world) = (self.store.clone(), self.inbox.clone(), self.world.clone());
         self.world.sim.spawn(self.process, async move {
             let (admit, admitted) = oneshot::channel();
@@ -27,7 +28,7 @@ impl Coordinator {
                     Err(_) => return,
                 }
             }
-            if let Ok(round) = submissions::begin(&store, &job, submitted).await {
+            if let Ok((round, _)) = submissions::begin(&store, &job, &submitted).await {
                 let _ = inbox.send(Input::Planned(job, round, complete));
                 let _ = reply.send(());
             }

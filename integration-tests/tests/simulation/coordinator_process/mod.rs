@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coordinator::core::{Action, Core, Event, Joiner};
 use coordinator::leadership::Leadership;
-use coordinator::submissions;
+use coordinator::submissions::{self, Active};
 use data::artifact;
 use data::store::Store;
 use proto::{FromWorker, Grant, JobId, JobState, Register, ToWorker, Welcome, WorkerId};
@@ -100,7 +100,7 @@ impl Coordinator {
         let names = self.world.catalogue.jobs.iter().map(|(name, _)| name.clone()).collect();
         let active = submissions::active(&self.store, names).await?;
         let some = !active.is_empty();
-        for (job, round) in active {
+        for Active { job, round, .. } in active {
             let complete = self.complete(&job).await?;
             self.submit(&job, round, &complete);
         }

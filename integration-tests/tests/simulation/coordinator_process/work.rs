@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use coordinator::core::Event;
-use coordinator::opening::{open_artifact, put_aside, tally};
+use coordinator::opening::{open_artifact, tally};
+use coordinator::quarantine::{Condemned, PutAside};
 use coordinator::submissions::{self, Ended};
 use data::artifact::{self, ArtifactId, SUCCESS};
 use data::job::MaxRejected;
@@ -59,8 +60,8 @@ impl Coordinator {
         let put = move || {
             let (store, id, reason) = (store.clone(), artifact.clone(), reason.clone());
             async move {
-                let put = put_aside(&store, &id, split, shard, MaxRejected::Rows(u64::MAX), &reason).await?;
-                Ok(match put {
+                let condemned = Condemned { shard, reason, limit: MaxRejected::Rows(u64::MAX) };
+                Ok(match PutAside::read(&store, &id, split).await?.add(&store, &condemned).await? {
                     Some(committed) => Event::Quarantined { artifact: id, committed },
                     None => Event::Spared { artifact: id, shard },
                 })
