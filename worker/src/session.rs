@@ -19,6 +19,7 @@ use crate::context::Means;
 use crate::decoders::DecoderCommand;
 use crate::desk::Desk;
 use crate::device::DeviceThread;
+use crate::kept::KnownPlan;
 use crate::{Error, Result};
 
 /// How long the coordinator may take to hear a worker's last words.
@@ -59,7 +60,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let device = DeviceThread::start(open)?;
-    let mut worker = Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None };
+    let mut worker =
+        Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None, plan: KnownPlan::default() };
     let mut pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
     let mut told = String::new();
@@ -72,6 +74,7 @@ pub async fn run(
             }
             Ok(End::DeviceLost(cause)) => return Err(Error::DeviceLost(cause)),
             Ok(End::Broken(reason)) => {
+                worker.desk.cut_off();
                 (pause, waited) = (Duration::from_millis(50), Duration::ZERO);
                 told.clear();
                 warn!(reason, "session broke, will register again");
@@ -121,6 +124,7 @@ struct Worker {
     term: u64,
     /// The store of the root, as its first coordinator named it.
     store: Option<Store>,
+    plan: KnownPlan,
 }
 
 impl Worker {
@@ -215,7 +219,7 @@ impl Worker {
         self.store = Some(store.clone());
         let (spool, decoder, threads) =
             (self.options.spool.clone(), self.options.decoder.clone(), self.options.threads);
-        Ok(Means { store, spool, decoder, threads })
+        Ok(Means { store, spool, decoder, threads, plan: self.plan.clone() })
     }
 
     async fn listen(
