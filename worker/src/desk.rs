@@ -12,6 +12,7 @@ use crate::context::{Context, Means};
 use crate::device::DeviceThread;
 use crate::doubt::Doubt;
 use crate::hand::Hand;
+use crate::session::{End, say};
 use crate::{Class, tasks};
 
 /// Where words go, and how often a sign of life does.
@@ -87,12 +88,14 @@ impl Desk {
         self.work.as_ref().map(|work| work.hand.claim())
     }
 
-    /// Says again what a coordinator may have missed.
-    pub(crate) async fn repeat(&mut self, to: &mpsc::Sender<FromWorker>) {
-        let Some(work) = &self.work else { return };
-        for word in work.hand.repeat() {
-            let _ = to.send(word).await;
+    /// Says again what a coordinator may have missed, unless the session ends meanwhile.
+    pub(crate) async fn repeat(&mut self, to: &mpsc::Sender<FromWorker>, stop: &CancellationToken) -> Option<End> {
+        for word in self.work.as_ref()?.hand.repeat() {
+            if let Some(end) = say(to, word, stop).await {
+                return Some(end);
+            }
         }
+        None
     }
 
     /// The coordinator may take what is in hand for lost, and give it to others.
