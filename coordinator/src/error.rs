@@ -119,6 +119,16 @@ pub enum Error {
         /// What is wrong there.
         source: data::Error,
     },
+    /// A job wants its tables copied to where the coordinator keeps its own.
+    #[error(
+        "output.publish: {folder} is where the coordinator keeps its own tables (its root is {root}): choose a folder of its own"
+    )]
+    PublishIntoRoot {
+        /// The place.
+        folder: String,
+        /// The root.
+        root: String,
+    },
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]
     Server(String),

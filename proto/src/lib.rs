@@ -16,7 +16,7 @@ mod messages;
 mod tests;
 
 pub use convert::Invalid;
-pub use endpoint::{ANSWER, Bearer, Connection, Endpoint, EndpointError, QUIET, Token};
+pub use endpoint::{ANSWER, Bearer, Connection, Endpoint, EndpointError, QUIET, REGISTRATION, Token, Wire};
 pub use ids::{JobId, LeaseId, WorkerId};
 pub use messages::{
     Claim, Committed, FailureClass, FromWorker, Grant, Info, JobState, JobStatus, Progress, Register, ShardCounts,
