@@ -1,6 +1,8 @@
 //! Which job is meant, and where it is kept.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
 use coordinator::records;
 use data::job::nearest;
 use data::store::Store;
@@ -12,6 +14,8 @@ use crate::exit::BadRequest;
 
 /// How many jobs a message names at most.
 const NAMED: usize = 8;
+/// How long a store may take to be listed before a client does without it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The store of a root that was named, or else of the coordinator's.
 pub(crate) async fn store(root: Option<&str>, reach: &Reach) -> Result<Store> {
@@ -41,17 +45,18 @@ pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, 
     let root = client.info().await?.root;
     let statuses = client.list().await?;
     let in_hand: Vec<String> = statuses.iter().map(|s| s.job.0.clone()).collect();
-    // A whole id needs no store, which may be away: that is when people look.
-    if in_hand.iter().any(|job| job == meant) {
+    // The id of a job at work needs no store, which may be away: that is when people look.
+    if statuses.iter().any(|status| status.job.0 == meant && !status.state.ended()) {
         return Ok((meant.to_owned(), None));
     }
-    let remembered = async {
-        let store = Store::open_existing(&root)?;
-        let jobs = records::list(&store).await?;
-        Ok::<_, anyhow::Error>((store, jobs))
+    let (store, jobs) = match kept(&root).await {
+        Ok(kept) => kept,
+        // A client without access to the store can still speak of what the coordinator has in hand.
+        Err(e) => {
+            let unsure = |BadRequest(what)| e.context(format!("{what}; what only its store remembers cannot be seen"));
+            return Ok((choose(meant, &in_hand, &root).map_err(unsure)?, None));
+        }
     };
-    // A client without access to the store can still speak of what the coordinator has in hand.
-    let Ok((store, jobs)) = remembered.await else { return Ok((choose(meant, &in_hand, &root)?, None)) };
     // What has ended and is not in the store any more was removed.
     let removed = |status: &&JobStatus| status.state.ended() && !jobs.contains(&status.job.0);
     let removed: Vec<&String> = statuses.iter().filter(removed).map(|status| &status.job.0).collect();
@@ -60,6 +65,17 @@ pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, 
     let job = or_removed(&store, meant, choose(meant, &known, &root)).await?;
     let store = (!in_hand.contains(&job)).then_some(store);
     Ok((job, store))
+}
+
+/// The store of a root and the jobs that are in it, as long as it does not keep people waiting.
+pub(crate) async fn kept(root: &str) -> Result<(Store, Vec<String>)> {
+    let look = async {
+        let store = Store::open_existing(root)?;
+        let jobs = records::list(&store).await?;
+        Ok((store, jobs))
+    };
+    let silent = || anyhow!("{root} does not answer within {} s: is it reachable from here?", PATIENCE.as_secs());
+    tokio::time::timeout(PATIENCE, look).await.map_err(|_| silent())?
 }
 
 /// An id, a name that only one job has, or the beginning of one id only.

@@ -1,5 +1,5 @@
-//! Jobs that have ended here: their last status, of the newest ones. Older ones are answered from the store, as those of
-//! the coordinators before are.
+//! Jobs that have ended here: their last status, of the newest ones. Clients read
+//! older ones from the store, as those of the coordinators before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -18,7 +18,7 @@ pub(crate) enum Input {
     Admit(JobId, oneshot::Sender<()>),
     Planned(Box<Submission>),
     Join(Register, mpsc::Sender<ToWorker>, oneshot::Sender<WorkerId>),
-    Watch(JobId, oneshot::Sender<Option<watch::Receiver<JobStatus>>>),
+    Watch(JobId, Watcher),
     List(oneshot::Sender<Vec<JobStatus>>),
     Info(oneshot::Sender<Info>),
     /// The report of a job whose stages are all done is written, or cannot be.
@@ -26,6 +26,9 @@ pub(crate) enum Input {
     /// The end of a job is in the store, as that of a round, as far as it could be.
     Settled(JobId, Option<Round>),
 }
+
+/// Where the status of a job goes, if there is such a job.
+pub(crate) type Watcher = oneshot::Sender<Option<watch::Receiver<JobStatus>>>;
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;

@@ -72,7 +72,7 @@ impl Shell {
         look_up: impl Future<Output = Result<Submission>> + Send + 'static,
     ) {
         self.submissions += 1;
-        let (term, order) = (self.leadership.term(), self.submissions);
+        let (leadership, order) = (self.leadership.clone(), self.submissions);
         let (store, inbox, lasting) = (self.store.clone(), self.inbox.clone(), self.options.lasting);
         tokio::spawn(async move {
             let entered = async {
@@ -83,7 +83,7 @@ impl Shell {
                 inbox.send(Input::Admit(id.clone(), admit)).await.map_err(|_| stopping())?;
                 admitted.await.map_err(|_| stopping())?;
                 if lasting {
-                    submission = admission::enter(&store, submission, term, order).await?;
+                    submission = admission::enter(&store, &leadership, submission, order).await?;
                 }
                 inbox.send(Input::Planned(Box::new(submission))).await.map_err(|_| stopping())?;
                 Ok((id, complete))
@@ -195,6 +195,7 @@ impl Shell {
         known.status.send_replace(status);
         self.core.forget(id);
         self.stages.retain(|stage, _| self.core.knows(stage));
+        self.quarantines.forget(|stage| self.core.knows(stage));
         if let Some(oldest) = self.ended.keep(id.clone(), known.status, noted, now) {
             self.listed.retain(|listed| *listed != oldest);
         }
@@ -204,13 +205,17 @@ impl Shell {
         for again in known.again {
             let _ = again.send(());
         }
+        for watch in known.watches {
+            self.watch(id, watch);
+        }
     }
 }
 
-/// A job as the store remembers it, as long as nobody removes what it needs.
+/// A job as the store remembers it, as long as nobody removes what it needs and its places are free.
 async fn resumed(store: &Store, id: &str) -> Result<Submission> {
     let submission = recorded(store, id).await?;
     removal::refuse_marked(store, &submission.stages).await?;
+    publish::begin(store, id, &submission.job, &records::of_stages(&submission.stages)).await?;
     Ok(submission)
 }
 

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use data::store::Store;
 use futures::FutureExt;
@@ -20,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::records::PREFIX;
+use crate::submissions::now_ms;
 use crate::{Error, Result};
 
 /// Lines of one job in memory; more than that are not kept while the store is away.
@@ -47,9 +47,7 @@ pub struct Entry {
 impl Entry {
     /// Something that happened now.
     pub(crate) fn now(level: &str, stage: &str, worker: &str, text: String) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Self { at_ms, level: level.to_owned(), stage: stage.to_owned(), worker: worker.to_owned(), text }
+        Self { at_ms: now_ms(), level: level.to_owned(), stage: stage.to_owned(), worker: worker.to_owned(), text }
     }
 }
 

@@ -40,6 +40,12 @@ impl Leadership {
         if newer > self.term { Err(Error::Deposed { own: self.term, newer }) } else { Ok(()) }
     }
 
+    /// A claim that tests do not write down.
+    #[cfg(test)]
+    pub(crate) const fn of_term(term: u64) -> Self {
+        Self { term }
+    }
+
     /// The term.
     #[must_use]
     pub fn term(&self) -> u64 {

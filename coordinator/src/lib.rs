@@ -28,6 +28,7 @@ pub mod removal;
 pub mod report;
 mod rpc;
 mod shell;
+mod stages;
 pub mod submissions;
 
 pub use coordinator::{Coordinator, Options};

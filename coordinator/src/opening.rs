@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::inbox::Submission;
 use crate::plan::{self, JobPlan, PlannedStage};
+use crate::submissions::READS;
 use crate::{Earlier, Error, InputFiles, Result, admission, publish, records, removal, submissions};
 
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
@@ -22,9 +23,6 @@ const PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 #[cfg(test)]
 const PAUSES: [Duration; 4] = [Duration::from_millis(1); 4];
-
-/// Records that are read at once.
-const READS: usize = 16;
 
 /// Tries again what fails for a reason that may pass.
 pub(crate) async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
@@ -141,12 +139,16 @@ pub async fn open_artifact(
 pub async fn tally(store: &Store, id: &ArtifactId, done: &[u32]) -> Result<Vec<Committed>> {
     let read = |shard| async move { Ok::<_, Error>(artifact::done_record(store, id, shard).await?) };
     let records = stream::iter(done.to_vec()).map(read).buffered(READS);
-    let told = records.try_filter_map(|record| std::future::ready(Ok(record.filter(|done| !done.rejected.is_empty()))));
-    told.map_ok(committed).try_collect().await
+    Ok(telling(records.try_filter_map(|record| std::future::ready(Ok(record))).try_collect::<Vec<_>>().await?))
+}
+
+/// Those of the records that say something of rejected rows.
+pub(crate) fn telling(records: Vec<Done>) -> Vec<Committed> {
+    records.into_iter().filter(|done| !done.rejected.is_empty()).map(committed).collect()
 }
 
 /// What a record says that a worker would have said.
-fn committed(done: Done) -> Committed {
+pub(crate) fn committed(done: Done) -> Committed {
     Committed { shard: done.shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }
 }
 

@@ -2,7 +2,6 @@
 //! spare.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use data::artifact::{self, ArtifactId, Aside, Plan, QUARANTINED};
 use data::job::{MaxRejected, Split};
@@ -16,7 +15,7 @@ use tracing::warn;
 
 use crate::core::Event;
 use crate::inbox::Input;
-use crate::opening::patiently;
+use crate::opening::{committed, patiently};
 use crate::{Error, Result};
 
 /// A shard that kills its workers.
@@ -73,7 +72,7 @@ impl PutAside {
             Aside::Done(done) => done,
             Aside::Computed => return Ok(None),
         };
-        Ok(Some(Committed { shard: *shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }))
+        Ok(Some(committed(done)))
     }
 
     /// Counts a shard that was added.
@@ -105,6 +104,17 @@ impl Quarantines {
         let (queue, _) = self.0.entry(id.clone()).or_insert_with(begin);
         // Where the last one was too much, the artifact is broken and this one is not wanted any more.
         let _ = queue.send(condemned);
+    }
+
+    /// Artifacts that nobody knows any more.
+    pub(crate) fn forget(&mut self, is_known: impl Fn(&ArtifactId) -> bool) {
+        self.0.retain(|id, (_, task)| {
+            let known = is_known(id);
+            if !known {
+                task.abort();
+            }
+            known
+        });
     }
 
     /// An artifact has ended, or is looked up anew: what was known of it counts no more.

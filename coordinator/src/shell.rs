@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use data::artifact::{self, ArtifactId};
-use data::job::{Job, Stage};
+use data::artifact::ArtifactId;
+use data::job::Job;
 use data::store::Store;
-use futures::{FutureExt, TryFutureExt};
 use proto::{Committed, FromWorker, Grant, Info, JobId, JobStatus, Register, ToWorker, Welcome, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -16,12 +15,11 @@ use crate::Error;
 use crate::coordinator::Options;
 use crate::core::{Action, Core, Event, Joiner, Lease};
 use crate::ended::EndedJobs;
-use crate::inbox::{Input, Submission};
+use crate::inbox::{Input, Submission, Watcher};
 use crate::journal::{Entry, Journal, Writer};
 use crate::leadership::{Leadership, Lookout};
-use crate::opening::{open_artifact, patiently, tally};
 use crate::plan::PlannedStage;
-use crate::quarantine::{Condemned, Quarantines};
+use crate::quarantine::Quarantines;
 use crate::submissions::{Round, Submitted};
 
 /// How long the end waits for the journals.
@@ -42,13 +40,15 @@ pub(crate) struct KnownJob {
     pub(crate) again: Vec<oneshot::Sender<()>>,
     /// What was noted in the store as its next round before that end was heard of here.
     pub(crate) next: Option<Box<Submission>>,
+    /// Those who watch that round.
+    pub(crate) watches: Vec<Watcher>,
 }
 
 impl KnownJob {
     pub(crate) fn new(job: Box<Job>, round: Option<Round>, submitted: Option<Submitted>, first: JobStatus) -> Self {
         let older = submitted.as_ref().map_or(0, |submitted| submitted.age().as_secs());
         let (toml, status, older) = (job.to_toml(), watch::Sender::new(first), Duration::from_secs(older));
-        Self { toml, job, status, round, submitted, older, again: vec![], next: None }
+        Self { toml, job, status, round, submitted, older, again: vec![], next: None, watches: vec![] }
     }
 
     /// What the core cannot know of a job that came from another coordinator: how old it is, and that it has itself made
@@ -71,7 +71,7 @@ pub(crate) struct Shell {
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) jobs: BTreeMap<JobId, KnownJob>,
     pub(crate) ended: EndedJobs,
-    /// Both in the order of their submission.
+    /// The jobs in hand and those that have ended, in the order of their submission.
     pub(crate) listed: Vec<JobId>,
     pub(crate) stages: BTreeMap<ArtifactId, PlannedStage>,
     pub(crate) journal: Journal,
@@ -82,7 +82,7 @@ pub(crate) struct Shell {
     pub(crate) writer: Writer,
     lookout: Lookout,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
-    quarantines: Quarantines,
+    pub(crate) quarantines: Quarantines,
     next_worker: u64,
     started: Instant,
 }
@@ -130,11 +130,7 @@ impl Shell {
             Input::Admit(job, reply) => self.admit(&job, reply),
             Input::Planned(submission) => self.submit(*submission),
             Input::Join(register, to, reply) => self.join(register, to, reply),
-            Input::Watch(job, reply) => {
-                let running = self.jobs.get(&job).map(|known| known.status.subscribe());
-                let now = self.now();
-                let _ = reply.send(running.or_else(|| self.ended.watch(&job, now)));
-            }
+            Input::Watch(job, reply) => self.watch(&job, reply),
             Input::List(reply) => {
                 let _ = reply.send(self.listed.iter().filter_map(|id| self.shown(id)).collect());
             }
@@ -145,6 +141,16 @@ impl Shell {
             }
             Input::Reported(job, outcome) => self.reported(&job, outcome),
             Input::Settled(job, noted) => self.settled(&job, noted),
+        }
+    }
+
+    /// Answers with what there is to watch of a job. Where its next round waits for the end of the one before, that is it.
+    pub(crate) fn watch(&mut self, job: &JobId, reply: Watcher) {
+        let now = self.now();
+        match self.jobs.get_mut(job) {
+            Some(known) if known.next.is_some() => known.watches.push(reply),
+            Some(known) => drop(reply.send(Some(known.status.subscribe()))),
+            None => drop(reply.send(self.ended.watch(job, now))),
         }
     }
 
@@ -245,52 +251,6 @@ impl Shell {
             }
             Action::Ended(job, state) => self.settle(job, state),
         }
-    }
-
-    fn open(&mut self, id: ArtifactId) {
-        let Some(stage) = self.stages.get(&id).cloned() else { return };
-        self.quarantines.end(&id);
-        let prepare = stage.needs.iter().find(|n| n.stage == Stage::Prepare).cloned();
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        tokio::spawn(async move {
-            let open = || open_artifact(&store, &stage, prepare.as_ref()).boxed();
-            let (rows, done) = match patiently("open a stage", open).await {
-                Ok(opened) => opened,
-                Err(e) => {
-                    let broken = Event::Broken { artifact: id, class: e.class(), reason: e.to_string() };
-                    return drop(inbox.send(Input::Event(broken)).await);
-                }
-            };
-            let opened = Event::Opened { artifact: id.clone(), rows, done: done.clone() };
-            let _ = inbox.send(Input::Event(opened)).await;
-            match patiently("read what was done before", || tally(&store, &id, &done).boxed()).await {
-                Ok(records) => drop(inbox.send(Input::Event(Event::Tallied { artifact: id, records })).await),
-                Err(e) => warn!(artifact = %id, error = %e, "the status will lack rows that were rejected before"),
-            }
-        });
-    }
-
-    fn finish(&self, id: ArtifactId) {
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        tokio::spawn(async move {
-            let event = match patiently("finish a stage", || artifact::finish(&store, &id).err_into().boxed()).await {
-                Ok(_) => Event::Finished(id),
-                Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
-            };
-            let _ = inbox.send(Input::Event(event)).await;
-        });
-    }
-
-    /// Puts a shard aside, unless that is more than the job can spare.
-    fn quarantine(&mut self, id: &ArtifactId, shard: u32, reason: String) {
-        let Some(job) = self.core.wanting(id).find_map(|job| self.jobs.get(job)) else {
-            let (inbox, spared) = (self.inbox.clone(), Event::Spared { artifact: id.clone(), shard });
-            tokio::spawn(async move { inbox.send(Input::Event(spared)).await });
-            return;
-        };
-        let condemned = Condemned { shard, reason, limit: job.job.limits.max_rejected };
-        let split = self.stages.get(id).and_then(|s| s.split);
-        self.quarantines.add(&self.store, &self.inbox, (id, split), condemned);
     }
 
     fn grant(&mut self, worker: WorkerId, lease: Lease) {

@@ -22,7 +22,7 @@ use crate::records::{self, PREFIX};
 use crate::{Error, Result};
 
 /// Records that are read at once.
-const READS: usize = 16;
+pub(crate) const READS: usize = 16;
 
 /// Which submission of a job it is, from 1.
 pub type Round = u32;
@@ -52,6 +52,12 @@ impl Submitted {
         Self { term, order, at_ms: now_ms(), job, complete: Some(complete) }
     }
 
+    /// A submission of this moment that nobody waits for.
+    #[must_use]
+    pub fn nobodys() -> Self {
+        Self { at_ms: now_ms(), ..Self::default() }
+    }
+
     /// How long ago it was, as far as two clocks agree: for people.
     #[must_use]
     pub fn age(&self) -> Duration {
@@ -68,7 +74,8 @@ impl Submitted {
     }
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since 1970: for people.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -122,8 +129,9 @@ pub async fn begin(store: &Store, job: &str, submitted: &Submitted) -> Result<(R
             return Ok((begun, record_of(store, job, begun).await?));
         }
         if begun > 0 {
-            let first = record_of(store, job, 1).await?;
-            record.complete = first.complete.or(record.complete);
+            // It has what was known when the job was submitted first, or since that was noted.
+            let before = record_of(store, job, begun).await?;
+            record.complete = before.complete.or(record.complete);
         }
         let round = begun + 1;
         let text = serde_json::json!(record).to_string();
@@ -164,6 +172,14 @@ pub async fn is_active(store: &Store, job: &str) -> Result<bool> {
     Ok(begun > ended)
 }
 
+/// Whether a round has ended.
+///
+/// # Errors
+/// Those of the store.
+pub async fn has_ended(store: &Store, job: &str, round: Round) -> Result<bool> {
+    Ok(store.exists(&path(job, "ended", round)).await?)
+}
+
 /// How the last round of a job ended; nothing while it is active or if it was never submitted to a coordinator that
 /// keeps its jobs.
 ///
@@ -181,9 +197,7 @@ pub async fn last_end(store: &Store, job: &str) -> Result<Option<Ended>> {
 pub async fn active(store: &Store, jobs: Vec<String>) -> Result<Vec<Active>> {
     let rounds = all_rounds(store).await?;
     let last = |job: String| rounds.get(&job).filter(|(begun, ended)| begun > ended).map(|(begun, _)| (job, *begun));
-    let mut active = read_all(store, jobs.into_iter().filter_map(last).collect()).await?;
-    active.sort_by(|a, b| (&a.submitted, &a.job).cmp(&(&b.submitted, &b.job)));
-    Ok(active)
+    read_in_order(store, jobs.into_iter().filter_map(last).collect()).await
 }
 
 /// Jobs in the order in which they were submitted last, those first of which no coordinator has kept that.
@@ -195,19 +209,19 @@ pub async fn in_order(store: &Store, jobs: Vec<String>) -> Result<Vec<String>> {
     let begun = |job: &String| rounds.get(job).map_or(0, |(begun, _)| *begun);
     let (mut unknown, submitted): (Vec<String>, Vec<String>) = jobs.into_iter().partition(|job| begun(job) == 0);
     let due = submitted.into_iter().map(|job| (begun(&job), job)).map(|(round, job)| (job, round)).collect();
-    let mut known = read_all(store, due).await?;
-    known.sort_by(|a, b| (&a.submitted, &a.job).cmp(&(&b.submitted, &b.job)));
-    unknown.extend(known.into_iter().map(|known| known.job));
+    unknown.extend(read_in_order(store, due).await?.into_iter().map(|known| known.job));
     Ok(unknown)
 }
 
-/// The records of some rounds, some at once.
-async fn read_all(store: &Store, due: Vec<(String, Round)>) -> Result<Vec<Active>> {
+/// The records of some rounds, in the order of the submissions.
+async fn read_in_order(store: &Store, due: Vec<(String, Round)>) -> Result<Vec<Active>> {
     let read = |(job, round): (String, Round)| async move {
         let submitted = record_of(store, &job, round).await?;
-        Ok(Active { job, round, submitted })
+        Ok::<_, Error>(Active { job, round, submitted })
     };
-    stream::iter(due).map(read).buffered(READS).try_collect().await
+    let mut rounds: Vec<Active> = stream::iter(due).map(read).buffered(READS).try_collect().await?;
+    rounds.sort_by(|a, b| (&a.submitted, &a.job).cmp(&(&b.submitted, &b.job)));
+    Ok(rounds)
 }
 
 /// The numbers of the last submission and of the last end of every job.

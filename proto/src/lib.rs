@@ -25,3 +25,5 @@ pub use messages::{
 
 /// Raised when the two ends of a session would misunderstand each other.
 pub const PROTOCOL: u32 = 2;
+/// A lease that commits nothing for so long may be shared with an idle worker.
+pub const DUPLICATE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use proto::DUPLICATE_AFTER;
+
 /// A lease that commits nothing for longer may share its last shards with an idle worker from then on. It is half of what
-/// coordinators wait (`duplicate_after`): their clock begins when they hear of a commit.
-const UNDISTURBED: Duration = Duration::from_secs(5);
+/// coordinators wait: their clock begins when they hear of a commit.
+const UNDISTURBED: Duration = Duration::from_millis(DUPLICATE_AFTER.as_millis() as u64 / 2);
 
 /// The doubt about a lease, shared by its desk and its task.
 #[derive(Clone, Debug, Default)]

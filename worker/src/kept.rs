@@ -70,7 +70,8 @@ pub(crate) type Planned = (Arc<Spec>, Arc<Plan>);
 pub(crate) struct KnownPlan(Arc<Mutex<Option<(String, ArtifactId, Planned)>>>);
 
 impl KnownPlan {
-    /// Those of the last lease if they are of the same artifact, or reads them. Neither ever changes.
+    /// Those of the last lease if they are of the same artifact, or reads them. Neither changes but where an artifact is removed
+    /// and made anew: the sums of input parts may then be others, which a worker does not look at.
     pub(crate) async fn or_read(&self, store: &Store, id: &ArtifactId) -> Result<Planned> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, _, planned)) = known.filter(|(root, known, _)| root == store.url() && known == id) {

@@ -271,7 +271,7 @@ impl Worker {
             tokio::select! {
                 message = stream.message() => match message.map(|m| m.map(ToWorker::try_from)) {
                     Ok(Some(Ok(message))) => {
-                        if let Some(end) = self.obey(message, &means, heartbeat, to_coordinator).await {
+                        if let Some(end) = self.obey(message, &means, heartbeat, to_coordinator, stop).await {
                             return end;
                         }
                     }
@@ -307,6 +307,7 @@ impl Worker {
         means: &Means,
         heartbeat: Duration,
         to_coordinator: &mpsc::Sender<FromWorker>,
+        stop: &CancellationToken,
     ) -> Option<End> {
         match message {
             ToWorker::Welcome(_) => None,
@@ -323,9 +324,11 @@ impl Worker {
                 self.desk.clear(Some((to_coordinator, heartbeat))).await;
                 // Said before the work begins: if that kills this worker, the coordinator shall know what it died of.
                 let taken_up = FromWorker::Progress { lease: grant.lease, progress: Progress::default() };
-                let _ = to_coordinator.send(taken_up).await;
-                self.desk.start(grant, means.clone());
-                None
+                let end = say(to_coordinator, taken_up, stop).await;
+                if end.is_none() {
+                    self.desk.start(grant, means.clone());
+                }
+                end
             }
         }
     }

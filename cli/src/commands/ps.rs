@@ -7,7 +7,6 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use coordinator::{records, remembered, submissions};
 use data::store::Store;
-use futures::stream::{self, StreamExt};
 use proto::{Info, JobStatus, WorkerStatus};
 use serde_json::{Value, json};
 
@@ -15,10 +14,7 @@ use crate::args::Ps;
 use crate::client::Client;
 use crate::progress::clock;
 use crate::terminal::print;
-use crate::{exit, status};
-
-/// Tombstones that are looked for at once.
-const LOOKS: usize = 16;
+use crate::{exit, status, target};
 
 /// A job, and whether somebody has removed it since it ended.
 struct Listed {
@@ -71,18 +67,10 @@ async fn with_earlier(store: &Store, in_hand: Vec<JobStatus>) -> Result<Vec<JobS
 
 /// Looks which of the jobs that have ended are removed, where this machine can read the store.
 async fn listed(info: &Info, statuses: Vec<JobStatus>) -> Vec<Listed> {
-    let store = Store::open_existing(&info.root).ok();
-    let look = |status: JobStatus| {
-        let store = store.clone().filter(|_| status.state.ended());
-        async move {
-            let removed = match store {
-                Some(store) => records::is_removed(&store, &status.job.0).await.unwrap_or(false),
-                None => false,
-            };
-            Listed { status, removed }
-        }
-    };
-    stream::iter(statuses).map(look).buffered(LOOKS).collect().await
+    let ended = statuses.iter().any(|status| status.state.ended());
+    let kept = if ended { target::kept(&info.root).await.ok() } else { None };
+    let removed = |s: &JobStatus| s.state.ended() && kept.as_ref().is_some_and(|(_, jobs)| !jobs.contains(&s.job.0));
+    statuses.into_iter().map(|status| Listed { removed: removed(&status), status }).collect()
 }
 
 impl Listed {

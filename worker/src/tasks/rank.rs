@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use data::artifact::model_prefix;
+use data::artifact::{Digest, model_prefix};
 use data::dataset::Holdout;
 use data::job::{Quantize, Split, Stage, Trainable};
 use data::store::Store;
@@ -109,12 +109,14 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
 }
 
-/// A checkpoint is memory-mapped, so it is brought to the local disk first; once for all shards of a process.
+/// A checkpoint is memory-mapped, so it is brought to the local disk first. One is kept there: that of the last artifact.
 fn copy_checkpoint(cx: &Context, store: &Store, prefix: &str) -> Result<PathBuf> {
-    // Checkpoints of folders have no name of their own: their content gives them one.
-    let weights = cx.spec.inputs.get("ranker:model.safetensors").map(ToString::to_string);
-    let folder = cx.spool.join(weights.as_deref().unwrap_or(prefix));
+    let copies = cx.spool.join("checkpoints");
+    let folder = copies.join(identity(cx)?);
     let io = |e: std::io::Error| data::Error::Spool { path: folder.display().to_string(), reason: e.to_string() };
+    if copies.exists() && !folder.exists() {
+        std::fs::remove_dir_all(&copies).map_err(io)?;
+    }
     std::fs::create_dir_all(&folder).map_err(io)?;
     for name in ["config.json", "model.safetensors"] {
         let path = folder.join(name);
@@ -127,6 +129,15 @@ fn copy_checkpoint(cx: &Context, store: &Store, prefix: &str) -> Result<PathBuf>
         }
     }
     Ok(folder)
+}
+
+/// A name for all that decides what a checkpoint is: its files where they are the user's, and who has trained it. What was
+/// removed and trained again has the digest that it had, and may be another one.
+fn identity(cx: &Context) -> Result<String> {
+    let roles = cx.spec.inputs.iter().filter(|(role, _)| role.contains("ranker"));
+    let inputs: Vec<String> = roles.map(|(role, digest)| format!("{role} {digest}")).collect();
+    let decides = format!("{} {:?} {inputs:?}", cx.store.url(), cx.fits()?.trained_by);
+    Ok(Digest::of_bytes(decides.as_bytes()).short().to_owned())
 }
 
 fn rank(
