@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
+use coordinator::leadership::is_led;
 use coordinator::records;
 use data::job::nearest;
 use data::store::Store;
@@ -10,18 +11,35 @@ use proto::JobStatus;
 
 use crate::client::Client;
 use crate::connection::Reach;
-use crate::exit::BadRequest;
+use crate::exit::{BadRequest, NotNow};
 
 /// How many jobs a message names at most.
 const NAMED: usize = 8;
-/// How long a store may take to be listed before a client does without it.
+/// How long a store may take to answer before a client does without it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The store of a root that was named, or else of the coordinator's.
 pub(crate) async fn store(root: Option<&str>, reach: &Reach) -> Result<Store> {
     match root {
         Some(root) => Ok(Store::open_existing(root)?),
-        None => Ok(Store::open_existing(&Client::connect(reach).await?.info().await?.root)?),
+        None => store_of(&Client::connect(reach).await?.info().await?.root).await,
+    }
+}
+
+/// The store of a coordinator's root, as this machine sees it. What is not there is not gone: a file system may not be
+/// mounted.
+pub(crate) async fn store_of(root: &str) -> Result<Store> {
+    let look = async {
+        let store = Store::open_existing(root)?;
+        let led = is_led(&store).await?;
+        Ok::<_, anyhow::Error>((store, led))
+    };
+    let away = |why: String| NotNow(format!("cannot read the coordinator's root {root} from here: {why}"));
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(Ok((store, true))) => Ok(store),
+        Ok(Ok((_, false))) => Err(away("nothing of it is there; is its file system mounted?".to_owned()).into()),
+        Ok(Err(e)) => Err(away(format!("{e:#}")).into()),
+        Err(_) => Err(away(format!("no answer within {} s", PATIENCE.as_secs())).into()),
     }
 }
 
@@ -33,7 +51,7 @@ pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
 
 /// What was chosen, or that the job that is meant was removed.
 async fn or_removed(store: &Store, meant: &str, chosen: Result<String, BadRequest>) -> Result<String> {
-    if chosen.is_err() && !meant.contains('/') && records::is_removed(store, meant).await? {
+    if chosen.is_err() && !meant.is_empty() && !meant.contains('/') && records::is_removed(store, meant).await? {
         return Err(coordinator::Error::Removed { job: meant.to_owned() }.into());
     }
     Ok(chosen?)
@@ -67,15 +85,11 @@ pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, 
     Ok((job, store))
 }
 
-/// The store of a root and the jobs that are in it, as long as it does not keep people waiting.
+/// The store of a coordinator's root and the jobs that are in it.
 pub(crate) async fn kept(root: &str) -> Result<(Store, Vec<String>)> {
-    let look = async {
-        let store = Store::open_existing(root)?;
-        let jobs = records::list(&store).await?;
-        Ok((store, jobs))
-    };
-    let silent = || anyhow!("{root} does not answer within {} s: is it reachable from here?", PATIENCE.as_secs());
-    tokio::time::timeout(PATIENCE, look).await.map_err(|_| silent())?
+    let store = store_of(root).await?;
+    let jobs = records::list(&store).await?;
+    Ok((store, jobs))
 }
 
 /// An id, a name that only one job has, or the beginning of one id only.

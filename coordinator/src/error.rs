@@ -95,7 +95,7 @@ pub enum Error {
         job: String,
     },
     /// A job that somebody works on was to be removed.
-    #[error("job {job} is at work: cancel it or wait for its end, then remove it")]
+    #[error("job {job} is wanted: cancel it or wait for its end, then remove it (both need a coordinator)")]
     Active {
         /// The job.
         job: String,

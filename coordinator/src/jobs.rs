@@ -126,7 +126,9 @@ impl Shell {
         }
         let done = complete.iter().filter(|c| **c).count();
         info!(job = %id, stages = complete.len(), done, "job submitted");
-        self.note_job(&id, "info", format!("submitted: {done} of {} stages were done before", complete.len()));
+        let here = submitted.as_ref().is_none_or(|submitted| submitted.term == self.leadership.term());
+        let what = if here { "submitted" } else { "taken up by another coordinator" };
+        self.note_job(&id, "info", format!("{what}: {done} of {} stages were done before", complete.len()));
         self.ended.take_out(&id);
         self.listed.retain(|known| *known != id);
         self.listed.push(id.clone());

@@ -83,6 +83,14 @@ impl Lookout {
     }
 }
 
+/// Whether a coordinator has ever led the root of a store.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_led(store: &Store) -> Result<bool> {
+    Ok(highest(store).await? > 0)
+}
+
 async fn highest(store: &Store) -> Result<u64> {
     let entries = store.list(PREFIX).await?;
     let terms = entries.iter().filter_map(|e| e.path.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok());

@@ -64,8 +64,10 @@ struct Begun {
 pub async fn begin(store: &Store, job_id: &str, job: &Job, stages: &[StageRecord]) -> Result<()> {
     let Some(place) = &job.output.publish else { return Ok(()) };
     let today = day::today();
-    let own = |target: &Target| Place::is_in(&target.folder, store);
-    if let Some(Target { folder, .. }) = targets(job_id, &today, place, job, stages).into_iter().find(own) {
+    // Also the folder in which those of several splits would be.
+    let whole = place.folder(Fill { job: job_id, name: &job.name, date: &today }, Split::Test, false);
+    let folders = targets(job_id, &today, place, job, stages).into_iter().map(|target| target.folder);
+    if let Some(folder) = folders.chain([whole]).find(|folder| Place::is_in(folder, store)) {
         return Err(Error::PublishIntoRoot { folder, root: store.url().to_owned() });
     }
     let publication = Publication::open(store, job_id, place, &today).await?;

@@ -137,7 +137,8 @@ impl Shell {
             Input::Info(reply) => {
                 let (root, build) = (self.store.url().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
                 let (term, workers) = (self.leadership.term(), self.core.workers());
-                let _ = reply.send(Info { root, term, build, workers });
+                let waiting = self.store.trouble().unwrap_or_default();
+                let _ = reply.send(Info { root, term, build, workers, waiting });
             }
             Input::Reported(job, outcome) => self.reported(&job, outcome),
             Input::Settled(job, noted) => self.settled(&job, noted),

@@ -28,13 +28,16 @@ pub(crate) async fn run(args: Ps) -> Result<u8> {
     let info = client.info().await?;
     let mut statuses = client.list().await?;
     if args.all {
-        statuses = with_earlier(&Store::open_existing(&info.root)?, statuses).await?;
+        statuses = with_earlier(&target::store_of(&info.root).await?, statuses).await?;
     }
     statuses.reverse();
     let jobs = listed(&info, statuses).await;
     if args.json {
         print(format_args!("{:#}", json(&info, &jobs)));
         return Ok(exit::DONE);
+    }
+    if !info.waiting.is_empty() {
+        print(format_args!("waiting: {}\n", info.waiting));
     }
     if jobs.is_empty() {
         let earlier = if args.all { "" } else { "`mllm4rec ps --all` shows those that ended before, " };
@@ -94,6 +97,7 @@ fn json(info: &Info, jobs: &[Listed]) -> Value {
     };
     json!({
         "root": info.root,
+        "waiting": info.waiting,
         "term": info.term,
         "build": info.build,
         "jobs": jobs.iter().map(Listed::json).collect::<Vec<_>>(),

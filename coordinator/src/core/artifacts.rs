@@ -169,6 +169,10 @@ impl Core {
             };
             artifact.phase = Phase::Done(shards);
             artifact.last.done = artifact.last.total;
+            if artifact.is_map() {
+                // It was about the last shard, not about all of them.
+                artifact.last.note.clear();
+            }
         }
     }
 
