@@ -1,6 +1,7 @@
 //! A coordinator as commands see it: requests and answers without the wrapping of the wire.
 
 use std::error::Error;
+use std::time::Duration;
 
 use anyhow::Result;
 use proto::pb::jobs_client::JobsClient;
@@ -9,9 +10,12 @@ use tonic::Streaming;
 
 use crate::connection::Reach;
 use crate::exit::{Away, BadRequest, Lasting, NotNow};
+use crate::terminal::print_error;
 
 /// The largest answer: the statuses of thousands of jobs.
 const LARGEST: usize = 64 << 20;
+/// An answer that takes longer waits for something, which people want to know.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// A connection to a coordinator.
 #[derive(Clone)]
@@ -34,13 +38,32 @@ impl Client {
 
     /// Hands over a job.
     pub(crate) async fn submit(&mut self, job_toml: String) -> Result<pb::SubmitReply> {
-        let reply = self.jobs.submit(pb::SubmitRequest { job_toml }).await;
+        let mut jobs = self.jobs.clone();
+        let reply = self.telling_why(jobs.submit(pb::SubmitRequest { job_toml })).await;
         Ok(reply.map_err(|s| self.said(&s))?.into_inner())
+    }
+
+    /// Waits for an answer, and says what the coordinator waits for if that takes long.
+    pub(crate) async fn telling_why<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            match tokio::time::timeout(SLOW, &mut answer).await {
+                Ok(answer) => return answer,
+                Err(_) => {
+                    let waiting = self.info().await.map(|info| info.waiting).unwrap_or_default();
+                    if !waiting.is_empty() {
+                        print_error(format_args!("the coordinator waits for its store: {waiting}"));
+                        return answer.await;
+                    }
+                }
+            }
+        }
     }
 
     /// Takes up a job again that failed or was cancelled.
     pub(crate) async fn resume(&mut self, job: &str) -> Result<pb::SubmitReply> {
-        let reply = self.jobs.resume(pb::ResumeRequest { job_id: job.to_owned() }).await;
+        let mut jobs = self.jobs.clone();
+        let reply = self.telling_why(jobs.resume(pb::ResumeRequest { job_id: job.to_owned() })).await;
         Ok(reply.map_err(|s| self.said(&s))?.into_inner())
     }
 

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use data::store::Store;
 use proto::JobStatus;
+use serde_json::Value;
 
 use crate::client::{Client, Watched};
 use crate::connection::Reach;
 use crate::exit::{self, Away, NotNow};
 use crate::progress::{Printer, Progress};
 use crate::signals::Told;
-use crate::status::{self, Aside};
+use crate::{status, tables, target};
 
 /// How long a coordinator may be away before nobody waits for it any more.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -87,14 +87,10 @@ pub(crate) async fn show(reach: &Reach, job: &str) -> Result<End> {
     end
 }
 
-/// What is put aside in a job that is done: by its report if the store can be read, else as the coordinator knows it.
-pub(crate) async fn aside(reach: &Reach, ended: &JobStatus) -> Aside {
-    let report = async {
-        let store = Store::open_existing(&Client::connect(reach).await?.info().await?.root)?;
-        crate::commands::report(&store, &ended.job.0).await
-    };
-    let report = report.await.ok();
-    report.as_ref().and_then(status::aside_by_report).unwrap_or_else(|| status::aside_by_status(ended))
+/// The report of a job that is done, if the store can be read from here.
+async fn report(reach: &Reach, job: &str) -> Option<Value> {
+    let root = Client::connect(reach).await.ok()?.info().await.ok()?.root;
+    crate::commands::report(&target::store_of(&root).await.ok()?, job).await.ok()
 }
 
 /// Waits for the end of a job and says how it ended, in the words and with the exit code of that end.
@@ -108,15 +104,21 @@ pub(crate) async fn to_the_end(reach: &Reach, job: &str, json: bool) -> Result<u
     }
     exit::verdict(&ended)?;
     if !json {
+        if let Some(report) = report(reach, job).await {
+            crate::terminal::print(tables::results(&report).trim_end());
+        }
         crate::terminal::print(complete(reach, &ended).await);
     }
     Ok(exit::DONE)
 }
 
-/// The words that end a job which has succeeded.
+/// The words that end a job which has succeeded. What is put aside stands in its report; where that cannot be read, it is
+/// told as the coordinator knows it.
 pub(crate) async fn complete(reach: &Reach, ended: &JobStatus) -> String {
     let job = &ended.job.0;
-    let words = status::put_aside(job, &aside(reach, ended).await);
+    let report = report(reach, job).await;
+    let aside = report.as_ref().and_then(status::aside_by_report).unwrap_or_else(|| status::aside_by_status(ended));
+    let words = status::put_aside(job, &aside);
     let words = words.unwrap_or_else(|| format!("complete; `mllm4rec outputs {job}` names the folders of its tables"));
     format!("{job}: {words}")
 }

@@ -7,6 +7,8 @@ use comfy_table::{CellAlignment, Table};
 use data::tables::CaptionStatus;
 use serde_json::Value;
 
+use crate::progress::grouped;
+
 const METRICS: [(&str, &str); 3] = [("recall", "R"), ("mrr", "M"), ("ndcg", "N")];
 
 /// Renders a job's metrics.json for people.
@@ -167,6 +169,17 @@ pub(crate) fn compare(with: &Value, without: &Value) -> Table {
         table.add_row([name.to_owned(), of("subset"), of("overall")]);
     }
     align(table)
+}
+
+/// What a finished job has reached, and where it was published.
+pub(crate) fn results(report: &Value) -> String {
+    let mut text = format!("{}\n\n", render(report).trim_end());
+    for folder in report["published"].as_array().into_iter().flatten() {
+        let of = |key: &str| folder[key].as_str().unwrap_or_default();
+        let rows = grouped(folder["rows"].as_u64().unwrap_or(0));
+        let _ = writeln!(text, "published {} ({}), {rows} rows: {}", of("table"), of("split"), of("folder"));
+    }
+    text
 }
 
 /// One sentence about the ranker, loud if it does not earn its keep.

@@ -1,30 +1,57 @@
 //! Which job is meant, and where it is kept.
 
+use std::time::Duration;
+
 use anyhow::Result;
+use coordinator::leadership::is_led;
 use coordinator::records;
 use data::job::nearest;
 use data::store::Store;
+use proto::JobStatus;
 
 use crate::client::Client;
 use crate::connection::Reach;
-use crate::exit::BadRequest;
+use crate::exit::{BadRequest, NotNow};
 
 /// How many jobs a message names at most.
 const NAMED: usize = 8;
+/// How long a store may take to answer before a client does without it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The store of a root that was named, or else of the coordinator's.
 pub(crate) async fn store(root: Option<&str>, reach: &Reach) -> Result<Store> {
     match root {
         Some(root) => Ok(Store::open_existing(root)?),
-        None => Ok(Store::open_existing(&Client::connect(reach).await?.info().await?.root)?),
+        None => store_of(&Client::connect(reach).await?.info().await?.root).await,
+    }
+}
+
+/// The store of a coordinator's root, as this machine sees it. What is not there is not gone: a file system may not be
+/// mounted.
+pub(crate) async fn store_of(root: &str) -> Result<Store> {
+    let look = async {
+        let store = Store::open_existing(root)?;
+        let led = is_led(&store).await?;
+        Ok::<_, anyhow::Error>((store, led))
+    };
+    let away = |why: String| NotNow(format!("cannot read the coordinator's root {root} from here: {why}"));
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(Ok((store, true))) => Ok(store),
+        Ok(Ok((_, false))) => Err(away("nothing of it is there; is its file system mounted?".to_owned()).into()),
+        Ok(Err(e)) => Err(away(format!("{e:#}")).into()),
+        Err(_) => Err(away(format!("no answer within {} s", PATIENCE.as_secs())).into()),
     }
 }
 
 /// The job of a store that is meant.
 pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
     let jobs = records::list(store).await?;
-    let chosen = choose(meant, &jobs, store.url());
-    if chosen.is_err() && !meant.contains('/') && records::is_removed(store, meant).await? {
+    or_removed(store, meant, choose(meant, &jobs, store.url())).await
+}
+
+/// What was chosen, or that the job that is meant was removed.
+async fn or_removed(store: &Store, meant: &str, chosen: Result<String, BadRequest>) -> Result<String> {
+    if chosen.is_err() && !meant.is_empty() && !meant.contains('/') && records::is_removed(store, meant).await? {
         return Err(coordinator::Error::Removed { job: meant.to_owned() }.into());
     }
     Ok(chosen?)
@@ -34,18 +61,35 @@ pub(crate) async fn job_in(store: &Store, meant: &str) -> Result<String> {
 /// with the second value.
 pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, Option<Store>)> {
     let root = client.info().await?.root;
-    let in_hand: Vec<String> = client.list().await?.into_iter().map(|s| s.job.0).collect();
-    let remembered = async {
-        let store = Store::open_existing(&root)?;
-        let jobs = records::list(&store).await?;
-        Ok::<_, anyhow::Error>((store, jobs))
+    let statuses = client.list().await?;
+    let in_hand: Vec<String> = statuses.iter().map(|s| s.job.0.clone()).collect();
+    // The id of a job at work needs no store, which may be away: that is when people look.
+    if statuses.iter().any(|status| status.job.0 == meant && !status.state.ended()) {
+        return Ok((meant.to_owned(), None));
+    }
+    let (store, jobs) = match kept(&root).await {
+        Ok(kept) => kept,
+        // A client without access to the store can still speak of what the coordinator has in hand.
+        Err(e) => {
+            let unsure = |BadRequest(what)| e.context(format!("{what}; what only its store remembers cannot be seen"));
+            return Ok((choose(meant, &in_hand, &root).map_err(unsure)?, None));
+        }
     };
-    // A client without access to the store can still speak of what the coordinator has in hand.
-    let Ok((store, jobs)) = remembered.await else { return Ok((choose(meant, &in_hand, &root)?, None)) };
-    let known: Vec<String> = in_hand.iter().chain(jobs.iter().filter(|job| !in_hand.contains(job))).cloned().collect();
-    let job = choose(meant, &known, &root)?;
+    // What has ended and is not in the store any more was removed.
+    let removed = |status: &&JobStatus| status.state.ended() && !jobs.contains(&status.job.0);
+    let removed: Vec<&String> = statuses.iter().filter(removed).map(|status| &status.job.0).collect();
+    let there = in_hand.iter().filter(|job| !removed.contains(job));
+    let known: Vec<String> = there.chain(jobs.iter().filter(|job| !in_hand.contains(job))).cloned().collect();
+    let job = or_removed(&store, meant, choose(meant, &known, &root)).await?;
     let store = (!in_hand.contains(&job)).then_some(store);
     Ok((job, store))
+}
+
+/// The store of a coordinator's root and the jobs that are in it.
+pub(crate) async fn kept(root: &str) -> Result<(Store, Vec<String>)> {
+    let store = store_of(root).await?;
+    let jobs = records::list(&store).await?;
+    Ok((store, jobs))
 }
 
 /// An id, a name that only one job has, or the beginning of one id only.
@@ -53,7 +97,7 @@ fn choose(meant: &str, jobs: &[String], root: &str) -> Result<String, BadRequest
     if jobs.iter().any(|job| job == meant) {
         return Ok(meant.to_owned());
     }
-    let name = |job: &&String| job.rsplit_once('-').is_some_and(|(name, _)| name == meant);
+    let name = |job: &&String| records::name_of(job) == Some(meant);
     let begins = |job: &&String| !meant.is_empty() && job.starts_with(meant);
     let named: Vec<&String> = jobs.iter().filter(name).collect();
     let found = if named.is_empty() { jobs.iter().filter(begins).collect() } else { named };

@@ -85,7 +85,8 @@ async fn pin(store: &Store, job: &mut Job) -> Result<()> {
     }
     let jobs = records::list(store).await?;
     for (key, name) in named {
-        let of_this_name: Vec<&str> = jobs.iter().filter(|id| name_of(id) == Some(&name)).map(String::as_str).collect();
+        let of_this_name: Vec<&str> =
+            jobs.iter().filter(|id| records::name_of(id) == Some(&name)).map(String::as_str).collect();
         match of_this_name.as_slice() {
             _ if jobs.contains(&name) => {}
             [] => {}
@@ -97,14 +98,6 @@ async fn pin(store: &Store, job: &mut Job) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The name in the id of a job, `<name>-<12 hex>`, with a number behind it where one of that id was removed.
-fn name_of(id: &str) -> Option<&str> {
-    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    let id = id.rsplit_once('.').filter(|(_, number)| is_number(number)).map_or(id, |(id, _)| id);
-    let (name, digest) = id.rsplit_once('-')?;
-    (digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit())).then_some(name)
 }
 
 /// An earlier job as one key of the job file names it.

@@ -95,7 +95,7 @@ pub enum Error {
         job: String,
     },
     /// A job that somebody works on was to be removed.
-    #[error("job {job} is at work: cancel it or wait for its end, then remove it")]
+    #[error("job {job} is wanted: cancel it or wait for its end, then remove it (both need a coordinator)")]
     Active {
         /// The job.
         job: String,
@@ -118,6 +118,16 @@ pub enum Error {
         folder: String,
         /// What is wrong there.
         source: data::Error,
+    },
+    /// A job wants its tables copied to where the coordinator keeps its own.
+    #[error(
+        "output.publish: {folder} is where the coordinator keeps its own tables (its root is {root}): choose a folder of its own"
+    )]
+    PublishIntoRoot {
+        /// The place.
+        folder: String,
+        /// The root.
+        root: String,
     },
     /// The gRPC server ended.
     #[error("the coordinator's server ended: {0}")]

@@ -27,7 +27,7 @@ use proto::JobId;
 use serde_json::json;
 
 use crate::plan::{JobPlan, PlannedStage};
-use crate::removal::admit;
+use crate::removal::{refuse_marked, write_down};
 
 /// What happens in the middle of somebody's work, once.
 type Meanwhile = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -38,6 +38,9 @@ struct State {
     left: Option<usize>,
     meanwhile: Option<(usize, Meanwhile)>,
     log: Vec<String>,
+    listings: usize,
+    /// Listings do not come to an end.
+    stalled: bool,
 }
 
 /// Objects in memory, and what is to happen to them.
@@ -78,6 +81,16 @@ impl Mortal {
     /// What was written and deleted, in order: `+path`, `-path`.
     pub(crate) fn log(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().log)
+    }
+
+    /// How often it was asked for a list.
+    pub(crate) fn listings(&self) -> usize {
+        self.state.lock().unwrap().listings
+    }
+
+    /// Whoever asks for a list waits for ever.
+    pub(crate) fn stall(&self) {
+        self.state.lock().unwrap().stalled = true;
     }
 
     async fn change(&self, sign: char, path: &Path) -> Result<()> {
@@ -150,7 +163,9 @@ impl ObjectStore for Mortal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.objects.list(prefix)
+        let mut state = self.state.lock().unwrap();
+        state.listings += 1;
+        if state.stalled { futures::stream::pending().boxed() } else { self.objects.list(prefix) }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -190,7 +205,8 @@ pub(crate) fn plan(dataset: u32, candidates: u32, extra: &BTreeMap<String, Diges
 
 /// Submits a job, as a coordinator does. Says which stages were done before.
 pub(crate) async fn submit(store: &Store, plan: &mut JobPlan) -> crate::Result<Vec<bool>> {
-    admit(store, plan, "name = \"shop\"").await?;
+    write_down(store, plan, "name = \"shop\"").await?;
+    refuse_marked(store, &plan.stages).await?;
     let mut complete = Vec::new();
     for stage in &plan.stages {
         complete.push(is_complete(store, &stage.artifact).await?);

@@ -4,14 +4,18 @@ use data::job::Job;
 use data::store::Store;
 use futures::FutureExt;
 use proto::{FailureClass, JobId, JobState, JobStatus};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::core::{Event, StageEntry};
 use crate::inbox::{Input, Reply, Submission};
-use crate::opening::{patiently, planned, recorded};
+use crate::opening::{admitted, patiently, planned, recorded};
 use crate::shell::{KnownJob, Shell};
-use crate::submissions::{self, Ended, Submitted};
-use crate::{Error, Result, publish, records, report};
+use crate::submissions::{self, Active, Ended, Round};
+use crate::{Error, Result, admission, publish, records, removal, report};
+
+#[cfg(test)]
+mod tests;
 
 impl Shell {
     /// Takes up the jobs that an earlier coordinator of this root left unfinished.
@@ -20,11 +24,11 @@ impl Shell {
             return Ok(());
         }
         let jobs = records::list(&self.store).await?;
-        for (job, round) in submissions::active(&self.store, jobs).await? {
+        for Active { job, round, submitted } in submissions::active(&self.store, jobs).await? {
             match recorded(&self.store, &job).await {
                 Ok(submission) => {
                     info!(job, "job taken up");
-                    self.submit(Submission { round: Some(round), ..submission });
+                    self.submit(Submission { round: Some(round), submitted: Some(submitted), ..submission });
                 }
                 // One job that cannot be read must not keep the others.
                 Err(e) => {
@@ -44,17 +48,21 @@ impl Shell {
     /// Plans a job and asks the store what is done, beside the loop.
     pub(crate) fn look_up(&mut self, job: Box<Job>, reply: Reply<(JobId, bool)>) {
         let (store, cache) = (self.store.clone(), self.options.digest_cache.clone());
+        let lasting = self.options.lasting;
         self.enter(reply, async move {
-            let (job, plan, complete) =
-                patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await?;
-            Ok(Submission { id: plan.id, job, stages: plan.stages, complete, round: None })
+            let (job, plan) = patiently("look up a job", || planned(&store, &job, cache.as_deref()).boxed()).await?;
+            let complete = match patiently("look up a job", || admitted(&store, &job, &plan).boxed()).await {
+                Err(refused) if lasting => return Err(admission::refuse(&store, &plan, refused).await),
+                complete => complete?,
+            };
+            Ok(Submission { id: plan.id, job, stages: plan.stages, complete, round: None, submitted: None })
         });
     }
 
     /// Takes up a job that the store knows.
     pub(crate) fn resume(&mut self, id: JobId, reply: Reply<(JobId, bool)>) {
         let store = self.store.clone();
-        self.enter(reply, async move { patiently("look up a job", || recorded(&store, &id.0).boxed()).await });
+        self.enter(reply, async move { patiently("look up a job", || resumed(&store, &id.0).boxed()).await });
     }
 
     /// Notes in the store that a job is wanted, before anybody is told so; then hands it to the loop.
@@ -64,38 +72,48 @@ impl Shell {
         look_up: impl Future<Output = Result<Submission>> + Send + 'static,
     ) {
         self.submissions += 1;
-        let submitted = Submitted { term: self.leadership.term(), order: self.submissions };
+        let (leadership, order) = (self.leadership.clone(), self.submissions);
         let (store, inbox, lasting) = (self.store.clone(), self.inbox.clone(), self.options.lasting);
         tokio::spawn(async move {
             let entered = async {
                 let mut submission = look_up.await?;
                 let (id, complete) = (submission.id.clone(), submission.complete.iter().all(|c| *c));
+                let stopping = || Error::Server("the coordinator is stopping".to_owned());
+                let (admit, admitted) = oneshot::channel();
+                inbox.send(Input::Admit(id.clone(), admit)).await.map_err(|_| stopping())?;
+                admitted.await.map_err(|_| stopping())?;
                 if lasting {
-                    agree(&store, &id, &submission.job).await?;
-                    let begin = || submissions::begin(&store, &id.0, submitted).boxed();
-                    submission.round = Some(patiently("note a job", begin).await?);
-                    if records::is_removed(&store, &id.0).await? {
-                        let refused = Error::Removed { job: id.0.clone() };
-                        if let Some(round) = submission.round {
-                            let ended = Ended::of(JobState::Failed, &refused.to_string(), Some(refused.class()));
-                            submissions::end(&store, &id.0, round, &ended).await?;
-                        }
-                        return Err(refused);
-                    }
+                    submission = admission::enter(&store, &leadership, submission, order).await?;
                 }
-                let stopping = |_| Error::Server("the coordinator is stopping".to_owned());
-                inbox.send(Input::Planned(Box::new(submission))).await.map_err(stopping)?;
+                inbox.send(Input::Planned(Box::new(submission))).await.map_err(|_| stopping())?;
                 Ok((id, complete))
             };
             let _ = reply.send(entered.await);
         });
     }
 
+    /// Lets a submission go on, unless the job's end is on its way to the store: the next round begins behind it. One that
+    /// has succeeded is not begun again: its report is what is waited for.
+    pub(crate) fn admit(&mut self, id: &JobId, reply: oneshot::Sender<()>) {
+        let over = matches!(self.core.state(id), Some(JobState::Failed | JobState::Cancelled));
+        match self.jobs.get_mut(id).filter(|_| over) {
+            Some(known) => known.again.push(reply),
+            None => drop(reply.send(())),
+        }
+    }
+
+    /// Takes a submission in, unless it has joined a round that runs, or that has ended since it was noted.
     pub(crate) fn submit(&mut self, submission: Submission) {
-        let Submission { id, job, stages, complete, round } = submission;
-        if self.core.state(&id).is_some_and(|state| !state.ended()) {
+        if let Some(known) = self.jobs.get_mut(&submission.id) {
+            if submission.round > known.round {
+                known.next = Some(Box::new(submission));
+            }
             return;
         }
+        if self.ended.round(&submission.id).is_some_and(|ended| submission.round <= Some(ended)) {
+            return;
+        }
+        let Submission { id, job, stages, complete, round, submitted } = submission;
         let entries = stages.iter().zip(&complete).map(|(s, complete)| StageEntry {
             artifact: s.artifact.clone(),
             split: s.split,
@@ -108,8 +126,13 @@ impl Shell {
         }
         let done = complete.iter().filter(|c| **c).count();
         info!(job = %id, stages = complete.len(), done, "job submitted");
-        self.note_job(&id, "info", format!("submitted: {done} of {} stages were done before", complete.len()));
-        self.jobs.insert(id.clone(), KnownJob::new(job, round, unseen(id)));
+        let here = submitted.as_ref().is_none_or(|submitted| submitted.term == self.leadership.term());
+        let what = if here { "submitted" } else { "taken up by another coordinator" };
+        self.note_job(&id, "info", format!("{what}: {done} of {} stages were done before", complete.len()));
+        self.ended.take_out(&id);
+        self.listed.retain(|known| *known != id);
+        self.listed.push(id.clone());
+        self.jobs.insert(id.clone(), KnownJob::new(job, round, submitted, unseen(id)));
         self.feed(event);
         self.publish();
     }
@@ -148,42 +171,54 @@ impl Shell {
     fn end(&mut self, id: &JobId) {
         let round = self.jobs.get(id).and_then(|known| known.round);
         let ended = self.core.status(id, self.now()).map(|s| Ended::of(s.state, &s.reason, s.failure));
-        let batches = self.journal.take(Some(id));
+        let written = self.writer.write(self.journal.take(Some(id)));
         let (store, inbox, id) = (self.store.clone(), self.inbox.clone(), id.clone());
         tokio::spawn(async move {
-            for batch in batches {
-                batch.write(&store).await;
-            }
+            written.await;
+            let mut noted = None;
             if let Some((round, ended)) = round.zip(ended) {
                 let end = || submissions::end(&store, &id.0, round, &ended).boxed();
-                if let Err(e) = patiently("note the end of a job", end).await {
-                    error!(job = %id, error = %e, "cannot note the end of a job: the next coordinator takes it up again");
+                match patiently("note the end of a job", end).await {
+                    Ok(()) => noted = Some(round),
+                    Err(e) => {
+                        error!(job = %id, error = %e, "cannot note the end of a job: the next coordinator takes it up again");
+                    }
                 }
             }
-            let _ = inbox.send(Input::Settled(id)).await;
+            let _ = inbox.send(Input::Settled(id, noted)).await;
         });
     }
 
-    pub(crate) fn settled(&mut self, id: &JobId) {
-        if let Some(known) = self.jobs.get_mut(id) {
-            known.settled = true;
+    /// The end of a job is in the store and may be shown: only its last status is kept here.
+    pub(crate) fn settled(&mut self, id: &JobId, noted: Option<Round>) {
+        let now = self.now();
+        let Some((known, mut status)) = self.jobs.remove(id).zip(self.core.status(id, now)) else { return };
+        known.amend(&mut status);
+        known.status.send_replace(status);
+        self.core.forget(id);
+        self.stages.retain(|stage, _| self.core.knows(stage));
+        self.quarantines.forget(|stage| self.core.knows(stage));
+        if let Some(oldest) = self.ended.keep(id.clone(), known.status, noted, now) {
+            self.listed.retain(|listed| *listed != oldest);
         }
-        self.publish();
+        if let Some(next) = known.next {
+            self.submit(*next);
+        }
+        for again in known.again {
+            let _ = again.send(());
+        }
+        for watch in known.watches {
+            self.watch(id, watch);
+        }
     }
 }
 
-/// Refuses another spelling of a job that runs: it would be thanked for and forgotten.
-async fn agree(store: &Store, id: &JobId, job: &Job) -> Result<()> {
-    if !submissions::is_active(store, &id.0).await? {
-        return Ok(());
-    }
-    let running = Job::parse("the job's file", &records::job_toml(store, &id.0).await?, &[])?;
-    let places = running.output.publish != job.output.publish;
-    let differs = [("output.publish", places), ("limits", running.limits != job.limits)];
-    match differs.into_iter().find(|(_, differs)| *differs) {
-        Some((key, _)) => Err(Error::RunsOtherwise { job: id.0.clone(), key }),
-        None => Ok(()),
-    }
+/// A job as the store remembers it, as long as nobody removes what it needs and its places are free.
+async fn resumed(store: &Store, id: &str) -> Result<Submission> {
+    let submission = recorded(store, id).await?;
+    removal::refuse_marked(store, &submission.stages).await?;
+    publish::begin(store, id, &submission.job, &records::of_stages(&submission.stages)).await?;
+    Ok(submission)
 }
 
 /// The status of a job that the core has not taken in yet.

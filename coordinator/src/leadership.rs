@@ -2,6 +2,9 @@
 
 use data::store::{Created, Store};
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::warn;
 
 use crate::{Error, Result};
 
@@ -37,11 +40,55 @@ impl Leadership {
         if newer > self.term { Err(Error::Deposed { own: self.term, newer }) } else { Ok(()) }
     }
 
+    /// A claim that tests do not write down.
+    #[cfg(test)]
+    pub(crate) const fn of_term(term: u64) -> Self {
+        Self { term }
+    }
+
     /// The term.
     #[must_use]
     pub fn term(&self) -> u64 {
         self.term
     }
+}
+
+/// Whoever looks beside the loop who leads: a slow store must not make workers look silent.
+pub(crate) struct Lookout {
+    store: Store,
+    leadership: Leadership,
+    depose: mpsc::Sender<Error>,
+    looking: Option<JoinHandle<()>>,
+}
+
+impl Lookout {
+    /// Tells `depose` when somebody else leads.
+    pub(crate) fn new(store: Store, leadership: Leadership, depose: mpsc::Sender<Error>) -> Self {
+        Self { store, leadership, depose, looking: None }
+    }
+
+    /// Looks, unless the store has not answered yet the last time.
+    pub(crate) fn look(&mut self) {
+        if self.looking.as_ref().is_some_and(|looking| !looking.is_finished()) {
+            return;
+        }
+        let (store, leadership, depose) = (self.store.clone(), self.leadership.clone(), self.depose.clone());
+        self.looking = Some(tokio::spawn(async move {
+            match leadership.check(&store).await {
+                Err(deposed @ Error::Deposed { .. }) => drop(depose.send(deposed).await),
+                Err(e) => warn!(error = %e, "cannot check the leadership, will try again"),
+                Ok(()) => {}
+            }
+        }));
+    }
+}
+
+/// Whether a coordinator has ever led the root of a store.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_led(store: &Store) -> Result<bool> {
+    Ok(highest(store).await? > 0)
 }
 
 async fn highest(store: &Store) -> Result<u64> {
@@ -59,6 +106,33 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::fixtures::Mortal;
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_asked_once() {
+        let root = Mortal::default();
+        let store = root.store("s3://shop");
+        let leadership = Leadership::take(&store, "0.0.0.0:7070 a").await.unwrap();
+        let (depose, mut deposed) = mpsc::channel(1);
+        let mut lookout = Lookout::new(store.clone(), leadership, depose.clone());
+        root.stall();
+        let before = root.listings();
+        for _ in 0..5 {
+            lookout.look();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(root.listings() - before, 1);
+
+        let root = Mortal::default();
+        let store = root.store("s3://shop");
+        let first = Leadership::take(&store, "0.0.0.0:7070 a").await.unwrap();
+        let mut lookout = Lookout::new(store.clone(), first, depose);
+        lookout.look();
+        lookout.looking.take().unwrap().await.unwrap();
+        Leadership::take(&store, "0.0.0.0:7070 b").await.unwrap();
+        lookout.look();
+        assert!(matches!(deposed.recv().await, Some(Error::Deposed { own: 1, newer: 2 })));
+    }
 
     #[tokio::test]
     async fn every_claim_gets_a_term_of_its_own() {

@@ -4,10 +4,12 @@
 //! Nothing is remembered that cannot be read back from the store. This crate knows no tensors and no models.
 
 pub mod access;
+mod admission;
 mod coordinator;
 pub mod core;
 mod descriptors;
 mod earlier;
+mod ended;
 mod error;
 #[cfg(test)]
 mod fixtures;
@@ -19,12 +21,14 @@ pub mod leadership;
 pub mod opening;
 pub mod plan;
 pub mod publish;
+pub mod quarantine;
 pub mod records;
 mod remembered;
 pub mod removal;
 pub mod report;
 mod rpc;
 mod shell;
+mod stages;
 pub mod submissions;
 
 pub use coordinator::{Coordinator, Options};

@@ -3,23 +3,26 @@
 use std::path::Path;
 use std::time::Duration;
 
-use data::artifact::{
-    self, ArtifactId, Aside, InputDigests, InputPart, Output, PartRecord, Plan, QUARANTINED, Spec, role,
-};
-use data::job::{Job, MaxRejected, Split, Stage};
+use data::artifact::{self, ArtifactId, Done, InputDigests, InputPart, Output, PartRecord, Plan, Spec, role};
+use data::job::{Job, Stage};
 use data::store::Store;
-use data::tables::{Footer, Table};
+use data::tables::Table;
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
 use proto::{Committed, FailureClass, JobId};
 use tracing::warn;
 
 use crate::inbox::Submission;
 use crate::plan::{self, JobPlan, PlannedStage};
-use crate::{Earlier, Error, InputFiles, Result, publish, records, removal};
+use crate::submissions::READS;
+use crate::{Earlier, Error, InputFiles, Result, admission, publish, records, removal, submissions};
 
 /// Pauses between attempts at something that may succeed later; the store has been patient by itself before each.
+#[cfg(not(test))]
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+#[cfg(test)]
+const PAUSES: [Duration; 4] = [Duration::from_millis(1); 4];
 
 /// Tries again what fails for a reason that may pass.
 pub(crate) async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
@@ -35,10 +38,10 @@ pub(crate) async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture
     attempt().await
 }
 
-/// The plan of a job and which of its stages are done.
+/// The plan of a job, which is written down.
 ///
 /// The job comes back with the settings of the models that it takes from earlier jobs.
-pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(Box<Job>, JobPlan, Vec<bool>)> {
+pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> Result<(Box<Job>, JobPlan)> {
     let mut job = Box::new(job.clone());
     let earlier = Earlier::of(store, &mut job).await?;
     let mut known = cache.map_or_else(InputDigests::forgetful, InputDigests::remembered_in);
@@ -47,16 +50,24 @@ pub(crate) async fn planned(store: &Store, job: &Job, cache: Option<&Path>) -> R
         warn!(error = %e, "cannot remember the digests of the input files");
     }
     let mut plan = plan::plan(&job, &files);
-    removal::admit(store, &mut plan, &job.to_toml()).await?;
-    publish::begin(store, &plan.id.0, &job, &records::of_plan(&plan)).await?;
-    let complete = complete(store, &plan.stages).await?;
-    Ok((job, plan, complete))
+    removal::write_down(store, &mut plan, &job.to_toml()).await?;
+    Ok((job, plan))
 }
 
-/// A job as the store remembers it: what was planned when it was submitted, whatever its input files hold now.
+/// Whether a job that is written down may run: nobody removes what it needs, and its places are free. Says which of its
+/// stages are done.
+pub(crate) async fn admitted(store: &Store, job: &Job, plan: &JobPlan) -> Result<Vec<bool>> {
+    removal::refuse_marked(store, &plan.stages).await?;
+    publish::begin(store, &plan.id.0, job, &records::of_stages(&plan.stages)).await?;
+    complete(store, &plan.stages).await
+}
+
+/// A job as the store remembers it: what was planned when it was submitted, whatever its input files hold now, in the
+/// spelling of its last submission.
 pub(crate) async fn recorded(store: &Store, id: &str) -> Result<Submission> {
     let records = records::stages(store, id).await?;
-    let job = Job::parse(&format!("the file of job {id}"), &records::job_toml(store, id).await?, &[])?;
+    let last = submissions::last_round(store, id).await?;
+    let job = admission::spelling(store, id, last.as_ref().map(|(_, submitted)| submitted)).await?;
     let path = || records::stages_path(id);
     let mut stages: Vec<PlannedStage> = Vec::new();
     for record in records {
@@ -72,46 +83,16 @@ pub(crate) async fn recorded(store: &Store, id: &str) -> Result<Submission> {
         stages.push(PlannedStage { artifact, split: record.split, spec, needs });
     }
     let complete = complete(store, &stages).await?;
-    Ok(Submission { id: JobId(id.to_owned()), job: Box::new(job), stages, complete, round: None })
+    Ok(Submission { id: JobId(id.to_owned()), job: Box::new(job), stages, complete, round: None, submitted: None })
 }
 
 /// Which stages are done.
-async fn complete(store: &Store, stages: &[PlannedStage]) -> Result<Vec<bool>> {
+pub(crate) async fn complete(store: &Store, stages: &[PlannedStage]) -> Result<Vec<bool>> {
     let mut complete = Vec::new();
     for stage in stages {
         complete.push(artifact::is_complete(store, &stage.artifact).await?);
     }
     Ok(complete)
-}
-
-/// Commits a shard without its rows, if the job can spare them: those of it and of the shards that were put aside before.
-/// Nothing comes back if a worker has computed the shard, so that the next attempt will complete it.
-///
-/// # Errors
-/// [`Error::TooManyAside`]; those of a commit.
-pub async fn put_aside(
-    store: &Store,
-    id: &ArtifactId,
-    split: Option<Split>,
-    shard: u32,
-    limit: MaxRejected,
-    reason: &str,
-) -> Result<Option<Committed>> {
-    let missing = || data::Error::NotFound { object: store.name(&id.control_prefix()) };
-    let plan = artifact::read_plan(store, id).await?.ok_or_else(missing)?;
-    let before = artifact::done_records(store, id).await?;
-    let aside: u64 = before.iter().filter_map(|done| done.rejected.get(QUARANTINED)).sum();
-    let here = plan.input_parts.get(shard as usize).map_or(0, |part| part.rows);
-    let all: u64 = plan.input_parts.iter().map(|part| part.rows).sum();
-    if !limit.allows(aside + here, all) {
-        return Err(Error::TooManyAside { reason: reason.to_owned(), rows: aside + here, all });
-    }
-    let attempt = format!("aside-{shard}");
-    let footer = Footer { job: String::new(), spec_digest: id.digest.to_string(), model_digest: None, attempt };
-    Ok(match artifact::quarantine(store, id, split, &plan, shard, &footer).await? {
-        Aside::Done(done) => Some(Committed { shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }),
-        Aside::Computed => None,
-    })
 }
 
 /// Writes down what an artifact is, and finds its shards: rows of each, and which are done.
@@ -148,6 +129,27 @@ pub async fn open_artifact(
     artifact::write_plan(store, id, &Plan { shards, input_parts, outputs }).await?;
     let done = artifact::done_shards(store, id).await?;
     Ok((rows, done))
+}
+
+/// What the records of shards that are done say of rejected rows, where they say something. Reading them takes long where
+/// they are many: nothing waits for it.
+///
+/// # Errors
+/// Those of the store.
+pub async fn tally(store: &Store, id: &ArtifactId, done: &[u32]) -> Result<Vec<Committed>> {
+    let read = |shard| async move { Ok::<_, Error>(artifact::done_record(store, id, shard).await?) };
+    let records = stream::iter(done.to_vec()).map(read).buffered(READS);
+    Ok(telling(records.try_filter_map(|record| std::future::ready(Ok(record))).try_collect::<Vec<_>>().await?))
+}
+
+/// Those of the records that say something of rejected rows.
+pub(crate) fn telling(records: Vec<Done>) -> Vec<Committed> {
+    records.into_iter().filter(|done| !done.rejected.is_empty()).map(committed).collect()
+}
+
+/// What a record says that a worker would have said.
+pub(crate) fn committed(done: Done) -> Committed {
+    Committed { shard: done.shard, rows: done.rows, took: Duration::ZERO, rejected: done.rejected }
 }
 
 /// Whether the retriever was trained on another catalogue, so that it may not know an item.

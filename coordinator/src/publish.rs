@@ -59,10 +59,18 @@ struct Begun {
 /// Fixes the day and looks whether the places are free, so that a job does not run for hours to find them taken.
 ///
 /// # Errors
-/// [`Error::Publish`] if another table lies there; the store's own failures.
+/// [`Error::PublishIntoRoot`] if a place is the coordinator's own, [`Error::Publish`] if another table lies there; the store's
+/// own failures.
 pub async fn begin(store: &Store, job_id: &str, job: &Job, stages: &[StageRecord]) -> Result<()> {
     let Some(place) = &job.output.publish else { return Ok(()) };
-    let publication = Publication::open(store, job_id, place, &day::today()).await?;
+    let today = day::today();
+    // Also the folder in which those of several splits would be.
+    let whole = place.folder(Fill { job: job_id, name: &job.name, date: &today }, Split::Test, false);
+    let folders = targets(job_id, &today, place, job, stages).into_iter().map(|target| target.folder);
+    if let Some(folder) = folders.chain([whole]).find(|folder| Place::is_in(folder, store)) {
+        return Err(Error::PublishIntoRoot { folder, root: store.url().to_owned() });
+    }
+    let publication = Publication::open(store, job_id, place, &today).await?;
     for target in publication.targets(job, stages) {
         copy::refuse_other_table(&open(&target.folder)?, &target).await.map_err(at(&target.folder))?;
     }
@@ -139,6 +147,18 @@ fn tables(job: &Job, stages: &[StageRecord]) -> Vec<(Table, Split, ArtifactId)> 
     if rankings.is_empty() { of(Stage::Retrieve, Table::Candidates) } else { rankings }
 }
 
+/// Where the tables of a job go on a day.
+fn targets(job_id: &str, date: &str, place: &Place, job: &Job, stages: &[StageRecord]) -> Vec<Target> {
+    let tables = tables(job, stages);
+    let several = tables.len() > 1;
+    let fill = Fill { job: job_id, name: &job.name, date };
+    let target = |(table, split, artifact)| {
+        let folder = place.folder(fill, split, several);
+        Target { folder, table, split, artifact }
+    };
+    tables.into_iter().map(target).collect()
+}
+
 /// A publication that is open, or done and may be looked over again.
 struct Publication<'a> {
     store: &'a Store,
@@ -177,14 +197,7 @@ impl<'a> Publication<'a> {
     }
 
     fn targets(&self, job: &Job, stages: &[StageRecord]) -> Vec<Target> {
-        let tables = tables(job, stages);
-        let several = tables.len() > 1;
-        let fill = Fill { job: self.job, name: &job.name, date: &self.date };
-        let target = |(table, split, artifact)| {
-            let folder = self.place.folder(fill, split, several);
-            Target { folder, table, split, artifact }
-        };
-        tables.into_iter().map(target).collect()
+        targets(self.job, &self.date, self.place, job, stages)
     }
 
     async fn done(&self, folders: &[PublishedFolder]) -> Result<()> {

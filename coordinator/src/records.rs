@@ -39,14 +39,14 @@ impl StageRecord {
 
 /// The stages of a plan, as a job's record has them.
 #[must_use]
-pub fn of_plan(plan: &JobPlan) -> Vec<StageRecord> {
+pub fn of_stages(stages: &[PlannedStage]) -> Vec<StageRecord> {
     let record = |s: &PlannedStage| StageRecord {
         stage: s.artifact.stage,
         split: s.split,
         digest: s.artifact.digest.clone(),
         spec: Some(s.spec.clone()),
     };
-    plan.stages.iter().map(record).collect()
+    stages.iter().map(record).collect()
 }
 
 /// Writes down a job; the same job again finds what it wrote before.
@@ -54,7 +54,7 @@ pub fn of_plan(plan: &JobPlan) -> Vec<StageRecord> {
 /// # Errors
 /// Those of the store.
 pub async fn write(store: &Store, plan: &JobPlan, job_toml: &str) -> Result<()> {
-    let text = serde_json::to_string_pretty(&of_plan(plan))
+    let text = serde_json::to_string_pretty(&of_stages(&plan.stages))
         .map_err(|e| Error::Record { path: stages_path(&plan.id.0), reason: e.to_string() })?;
     // Same digests, other paths: the first spelling of the job stays.
     store.create(&format!("{PREFIX}/{}/spec.toml", plan.id), job_toml.to_owned().into()).await?;
@@ -118,6 +118,15 @@ pub async fn list(store: &Store) -> Result<Vec<String>> {
         files.iter().filter(|(_, file)| *file == name).map(|(job, _)| *job).collect()
     };
     Ok(having(STAGES).difference(&having(TOMBSTONE)).map(|&job| job.to_owned()).collect())
+}
+
+/// The name in the id of a job, `<name>-<12 hex>`, with a number behind it where one of that id was removed.
+#[must_use]
+pub fn name_of(id: &str) -> Option<&str> {
+    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let id = id.rsplit_once('.').filter(|(_, number)| is_number(number)).map_or(id, |(id, _)| id);
+    let (name, digest) = id.rsplit_once('-')?;
+    (digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit())).then_some(name)
 }
 
 /// The folder of a job's control objects.

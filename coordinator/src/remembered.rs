@@ -18,6 +18,11 @@ pub async fn remembered(store: &Store, id: &str) -> Result<JobStatus> {
     for record in records::stages(store, id).await? {
         stages.push(stage(store, &record).await?);
     }
+    let submitted = submissions::last_round(store, id).await?.map(|(_, submitted)| submitted).unwrap_or_default();
+    let before = submitted.complete.clone().unwrap_or_default();
+    for stage in stages.iter_mut().filter(|s| s.state == StageState::Done) {
+        stage.reused = before.iter().any(|digest| digest.as_str() == stage.digest);
+    }
     let done = stages.iter().all(|s| s.state == StageState::Done);
     let ended = submissions::last_end(store, id).await?;
     let reason = ended.as_ref().map(|e| e.reason.clone()).unwrap_or_default();
@@ -31,7 +36,7 @@ pub async fn remembered(store: &Store, id: &str) -> Result<JobStatus> {
         None => (JobState::Running, None),
     };
     let waiting = if state.ended() { String::new() } else { "no coordinator has it in hand".to_owned() };
-    let (job, age) = (JobId(id.to_owned()), Duration::ZERO);
+    let (job, age) = (JobId(id.to_owned()), Duration::from_secs(submitted.age().as_secs()));
     Ok(JobStatus { job, state, stages, workers: 0, reason, failure, waiting, age })
 }
 

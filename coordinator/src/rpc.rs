@@ -193,7 +193,7 @@ fn status(error: &Error) -> Status {
             | data::Error::MissingInput { .. }
             | data::Error::AmbiguousInput { .. },
         ) => Status::invalid_argument(error.to_string()),
-        Error::Earlier { .. } => Status::invalid_argument(error.to_string()),
+        Error::Earlier { .. } | Error::PublishIntoRoot { .. } => Status::invalid_argument(error.to_string()),
         Error::NoJob { .. } => Status::not_found(error.to_string()),
         Error::Deposed { .. } | Error::Server(_) => Status::unavailable(error.to_string()),
         _ if error.class() == FailureClass::Retry => Status::unavailable(error.to_string()),

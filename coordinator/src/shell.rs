@@ -1,11 +1,11 @@
 //! The shell around the core: carries out what it decides, and tells workers, watchers and the journal.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use data::artifact::{self, ArtifactId};
-use data::job::{Job, Stage};
+use data::artifact::ArtifactId;
+use data::job::Job;
 use data::store::Store;
-use futures::{FutureExt, TryFutureExt};
 use proto::{Committed, FromWorker, Grant, Info, JobId, JobStatus, Register, ToWorker, Welcome, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -14,27 +14,52 @@ use tracing::{info, warn};
 use crate::Error;
 use crate::coordinator::Options;
 use crate::core::{Action, Core, Event, Joiner, Lease};
-use crate::inbox::Input;
-use crate::journal::{Entry, Journal};
-use crate::leadership::Leadership;
-use crate::opening::{open_artifact, patiently, put_aside};
+use crate::ended::EndedJobs;
+use crate::inbox::{Input, Submission, Watcher};
+use crate::journal::{Entry, Journal, Writer};
+use crate::leadership::{Leadership, Lookout};
 use crate::plan::PlannedStage;
-use crate::submissions::Round;
+use crate::quarantine::Quarantines;
+use crate::submissions::{Round, Submitted};
 
-/// A job that was submitted here or left by the coordinator before.
+/// How long the end waits for the journals.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A job that was submitted here or left by the coordinator before, until its end is in the store.
 pub(crate) struct KnownJob {
     pub(crate) job: Box<Job>,
     toml: String,
-    status: watch::Sender<JobStatus>,
+    pub(crate) status: watch::Sender<JobStatus>,
     /// The round that the store has of it.
     pub(crate) round: Option<Round>,
-    /// Whether its end is in the store, so that it may be shown.
-    pub(crate) settled: bool,
+    /// How that was submitted: under an earlier coordinator, it may be.
+    submitted: Option<Submitted>,
+    /// How old it was when it came here, in whole seconds.
+    older: Duration,
+    /// Those who want it again, while its end is on its way to the store.
+    pub(crate) again: Vec<oneshot::Sender<()>>,
+    /// What was noted in the store as its next round before that end was heard of here.
+    pub(crate) next: Option<Box<Submission>>,
+    /// Those who watch that round.
+    pub(crate) watches: Vec<Watcher>,
 }
 
 impl KnownJob {
-    pub(crate) fn new(job: Box<Job>, round: Option<Round>, first: JobStatus) -> Self {
-        Self { toml: job.to_toml(), job, status: watch::Sender::new(first), round, settled: false }
+    pub(crate) fn new(job: Box<Job>, round: Option<Round>, submitted: Option<Submitted>, first: JobStatus) -> Self {
+        let older = submitted.as_ref().map_or(0, |submitted| submitted.age().as_secs());
+        let (toml, status, older) = (job.to_toml(), watch::Sender::new(first), Duration::from_secs(older));
+        Self { toml, job, status, round, submitted, older, again: vec![], next: None, watches: vec![] }
+    }
+
+    /// What the core cannot know of a job that came from another coordinator: how old it is, and that it has itself made
+    /// what is complete and was not when it was submitted first.
+    pub(crate) fn amend(&self, status: &mut JobStatus) {
+        status.age += self.older;
+        if let Some(before) = self.submitted.as_ref().and_then(|submitted| submitted.complete.as_ref()) {
+            for stage in &mut status.stages {
+                stage.reused &= before.iter().any(|digest| digest.as_str() == stage.digest);
+            }
+        }
     }
 }
 
@@ -45,14 +70,19 @@ pub(crate) struct Shell {
     pub(crate) leadership: Leadership,
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) jobs: BTreeMap<JobId, KnownJob>,
+    pub(crate) ended: EndedJobs,
+    /// The jobs in hand and those that have ended, in the order of their submission.
+    pub(crate) listed: Vec<JobId>,
     pub(crate) stages: BTreeMap<ArtifactId, PlannedStage>,
     pub(crate) journal: Journal,
     /// Submissions so far.
     pub(crate) submissions: u64,
     /// Where a check of the leadership tells that somebody else leads.
     pub(crate) deposed: mpsc::Receiver<Error>,
-    depose: mpsc::Sender<Error>,
+    pub(crate) writer: Writer,
+    lookout: Lookout,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
+    pub(crate) quarantines: Quarantines,
     next_worker: u64,
     started: Instant,
 }
@@ -63,36 +93,33 @@ impl Shell {
         Self {
             core: Core::new(options.policy, leadership.term()),
             journal: Journal::new(leadership.term()),
+            writer: Writer::start(store.clone()),
+            lookout: Lookout::new(store.clone(), leadership.clone(), depose),
             store,
             options,
             leadership,
             inbox,
             jobs: BTreeMap::new(),
+            ended: EndedJobs::default(),
+            listed: Vec::new(),
             stages: BTreeMap::new(),
             submissions: 0,
             deposed,
-            depose,
             workers: BTreeMap::new(),
+            quarantines: Quarantines::default(),
             next_worker: 0,
             started: Instant::now(),
         }
     }
 
     /// Time since the start.
-    pub(crate) fn now(&self) -> std::time::Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Asks the store beside the loop who leads: a slow store must not make workers look silent.
-    pub(crate) fn check_leadership(&self) {
-        let (store, leadership, depose) = (self.store.clone(), self.leadership.clone(), self.depose.clone());
-        tokio::spawn(async move {
-            match leadership.check(&store).await {
-                Err(deposed @ Error::Deposed { .. }) => drop(depose.send(deposed).await),
-                Err(e) => warn!(error = %e, "cannot check the leadership, will try again"),
-                Ok(()) => {}
-            }
-        });
+    /// Asks the store beside the loop who leads.
+    pub(crate) fn check_leadership(&mut self) {
+        self.lookout.look();
     }
 
     pub(crate) fn take(&mut self, input: Input) {
@@ -100,28 +127,40 @@ impl Shell {
             Input::Event(event) => self.feed(event),
             Input::Submit(job, reply) => self.look_up(job, reply),
             Input::Resume(job, reply) => self.resume(job, reply),
+            Input::Admit(job, reply) => self.admit(&job, reply),
             Input::Planned(submission) => self.submit(*submission),
             Input::Join(register, to, reply) => self.join(register, to, reply),
-            Input::Watch(job, reply) => {
-                let _ = reply.send(self.jobs.get(&job).map(|j| j.status.subscribe()));
-            }
+            Input::Watch(job, reply) => self.watch(&job, reply),
             Input::List(reply) => {
-                let _ = reply.send(self.core.jobs().iter().filter_map(|id| self.shown(id)).collect());
+                let _ = reply.send(self.listed.iter().filter_map(|id| self.shown(id)).collect());
             }
             Input::Info(reply) => {
                 let (root, build) = (self.store.url().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
                 let (term, workers) = (self.leadership.term(), self.core.workers());
-                let _ = reply.send(Info { root, term, build, workers });
+                let waiting = self.store.trouble().unwrap_or_default();
+                let _ = reply.send(Info { root, term, build, workers, waiting });
             }
             Input::Reported(job, outcome) => self.reported(&job, outcome),
-            Input::Settled(job) => self.settled(&job),
+            Input::Settled(job, noted) => self.settled(&job, noted),
+        }
+    }
+
+    /// Answers with what there is to watch of a job. Where its next round waits for the end of the one before, that is it.
+    pub(crate) fn watch(&mut self, job: &JobId, reply: Watcher) {
+        let now = self.now();
+        match self.jobs.get_mut(job) {
+            Some(known) if known.next.is_some() => known.watches.push(reply),
+            Some(known) => drop(reply.send(Some(known.status.subscribe()))),
+            None => drop(reply.send(self.ended.watch(job, now))),
         }
     }
 
     pub(crate) fn feed(&mut self, event: Event) {
         self.note(&event);
-        if let Event::Left(worker) = &event {
-            self.workers.remove(worker);
+        match &event {
+            Event::Left(worker) => drop(self.workers.remove(worker)),
+            Event::Finished(artifact) | Event::Broken { artifact, .. } => self.quarantines.end(artifact),
+            _ => {}
         }
         let now = self.now();
         let actions = self.core.handle(event, now);
@@ -155,7 +194,8 @@ impl Shell {
             }
             Event::Broken { artifact, reason, .. } => return self.note_stage(artifact, "error", reason.clone()),
             Event::Opened { artifact, rows, done } => {
-                let text = format!("{} shards, {} of them done before", rows.len(), done.len());
+                let shards = if rows.len() == 1 { "shard" } else { "shards" };
+                let text = format!("{} {shards}, {} done before", rows.len(), done.len());
                 return self.note_stage(artifact, "info", text);
             }
             Event::Finished(artifact) => return self.note_stage(artifact, "info", "complete".to_owned()),
@@ -202,7 +242,7 @@ impl Shell {
         match action {
             Action::Open(id) => self.open(id),
             Action::Finish(id) => self.finish(id),
-            Action::Quarantine(id, shard, reason) => self.quarantine(id, shard, reason),
+            Action::Quarantine(id, shard, reason) => self.quarantine(&id, shard, reason),
             Action::Grant(worker, lease) => self.grant(worker, lease),
             Action::Revoke(worker, lease, reason) => self.tell(worker, ToWorker::Revoke { lease, reason }),
             Action::Evict(worker, reason) => {
@@ -212,52 +252,6 @@ impl Shell {
             }
             Action::Ended(job, state) => self.settle(job, state),
         }
-    }
-
-    fn open(&self, id: ArtifactId) {
-        let Some(stage) = self.stages.get(&id).cloned() else { return };
-        let prepare = stage.needs.iter().find(|n| n.stage == Stage::Prepare).cloned();
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        tokio::spawn(async move {
-            let event =
-                match patiently("open a stage", || open_artifact(&store, &stage, prepare.as_ref()).boxed()).await {
-                    Ok((rows, done)) => Event::Opened { artifact: id, rows, done },
-                    Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
-                };
-            let _ = inbox.send(Input::Event(event)).await;
-        });
-    }
-
-    fn finish(&self, id: ArtifactId) {
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        tokio::spawn(async move {
-            let event = match patiently("finish a stage", || artifact::finish(&store, &id).err_into().boxed()).await {
-                Ok(_) => Event::Finished(id),
-                Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
-            };
-            let _ = inbox.send(Input::Event(event)).await;
-        });
-    }
-
-    /// Puts a shard aside, unless that is more than the job can spare.
-    fn quarantine(&self, id: ArtifactId, shard: u32, reason: String) {
-        let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        let Some(job) = self.core.wanting(&id).find_map(|job| self.jobs.get(job)) else {
-            let spared = Input::Event(Event::Spared { artifact: id, shard });
-            tokio::spawn(async move { inbox.send(spared).await });
-            return;
-        };
-        let (limit, split) = (job.job.limits.max_rejected, self.stages.get(&id).and_then(|s| s.split));
-        warn!(artifact = %id, shard, reason, "shard put aside");
-        tokio::spawn(async move {
-            let put = || put_aside(&store, &id, split, shard, limit, &reason).boxed();
-            let event = match patiently("put a shard aside", put).await {
-                Ok(Some(committed)) => Event::Quarantined { artifact: id, committed },
-                Ok(None) => Event::Spared { artifact: id, shard },
-                Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
-            };
-            let _ = inbox.send(Input::Event(event)).await;
-        });
     }
 
     fn grant(&mut self, worker: WorkerId, lease: Lease) {
@@ -285,7 +279,7 @@ impl Shell {
         }
     }
 
-    /// Shows every watcher the newest status.
+    /// Shows every watcher the newest status; what has ended does not change.
     pub(crate) fn publish(&self) {
         for (id, known) in &self.jobs {
             let Some(status) = self.shown(id) else { continue };
@@ -299,26 +293,20 @@ impl Shell {
 
     /// The status of a job as others may see it: its end only once the store has it.
     fn shown(&self, id: &JobId) -> Option<JobStatus> {
-        let mut status = self.core.status(id, self.now())?;
-        let settled = self.jobs.get(id).is_some_and(|known| known.settled);
-        if status.state.ended() && !settled {
-            status.state = proto::JobState::Running;
-        }
-        if let Some(trouble) = self.store.trouble().filter(|_| !status.state.ended()) {
+        let Some(mut status) = self.core.status(id, self.now()) else { return self.ended.status(id, self.now()) };
+        self.jobs.get(id)?.amend(&mut status);
+        status.state = proto::JobState::Running;
+        if let Some(trouble) = self.store.trouble() {
             status.waiting = trouble;
         }
         Some(status)
     }
 
-    /// Writes what is new in the journals beside the loop.
+    /// Writes what is new in the journals beside the loop, unless what was new before is not written yet.
     pub(crate) fn write_journals(&mut self) {
-        let batches = self.journal.take(None);
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            for batch in batches {
-                batch.write(&store).await;
-            }
-        });
+        if self.writer.is_idle() {
+            drop(self.writer.write(self.journal.take(None)));
+        }
     }
 
     /// Ends the sessions. Workers of a lasting coordinator go on and look for its successor.
@@ -327,11 +315,8 @@ impl Shell {
             let _ = to.send(ToWorker::Shutdown(reason.to_owned())).await;
         }
         self.workers.clear();
-        let written = async {
-            for batch in self.journal.take(None) {
-                batch.write(&self.store).await;
-            }
-        };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), written).await;
+        // With what was handed over before.
+        let written = self.writer.write(self.journal.take(None));
+        let _ = tokio::time::timeout(LAST_WORDS, written).await;
     }
 }

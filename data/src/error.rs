@@ -68,7 +68,8 @@ pub enum Error {
     },
     /// More rows were rejected than the job allows.
     #[error(
-        "{rejected} of {read} rows were rejected, `limits.max_rejected` allows {limit}: {worst}; mend the input or raise the limit"
+        "{rejected} of {read} rows were rejected, `limits.max_rejected` allows {limit}: {worst}; mend the input{}",
+        if rejected == read { ": no row could be read" } else { " or raise the limit" }
     )]
     TooManyRejected {
         /// Rows that could not be used.
@@ -416,6 +417,12 @@ fn list(names: &[String]) -> String {
 
 fn nothing_left(path: &str, counts: &crate::prepare::Counts, per_user: u32, per_item: u32, min_rating: f64) -> String {
     let before = &counts.before;
+    if counts.rows == 0 && counts.below_min_rating == 0 {
+        return format!(
+            "`dataset.path` = {path} has no row that could be read: look at the file, and whether `dataset.format` and \
+             `dataset.columns` are right for it"
+        );
+    }
     let mut text = format!(
         "no user of `dataset.path` = {path} is left: {} users, {} items and {} interactions before the filter, 0 after it",
         before.users, before.items, before.interactions

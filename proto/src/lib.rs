@@ -16,7 +16,7 @@ mod messages;
 mod tests;
 
 pub use convert::Invalid;
-pub use endpoint::{ANSWER, Bearer, Connection, Endpoint, EndpointError, QUIET, Token};
+pub use endpoint::{ANSWER, Bearer, Connection, Endpoint, EndpointError, QUIET, REGISTRATION, Token, Wire};
 pub use ids::{JobId, LeaseId, WorkerId};
 pub use messages::{
     Claim, Committed, FailureClass, FromWorker, Grant, Info, JobState, JobStatus, Progress, Register, ShardCounts,
@@ -25,3 +25,5 @@ pub use messages::{
 
 /// Raised when the two ends of a session would misunderstand each other.
 pub const PROTOCOL: u32 = 2;
+/// A lease that commits nothing for so long may be shared with an idle worker.
+pub const DUPLICATE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);

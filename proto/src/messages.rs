@@ -279,6 +279,8 @@ pub struct Info {
     pub build: String,
     /// Who works for it.
     pub workers: Vec<WorkerStatus>,
+    /// What everything waits for; empty if nothing is in the way.
+    pub waiting: String,
 }
 
 /// A connected worker.

@@ -106,7 +106,8 @@ fn statuses_survive_the_wire() {
         shards: 4,
         leaving: true,
     };
-    let info = Info { root: "r".into(), term: 2, build: "b".into(), workers: vec![worker] };
+    let (root, build, waiting) = ("r".into(), "b".into(), "for the store".into());
+    let info = Info { root, term: 2, build, workers: vec![worker], waiting };
     assert_eq!(Info::from(pb::InfoReply::from(info.clone())), info);
 }
 

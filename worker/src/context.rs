@@ -1,6 +1,7 @@
 //! What a task sees of the world: its job, its inputs, the store, and whom to tell.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::decoders::DecoderCommand;
+use crate::doubt::{Doubt, Looks};
+use crate::kept::{Fits, KnownPlan};
 use crate::{Error, Result};
 
 /// Why users have no row whom the stage before has put aside.
@@ -34,6 +37,8 @@ pub(crate) struct Means {
     pub(crate) decoder: DecoderCommand,
     /// Threads of the device.
     pub(crate) threads: usize,
+    /// How the last artifact was planned.
+    pub(crate) plan: KnownPlan,
 }
 
 /// A granted lease with all that its task needs. Tasks are plain functions on the device's thread; storage is awaited
@@ -46,9 +51,9 @@ pub(crate) struct Context {
     /// The split, where the stage has one.
     pub(crate) split: Option<Split>,
     /// The artifact's spec: inputs by role.
-    pub(crate) spec: Spec,
+    pub(crate) spec: Arc<Spec>,
     /// The artifact's plan.
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     /// The store.
     pub(crate) store: Store,
     /// A local folder for what does not fit into memory.
@@ -58,7 +63,9 @@ pub(crate) struct Context {
     /// Threads of the device.
     pub(crate) threads: usize,
     lease: LeaseId,
+    looks: Looks,
     job_id: String,
+    job_toml: String,
     attempt: String,
     stop: CancellationToken,
     to_coordinator: mpsc::Sender<FromWorker>,
@@ -89,7 +96,7 @@ impl Context {
     pub(crate) async fn open(
         grant: &Grant,
         means: Means,
-        stop: CancellationToken,
+        (stop, doubt): (CancellationToken, Doubt),
         to_coordinator: mpsc::Sender<FromWorker>,
     ) -> Result<Self> {
         let unknown = |what: &str| Error::Unknown { what: what.to_owned() };
@@ -97,12 +104,10 @@ impl Context {
         let split = grant.split.as_deref().map(|s| s.parse::<Split>().map_err(|_| unknown(s))).transpose()?;
         let digest = Digest::try_from(grant.digest.clone()).map_err(|_| unknown(&grant.digest))?;
         let artifact = ArtifactId { stage, digest };
-        let missing = |what: &str| Error::Input { stage, role: what.to_owned() };
-        let Means { store, spool, decoder, threads } = means;
+        let Means { store, spool, decoder, threads, plan } = means;
         // Whoever is to stop does not wait for a store that is away.
         let store = store.until(stop.clone());
-        let spec = artifact::read_spec(&store, &artifact).await?.ok_or_else(|| missing("spec.json"))?;
-        let plan = artifact::read_plan(&store, &artifact).await?.ok_or_else(|| missing("plan.json"))?;
+        let (spec, plan) = plan.or_read(&store, &artifact).await?;
         Ok(Self {
             job: Job::parse("job", &grant.job_toml, &[])?,
             artifact,
@@ -114,7 +119,9 @@ impl Context {
             decoder,
             threads,
             lease: grant.lease,
+            looks: Looks::new(doubt),
             job_id: grant.job.0.clone(),
+            job_toml: grant.job_toml.clone(),
             attempt: attempt_id(grant),
             stop,
             to_coordinator,
@@ -211,12 +218,17 @@ impl Context {
         Ok(())
     }
 
-    /// Whether a shard need not be done any more, because another worker was faster; the coordinator hears of it.
+    /// Whether a shard need not be done any more, because another worker was faster; the coordinator hears of it. It is looked
+    /// up where that may be so.
     pub(crate) fn is_done(&mut self, shard: u32) -> Result<bool> {
+        if !self.looks.due() {
+            return Ok(false);
+        }
         let Some(done) = self.wait(artifact::done_record(&self.store, &self.artifact, shard))? else {
             return Ok(false);
         };
         tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "done by another attempt");
+        self.looks.met_another();
         self.tell_committed(Duration::ZERO, &done);
         Ok(true)
     }
@@ -250,12 +262,14 @@ impl Context {
             Ok(Commit::Won(done)) => done,
             Ok(Commit::AlreadyDone(done)) => {
                 tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
+                self.looks.met_another();
                 done
             }
             Err(data::Error::PutAside { .. }) => self.complete_quarantine(shard)?,
             Err(e) => return Err(e.into()),
         };
         self.began = Instant::now();
+        self.looks.committed_after(took);
         self.tell_committed(took, &done);
         Ok(())
     }
@@ -291,8 +305,24 @@ impl Context {
     }
 
     fn model_digest(&self) -> Option<String> {
-        let trained = [Stage::TrainRanker, Stage::TrainRetriever];
-        trained.iter().find_map(|s| self.spec.inputs.get(&artifact::role(*s, None))).map(ToString::to_string)
+        self.model().map(|model| model.digest.to_string())
+    }
+
+    /// The trained model that goes in, if one does.
+    fn model(&self) -> Option<ArtifactId> {
+        let trained = |stage: Stage| {
+            let digest = self.spec.inputs.get(&artifact::role(stage, None))?.clone();
+            Some(ArtifactId { stage, digest })
+        };
+        [Stage::TrainRanker, Stage::TrainRetriever].into_iter().find_map(trained)
+    }
+
+    /// What must be the same for the things of an earlier lease to fit this one.
+    pub(crate) fn fits(&self) -> Result<Fits> {
+        let record = |id: ArtifactId| self.wait(artifact::done_record(&self.store, &id, 0));
+        let trained_by = self.model().map(record).transpose()?.flatten().map(|done| done.attempt);
+        let (root, artifact) = (self.store.url().to_owned(), self.artifact.clone());
+        Ok(Fits { root, artifact, job_toml: self.job_toml.clone(), trained_by })
     }
 }
 

@@ -10,7 +10,9 @@ use tracing::{info, warn};
 
 use crate::context::{Context, Means};
 use crate::device::DeviceThread;
+use crate::doubt::Doubt;
 use crate::hand::Hand;
+use crate::session::{End, say};
 use crate::{Class, tasks};
 
 /// Where words go, and how often a sign of life does.
@@ -20,6 +22,7 @@ type Line<'a> = (&'a mpsc::Sender<FromWorker>, Duration);
 struct Work {
     hand: Hand,
     stop: CancellationToken,
+    doubt: Doubt,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -40,10 +43,11 @@ impl Desk {
 
     /// Begins to work on a lease.
     pub(crate) fn start(&mut self, grant: Grant, means: Means) {
-        let stop = CancellationToken::new();
+        let (stop, doubt) = (CancellationToken::new(), Doubt::default());
         let hand = Hand::new(&grant);
-        let task = tokio::spawn(work(grant, means, self.device.clone(), self.to_desk.clone(), stop.clone()));
-        self.work = Some(Work { hand, stop, task });
+        let signs = (stop.clone(), doubt.clone());
+        let task = tokio::spawn(work(grant, means, self.device.clone(), self.to_desk.clone(), signs));
+        self.work = Some(Work { hand, stop, doubt, task });
     }
 
     /// The next word of the work, remembered before it goes out.
@@ -84,11 +88,20 @@ impl Desk {
         self.work.as_ref().map(|work| work.hand.claim())
     }
 
-    /// Says again what a coordinator may have missed.
-    pub(crate) async fn repeat(&mut self, to: &mpsc::Sender<FromWorker>) {
-        let Some(work) = &self.work else { return };
-        for word in work.hand.repeat() {
-            let _ = to.send(word).await;
+    /// Says again what a coordinator may have missed, unless the session ends meanwhile.
+    pub(crate) async fn repeat(&mut self, to: &mpsc::Sender<FromWorker>, stop: &CancellationToken) -> Option<End> {
+        for word in self.work.as_ref()?.hand.repeat() {
+            if let Some(end) = say(to, word, stop).await {
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    /// The coordinator may take what is in hand for lost, and give it to others.
+    pub(crate) fn cut_off(&self) {
+        if let Some(work) = &self.work {
+            work.doubt.raise();
         }
     }
 
@@ -134,13 +147,13 @@ async fn work(
     means: Means,
     device: DeviceThread,
     to_desk: mpsc::Sender<FromWorker>,
-    stop: CancellationToken,
+    (stop, doubt): (CancellationToken, Doubt),
 ) {
     let lease = grant.lease;
-    let outcome = match Context::open(&grant, means, stop.clone(), to_desk.clone()).await {
+    let outcome = match Context::open(&grant, means, (stop.clone(), doubt), to_desk.clone()).await {
         Ok(context) => {
             let shards = grant.shards.clone();
-            device.run(move |device| tasks::run(context, &shards, device)).await
+            device.run(move |device, kept| tasks::run(context, &shards, device, kept)).await
         }
         Err(e) => Err(e),
     };

@@ -4,14 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use kernels::Device;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::kept::{IDLE, Kept};
 use crate::{Error, Result, tasks};
 
 /// Does its work, and says why the device is lost if it is.
-type Command = Box<dyn FnOnce(&Device) -> Option<String> + Send>;
+type Command = Box<dyn FnOnce(&Device, &mut Kept) -> Option<String> + Send>;
 
 /// A handle to the device's thread; commands run one after the other.
 ///
@@ -32,15 +34,19 @@ struct End {
 
 impl DeviceThread {
     /// Starts the thread with a device that `open` opens, and opens anew when it is lost. It ends when the last handle is dropped.
+    /// To be called in a runtime.
     pub(crate) fn start(mut open: impl FnMut() -> kernels::Result<Device> + Send + 'static) -> Result<Self> {
         let mut device = open()?;
         let (commands, mut inbox) = mpsc::channel::<Command>(4);
         let end = Arc::new(End::default());
         let ours = Arc::clone(&end);
+        let runtime = Handle::current();
         let work = move || {
-            while let Some(command) = inbox.blocking_recv() {
-                let Some(cause) = command(&device) else { continue };
+            let mut kept = Kept::default();
+            while let Some(command) = next(&runtime, &mut inbox, &mut kept, IDLE) {
+                let Some(cause) = command(&device, &mut kept) else { continue };
                 warn!(cause, "device lost, opening it anew");
+                kept.forget();
                 match reopen(device, &mut open) {
                     Ok(fresh) => device = fresh,
                     Err(e) => {
@@ -62,12 +68,15 @@ impl DeviceThread {
     /// `work` is over.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Device) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Device, &mut Kept) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let command: Command = Box::new(move |device| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(device)));
+        let command: Command = Box::new(move |device, kept| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(device, kept)));
             let outcome = outcome.unwrap_or_else(|panic| Err(Error::Panicked(words(&*panic))));
+            if !matches!(outcome, Ok(_) | Err(Error::Stopped(_))) {
+                kept.forget(); // whatever was wrong may be wrong with it
+            }
             let (outcome, lost) = settle(outcome, device.wait());
             let _ = reply.send(outcome);
             lost
@@ -88,6 +97,21 @@ impl DeviceThread {
             None => Error::Panicked("the device thread is gone".to_owned()),
         }
     }
+}
+
+/// The next command. A thread that waits for long gives back the memory of what it keeps meanwhile.
+fn next(
+    runtime: &Handle,
+    inbox: &mut mpsc::Receiver<Command>,
+    kept: &mut Kept,
+    idle: std::time::Duration,
+) -> Option<Command> {
+    let soon = runtime.block_on(async { tokio::time::timeout(idle, inbox.recv()).await });
+    soon.unwrap_or_else(|_| {
+        kept.forget();
+        tasks::forget();
+        inbox.blocking_recv()
+    })
 }
 
 /// The outcome of a command whose kernels have ended as well, and why the device is lost if it is.
@@ -122,8 +146,11 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use super::*;
     use crate::Class;
+    use crate::kept::tests::fits;
 
     /// A device whose number of threads says how often it was opened; after some times it cannot be.
     fn device(most: usize) -> DeviceThread {
@@ -140,27 +167,27 @@ mod tests {
     }
 
     async fn lose(device: &DeviceThread) -> Error {
-        device.run(|_| Err::<(), _>(Error::Kernels(lost("an illegal address")))).await.unwrap_err()
+        device.run(|_, _| Err::<(), _>(Error::Kernels(lost("an illegal address")))).await.unwrap_err()
     }
 
     #[tokio::test]
     async fn a_lost_device_is_opened_anew_for_the_next_command() {
         let device = device(3);
-        let times = async || device.run(|device| Ok(device.threads())).await.unwrap();
+        let times = async || device.run(|device, _| Ok(device.threads())).await.unwrap();
         assert_eq!(times().await, 1);
         let said = lose(&device).await;
         assert_eq!((said.to_string().as_str(), said.class()), ("the device is lost: an illegal address", Class::Retry));
         assert_eq!(times().await, 2);
         // Other errors and panics leave it as it is.
-        let refused = device.run(|_| Err::<(), _>(kernels::Error::Device("no".to_owned()).into())).await;
+        let refused = device.run(|_, _| Err::<(), _>(kernels::Error::Device("no".to_owned()).into())).await;
         assert_eq!(refused.unwrap_err().class(), Class::Fatal);
         assert!(
-            matches!(device.run(|_| -> Result<()> { panic!("oh") }).await, Err(Error::Panicked(what)) if what == "oh")
+            matches!(device.run(|_, _| -> Result<()> { panic!("oh") }).await, Err(Error::Panicked(what)) if what == "oh")
         );
         assert_eq!(times().await, 2);
         // It may have been found by a model.
         let model = Error::Model(model::Error::Kernel(lost("an error of memory")));
-        assert_eq!(device.run(|_| Err::<(), _>(model)).await.unwrap_err().class(), Class::Retry);
+        assert_eq!(device.run(|_, _| Err::<(), _>(model)).await.unwrap_err().class(), Class::Retry);
         assert_eq!(times().await, 3);
     }
 
@@ -170,9 +197,44 @@ mod tests {
         assert_eq!(lose(&device).await.class(), Class::Retry);
         let cause = device.ended().await;
         assert!(cause.contains("an illegal address") && cause.contains("still bad"), "{cause}");
-        let next = device.run(|_| Ok(())).await.unwrap_err();
+        let next = device.run(|_, _| Ok(())).await.unwrap_err();
         assert!(matches!(&next, Error::DeviceLost(said) if *said == cause), "{next}");
         assert_eq!(next.class(), Class::Stopped);
+    }
+
+    /// What is kept is a number here; it is made anew where none is kept.
+    async fn kept_or(device: &DeviceThread, number: u32) -> u32 {
+        device.run(move |_, kept| Ok(*kept.or_else(fits("x"), || Ok(number))?)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_goes_with_an_error_a_panic_and_the_device() {
+        let device = device(2);
+        assert_eq!((kept_or(&device, 1).await, kept_or(&device, 2).await), (1, 1));
+        let stopped = device.run(|_, _| Err::<(), _>(Error::Stopped("taken back".to_owned()))).await;
+        assert!(stopped.is_err() && kept_or(&device, 3).await == 1);
+        let refused = device.run(|_, _| Err::<(), _>(kernels::Error::Device("no".to_owned()).into())).await;
+        assert!(refused.is_err() && kept_or(&device, 4).await == 4);
+        assert!(device.run(|_, _| -> Result<()> { panic!("oh") }).await.is_err() && kept_or(&device, 5).await == 5);
+        lose(&device).await;
+        assert_eq!(kept_or(&device, 6).await, 6);
+    }
+
+    #[tokio::test]
+    async fn an_idle_thread_keeps_nothing() {
+        for (idle, left) in [(Duration::from_millis(10), 2), (Duration::from_secs(600), 1)] {
+            let (commands, mut inbox) = mpsc::channel::<Command>(1);
+            let runtime = Handle::current();
+            let thread = tokio::task::spawn_blocking(move || {
+                let mut kept = Kept::default();
+                kept.or_else(fits("x"), || Ok(1)).unwrap();
+                assert!(next(&runtime, &mut inbox, &mut kept, idle).is_some(), "it waits on");
+                *kept.or_else(fits("x"), || Ok(2)).unwrap()
+            });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(commands.send(Box::new(|_, _| None)).await.is_ok());
+            assert_eq!(thread.await.unwrap(), left, "{idle:?}");
+        }
     }
 
     #[test]

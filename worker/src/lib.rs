@@ -1,7 +1,7 @@
 //! Runs the tasks of a job on a device.
 //!
 //! Tokio does network, storage and timers; one plain thread owns the device and runs one task at a time. A worker keeps
-//! nothing: what a task makes goes to the object store, and its done record is what counts.
+//! nothing that counts: what a task makes goes to the object store, and its done record says so.
 
 mod checkpoint;
 mod context;
@@ -9,9 +9,11 @@ pub mod decoders;
 mod desk;
 mod device;
 pub mod devices;
+mod doubt;
 mod early_stopping;
 mod error;
 pub mod hand;
+mod kept;
 mod population;
 mod ranking;
 mod retrieval;

@@ -40,7 +40,7 @@ impl Population {
 
     /// The users of one shard.
     pub(crate) fn shard(&self, cx: &Context, shard: usize) -> Result<Vec<User>> {
-        let rows = cx.wait(self.histories.part(shard))?;
+        let rows = cx.wait(self.histories.part_through(&cx.store, shard))?;
         rows.iter().map(|row| Ok(User { items: self.catalogue.encode(row)?, id: row.user_id.clone() })).collect()
     }
 
@@ -54,24 +54,27 @@ impl Population {
     }
 }
 
+/// Opens a table of another artifact: once for all shards, since its parts are listed.
+pub(crate) fn open_table<R: data::tables::Row>(cx: &Context, stage: Stage, digest: &Digest) -> Result<Reader<R>> {
+    let artifact = ArtifactId { stage, digest: digest.clone() };
+    Ok(cx.wait(Reader::open(&cx.store, &artifact.table_prefix(R::TABLE)))?)
+}
+
 /// Reads the part of another table that holds the users of a shard: a row for every user, in the same order; no row at
 /// all if the shard was put aside there.
 pub(crate) fn read_shard<R: data::tables::Row>(
     cx: &Context,
-    stage: Stage,
-    digest: &Digest,
+    reader: &Reader<R>,
     shard: usize,
     users: &[User],
     id_of: impl Fn(&R) -> &String,
 ) -> Result<Vec<R>> {
-    let folder = ArtifactId { stage, digest: digest.clone() }.table_prefix(R::TABLE);
-    let reader: Reader<R> = cx.wait(Reader::open(&cx.store, &folder))?;
-    let part = if shard < reader.len() { cx.wait(reader.part(shard))? } else { Vec::new() };
+    let part = if shard < reader.len() { cx.wait(reader.part_through(&cx.store, shard))? } else { Vec::new() };
     if part.is_empty() {
         return Ok(part);
     }
     if part.len() != users.len() || part.iter().zip(users).any(|(row, user)| *id_of(row) != user.id) {
-        let what = format!("shard {shard} of {folder} has other users than the histories");
+        let what = format!("{} has other users than the histories", reader.path(shard));
         return Err(Error::Misfit { what });
     }
     Ok(part)

@@ -7,9 +7,10 @@ use data::store::Store;
 use futures::StreamExt;
 use kernels::Device;
 use proto::pb::workers_client::WorkersClient;
-use proto::{Endpoint, FromWorker, PROTOCOL, Register, ToWorker, Welcome, pb};
+use proto::{Endpoint, FromWorker, PROTOCOL, Progress, REGISTRATION, Register, ToWorker, Welcome, pb};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -19,14 +20,16 @@ use crate::context::Means;
 use crate::decoders::DecoderCommand;
 use crate::desk::Desk;
 use crate::device::DeviceThread;
+use crate::kept::KnownPlan;
 use crate::{Error, Result};
+
+#[cfg(test)]
+mod tests;
 
 /// How long the coordinator may take to hear a worker's last words.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts to reach a coordinator.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long a coordinator may take to answer a registration.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// How a worker is run.
 #[derive(Clone, Debug)]
@@ -59,9 +62,11 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let device = DeviceThread::start(open)?;
-    let mut worker = Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None };
+    let mut worker =
+        Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None, plan: KnownPlan::default() };
     let mut pause = Duration::from_millis(50);
-    let mut waited = Duration::ZERO;
+    // Attempts count as well as the pauses between them: one may take long.
+    let mut away_since = Instant::now();
     let mut told = String::new();
     loop {
         match worker.session(&stop).await {
@@ -72,11 +77,12 @@ pub async fn run(
             }
             Ok(End::DeviceLost(cause)) => return Err(Error::DeviceLost(cause)),
             Ok(End::Broken(reason)) => {
-                (pause, waited) = (Duration::from_millis(50), Duration::ZERO);
+                worker.desk.cut_off();
+                (pause, away_since) = (Duration::from_millis(50), Instant::now());
                 told.clear();
                 warn!(reason, "session broke, will register again");
             }
-            Err(e) if worker.may_pass(&e) && waited < worker.options.patience => {
+            Err(e) if worker.may_pass(&e) && away_since.elapsed() < worker.options.patience => {
                 // It may be away for days: that is said once, and again when the reason changes.
                 let reason = e.to_string();
                 if told != reason {
@@ -90,7 +96,7 @@ pub async fn run(
             }
         }
         tokio::select! {
-            () = worker.desk.keep(pause) => waited += pause,
+            () = worker.desk.keep(pause) => {}
             () = stop.cancelled() => {
                 worker.desk.clear(None).await;
                 return Ok(());
@@ -101,7 +107,8 @@ pub async fn run(
 }
 
 /// How a session ended.
-enum End {
+#[derive(Debug)]
+pub(crate) enum End {
     /// There is nothing more to do, and the coordinator knows.
     Over,
     /// The worker is to leave, and no coordinator has answered that could be told.
@@ -110,6 +117,36 @@ enum End {
     DeviceLost(String),
     /// The stream broke; the coordinator may come back, or another one.
     Broken(String),
+}
+
+/// Says a word. Where nobody takes it, a stop is seen all the same: then the word may wait a little, and is lost.
+pub(crate) async fn say(
+    to_coordinator: &mpsc::Sender<FromWorker>,
+    word: FromWorker,
+    stop: &CancellationToken,
+) -> Option<End> {
+    let place = tokio::select! {
+        biased;
+        place = to_coordinator.reserve() => place,
+        () = stop.cancelled() => {
+            let _ = tokio::time::timeout(FAREWELL, to_coordinator.send(word)).await;
+            return Some(leave(to_coordinator));
+        }
+    };
+    match place {
+        Ok(place) => {
+            place.send(word);
+            None
+        }
+        Err(_) => Some(End::Broken("the stream is closed".to_owned())),
+    }
+}
+
+/// Says that the worker is told to leave.
+fn leave(to_coordinator: &mpsc::Sender<FromWorker>) -> End {
+    // A coordinator that does not take it hears of the end all the same, as a loss.
+    let _ = to_coordinator.try_send(FromWorker::Leaving);
+    End::Over
 }
 
 /// What outlives a session.
@@ -121,13 +158,14 @@ struct Worker {
     term: u64,
     /// The store of the root, as its first coordinator named it.
     store: Option<Store>,
+    plan: KnownPlan,
 }
 
 impl Worker {
     async fn session(&mut self, stop: &CancellationToken) -> Result<End> {
         let (to_coordinator, outbox) = mpsc::channel(256);
         let late = || self.unreachable("it does not answer".to_owned());
-        let registered = tokio::time::timeout(ANSWER, self.register(&to_coordinator, outbox));
+        let registered = tokio::time::timeout(REGISTRATION, self.register(&to_coordinator, outbox));
         let registered = tokio::select! {
             registered = registered => registered.map_err(|_| late())?,
             () = stop.cancelled() => return Ok(End::Untold),
@@ -149,8 +187,10 @@ impl Worker {
                 return Err(e);
             }
         };
-        self.desk.repeat(&to_coordinator).await;
-        let end = self.listen(means, welcome.heartbeat, &to_coordinator, &mut stream, stop).await;
+        let end = match self.desk.repeat(&to_coordinator, stop).await {
+            Some(end) => end,
+            None => self.listen(means, welcome.heartbeat, &to_coordinator, &mut stream, stop).await,
+        };
         if !matches!(end, End::Broken(_)) {
             self.desk.clear(Some((&to_coordinator, welcome.heartbeat))).await;
         }
@@ -215,7 +255,7 @@ impl Worker {
         self.store = Some(store.clone());
         let (spool, decoder, threads) =
             (self.options.spool.clone(), self.options.decoder.clone(), self.options.threads);
-        Ok(Means { store, spool, decoder, threads })
+        Ok(Means { store, spool, decoder, threads, plan: self.plan.clone() })
     }
 
     async fn listen(
@@ -231,7 +271,7 @@ impl Worker {
             tokio::select! {
                 message = stream.message() => match message.map(|m| m.map(ToWorker::try_from)) {
                     Ok(Some(Ok(message))) => {
-                        if let Some(end) = self.obey(message, &means, heartbeat, to_coordinator).await {
+                        if let Some(end) = self.obey(message, &means, heartbeat, to_coordinator, stop).await {
                             return end;
                         }
                     }
@@ -240,8 +280,8 @@ impl Worker {
                     Err(status) => return End::Broken(status.message().to_owned()),
                 },
                 word = self.desk.word() => {
-                    if to_coordinator.send(word).await.is_err() {
-                        return End::Broken("the stream is closed".to_owned());
+                    if let Some(end) = say(to_coordinator, word, stop).await {
+                        return end;
                     }
                 }
                 _ = beat.tick() => {
@@ -256,11 +296,7 @@ impl Worker {
                     let _ = to_coordinator.try_send(FromWorker::Leaving);
                     return End::DeviceLost(cause);
                 }
-                () = stop.cancelled() => {
-                    // A coordinator that does not take it hears of the end all the same, as a loss.
-                    let _ = to_coordinator.try_send(FromWorker::Leaving);
-                    return End::Over;
-                }
+                () = stop.cancelled() => return leave(to_coordinator),
             }
         }
     }
@@ -271,6 +307,7 @@ impl Worker {
         means: &Means,
         heartbeat: Duration,
         to_coordinator: &mpsc::Sender<FromWorker>,
+        stop: &CancellationToken,
     ) -> Option<End> {
         match message {
             ToWorker::Welcome(_) => None,
@@ -285,8 +322,13 @@ impl Worker {
             }
             ToWorker::Grant(grant) => {
                 self.desk.clear(Some((to_coordinator, heartbeat))).await;
-                self.desk.start(grant, means.clone());
-                None
+                // Said before the work begins: if that kills this worker, the coordinator shall know what it died of.
+                let taken_up = FromWorker::Progress { lease: grant.lease, progress: Progress::default() };
+                let end = say(to_coordinator, taken_up, stop).await;
+                if end.is_none() {
+                    self.desk.start(grant, means.clone());
+                }
+                end
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coordinator::core::Policy;
+
 use crate::connection::{Listening, Reach};
 
 /// `mllm4rec coordinator`
@@ -18,10 +20,10 @@ pub(crate) struct Coordinator {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) dead_after: Duration,
     /// A lease holds as many shards as take about so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = Policy::default().lease_target.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) lease_seconds: u64,
     /// A shard of users that costs so many workers is put aside, as far as `limits.max_rejected` of the job allows.
-    #[arg(long, value_name = "WORKERS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "WORKERS", default_value_t = Policy::default().quarantine_after, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) quarantine_after: u32,
     /// How long work waits for a store that is away before it fails.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
@@ -149,6 +151,25 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_says_is_as_the_coordinator_has_it() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            coordinator: Coordinator,
+        }
+        let Ok(line) = <Line as clap::Parser>::try_parse_from(["x", "--root", "runs"]) else {
+            panic!("no other is needed")
+        };
+        let (said, policy) = (line.coordinator, Policy::default());
+        assert_eq!((said.dead_after, said.dead_after / 2), (policy.dead_after, policy.claim_grace));
+        assert_eq!(
+            (said.lease_seconds, said.quarantine_after),
+            (policy.lease_target.as_secs(), policy.quarantine_after)
+        );
+        assert_eq!(said.heartbeat, coordinator::Options::default().heartbeat);
+    }
 
     #[test]
     fn times_are_read_with_their_units() {

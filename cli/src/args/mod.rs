@@ -207,7 +207,7 @@ pub(crate) struct Captions {
 /// `mllm4rec rm`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rm {
-    /// The job's id.
+    /// The job: its id, the beginning of one, or a name that only one job has.
     pub(crate) job: String,
     /// Where the job ran.
     #[arg(long, value_name = "URL", default_value = "file://./runs")]

@@ -42,10 +42,13 @@ async fn end(client: &mut Client, job: &str, reason: &str) -> Result<(JobStatus,
         return Ok((before.clone(), before));
     }
     client.cancel(job, reason).await?;
-    loop {
-        let status = statuses.next().await?;
-        if status.state.ended() {
-            return Ok((before, status));
+    let over = async {
+        loop {
+            let status = statuses.next().await?;
+            if status.state.ended() {
+                return Ok((before, status));
+            }
         }
-    }
+    };
+    client.telling_why(over).await
 }

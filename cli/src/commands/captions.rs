@@ -14,22 +14,23 @@ use serde_json::json;
 
 use crate::args::Captions;
 use crate::contact_sheet::{Entry, Sheet};
-use crate::exit;
 use crate::terminal::print;
+use crate::{exit, target};
 
 /// Prints captions, or writes a contact sheet of pictures and captions.
 pub(crate) async fn run(args: Captions) -> Result<u8> {
     let store = Store::open_existing(&args.root)?;
-    let stages = records::stages(&store, &args.job).await?;
+    let job_id = target::job_in(&store, &args.job).await?;
+    let stages = records::stages(&store, &job_id).await?;
     let captions: Vec<CaptionRow> = read(&store, &stages, Stage::Caption, Table::Captions).await?;
     let items: Vec<ItemRow> = read(&store, &stages, Stage::Prepare, Table::Items).await?;
     let titles: BTreeMap<String, String> = items.into_iter().map(|i| (i.item_id, i.title)).collect();
     let counts = counts(&captions);
     let Some(file) = &args.html else {
-        show(&args, &captions, &titles, &counts);
+        show(&args, &job_id, &captions, &titles, &counts);
         return Ok(exit::DONE);
     };
-    let job = Job::parse("the job's file", &records::job_toml(&store, &args.job).await?, &[])?;
+    let job = Job::parse("the job's file", &records::job_toml(&store, &job_id).await?, &[])?;
     let pictures: Vec<PictureRow> = if job.captions.from == CaptionsFrom::Blip2 {
         read(&store, &stages, Stage::Pictures, Table::Pictures).await?
     } else {
@@ -41,7 +42,7 @@ pub(crate) async fn run(args: Captions) -> Result<u8> {
     })?;
     let chosen = choose(captions, args.status, args.limit.unwrap_or(5000));
     let entries: Vec<Entry> = chosen.into_iter().map(|row| entry(row, &titles)).collect();
-    let sheet = Sheet { job: &args.job, counts, entries };
+    let sheet = Sheet { job: &job_id, counts, entries };
     let written = sheet.write(file, &pictures, &source, &job.captions).await?;
     print(format_args!("{}: {written} pictures and captions", file.display()));
     Ok(exit::DONE)
@@ -93,7 +94,13 @@ fn entry(row: CaptionRow, titles: &BTreeMap<String, String>) -> Entry {
 }
 
 /// The table on the terminal.
-fn show(args: &Captions, captions: &[CaptionRow], titles: &BTreeMap<String, String>, counts: &BTreeMap<&str, usize>) {
+fn show(
+    args: &Captions,
+    job: &str,
+    captions: &[CaptionRow],
+    titles: &BTreeMap<String, String>,
+    counts: &BTreeMap<&str, usize>,
+) {
     let chosen = choose(captions.to_vec(), args.status, args.limit.unwrap_or(if args.json { usize::MAX } else { 20 }));
     if args.json {
         let row = |r: &CaptionRow| {
@@ -102,7 +109,7 @@ fn show(args: &Captions, captions: &[CaptionRow], titles: &BTreeMap<String, Stri
                 "image_sha256": r.image_sha256})
         };
         let rows: Vec<_> = chosen.iter().map(row).collect();
-        print(format_args!("{:#}", json!({"job": args.job, "counts": counts, "captions": rows})));
+        print(format_args!("{:#}", json!({"job": job, "counts": counts, "captions": rows})));
         return;
     }
     let mut grid = Grid::new();

@@ -26,6 +26,9 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     let (address, term, stopper) = (coordinator.address(), coordinator.term(), coordinator.stopper());
     let scheme = if args.listening.tls_cert.is_some() { "https" } else { "http" };
     print(format_args!("listening on {scheme}://{address}, root {}, term {term}", store.url()));
+    if term == 1 {
+        info!(root = store.url(), "nothing was there: this is a new root");
+    }
     let mut ended = std::pin::pin!(coordinator.join());
     let told = tokio::select! {
         ended = &mut ended => return Err(told_why(ended, store.url())),

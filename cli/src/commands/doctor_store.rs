@@ -20,7 +20,8 @@ const PATIENCE: Retry = Retry {
 
 /// Tries the store and says what was seen.
 pub(crate) async fn run(url: &str, json: bool) -> Result<u8> {
-    let store = Store::open(url)?.with_retry(PATIENCE);
+    // A folder that was mistyped is not made: it would pass.
+    let store = Store::open_existing(url)?.with_retry(PATIENCE);
     let findings = probe::examine(&store).await.with_context(|| format!("cannot try {url}"))?;
     let objection = findings.objection();
     if json {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use coordinator::records;
-use data::artifact::{Done, done_records};
+use data::artifact::{Done, done_records, is_complete};
 use data::store::Store;
 use serde_json::{Value, json};
 
@@ -23,6 +23,8 @@ struct Folder {
     path: String,
     rows: Option<u64>,
     bytes: u64,
+    /// Whether all of it is there.
+    complete: bool,
 }
 
 /// Lists the outputs of a job, or the jobs.
@@ -34,9 +36,15 @@ pub(crate) async fn run(args: Outputs) -> Result<u8> {
     let job = target::job_in(&store, job).await?;
     let folders = folders(&store, &job).await?;
     if args.json {
+        let split = |f: &Folder| (!f.split.is_empty()).then(|| f.split.clone());
         let rows: Vec<Value> = folders
             .iter()
-            .map(|f| json!({"table": f.name, "split": f.split, "folder": f.path, "rows": f.rows, "bytes": f.bytes}))
+            .map(|f| {
+                json!({
+                    "table": f.name, "split": split(f), "folder": f.path, "rows": f.rows, "bytes": f.bytes,
+                    "complete": f.complete,
+                })
+            })
             .collect();
         print(format_args!("{:#}", Value::Array(rows)));
         return Ok(exit::DONE);
@@ -45,7 +53,8 @@ pub(crate) async fn run(args: Outputs) -> Result<u8> {
     table.load_style(NOTHING).set_header(["table", "split", "rows", "bytes", "folder"]);
     for f in folders {
         let rows = f.rows.map(grouped).unwrap_or_default();
-        table.add_row([f.name, f.split, rows, grouped(f.bytes), f.path]);
+        let path = if f.complete { f.path } else { format!("{} (unfinished)", f.path) };
+        table.add_row([f.name, f.split, rows, grouped(f.bytes), path]);
     }
     print(table);
     Ok(exit::DONE)
@@ -74,9 +83,12 @@ async fn folders(store: &Store, job: &str) -> Result<Vec<Folder>> {
     let mut folders: Vec<Folder> = Vec::new();
     for stage in records::stages(store, job).await? {
         let split = stage.split.map(|s| s.to_string()).unwrap_or_default();
-        for done in done_records(store, &stage.artifact()).await? {
-            add(store, &mut folders, &split, &done, stage.stage.as_str());
+        let (mut of_stage, id) = (Vec::new(), stage.artifact());
+        let complete = is_complete(store, &id).await?;
+        for done in done_records(store, &id).await? {
+            add(store, &mut of_stage, &split, &done, stage.stage.as_str());
         }
+        folders.extend(of_stage.into_iter().map(|folder| Folder { complete, ..folder }));
     }
     Ok(folders)
 }
@@ -92,7 +104,9 @@ fn add(store: &Store, folders: &mut Vec<Folder>, split: &str, done: &Done, stage
                 known.bytes += bytes;
                 known.rows = known.rows.zip(rows).map(|(a, b)| a + b);
             }
-            None => folders.push(Folder { name, split: split.to_owned(), path: folder, rows, bytes }),
+            None => {
+                folders.push(Folder { name, split: split.to_owned(), path: folder, rows, bytes, complete: false });
+            }
         }
     }
 }

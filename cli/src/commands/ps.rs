@@ -1,9 +1,11 @@
 //! `mllm4rec ps`: the jobs of a coordinator, and its workers.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use coordinator::{records, remembered};
+use coordinator::{records, remembered, submissions};
 use data::store::Store;
 use proto::{Info, JobStatus, WorkerStatus};
 use serde_json::{Value, json};
@@ -12,23 +14,35 @@ use crate::args::Ps;
 use crate::client::Client;
 use crate::progress::clock;
 use crate::terminal::print;
-use crate::{exit, status};
+use crate::{exit, status, target};
+
+/// A job, and whether somebody has removed it since it ended.
+struct Listed {
+    status: JobStatus,
+    removed: bool,
+}
 
 /// Lists jobs, the newest first.
 pub(crate) async fn run(args: Ps) -> Result<u8> {
     let mut client = Client::connect(&args.reach).await?;
     let info = client.info().await?;
-    let mut jobs = client.list().await?;
-    jobs.reverse();
+    let mut statuses = client.list().await?;
     if args.all {
-        jobs.extend(earlier(&info, &jobs).await?);
+        statuses = with_earlier(&target::store_of(&info.root).await?, statuses).await?;
     }
+    statuses.reverse();
+    let jobs = listed(&info, statuses).await;
     if args.json {
         print(format_args!("{:#}", json(&info, &jobs)));
         return Ok(exit::DONE);
     }
+    if !info.waiting.is_empty() {
+        print(format_args!("waiting: {}\n", info.waiting));
+    }
     if jobs.is_empty() {
-        print(format_args!("no jobs under {}; `mllm4rec submit FILE` hands one over", info.root));
+        let earlier = if args.all { "" } else { "`mllm4rec ps --all` shows those that ended before, " };
+        let which = if args.all { "" } else { " in hand" };
+        print(format_args!("no jobs{which} under {}; {earlier}`mllm4rec submit FILE` hands one over", info.root));
     } else {
         print(jobs_table(&jobs));
     }
@@ -39,19 +53,42 @@ pub(crate) async fn run(args: Ps) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Jobs that only the store remembers.
-async fn earlier(info: &Info, known: &[JobStatus]) -> Result<Vec<JobStatus>> {
-    let store = Store::open_existing(&info.root)?;
+/// The jobs in hand and those that only the store remembers, in the order of their submission.
+async fn with_earlier(store: &Store, in_hand: Vec<JobStatus>) -> Result<Vec<JobStatus>> {
+    let mut known: BTreeMap<String, JobStatus> = in_hand.into_iter().map(|s| (s.job.0.clone(), s)).collect();
+    let mut ids = records::list(store).await?;
+    ids.extend(known.keys().filter(|id| !ids.contains(id)).cloned().collect::<Vec<_>>());
     let mut jobs = Vec::new();
-    for id in records::list(&store).await? {
-        if !known.iter().any(|job| job.job.0 == id) {
-            jobs.push(remembered(&store, &id).await?);
-        }
+    for id in submissions::in_order(store, ids).await? {
+        jobs.push(match known.remove(&id) {
+            Some(status) => status,
+            None => remembered(store, &id).await?,
+        });
     }
     Ok(jobs)
 }
 
-fn json(info: &Info, jobs: &[JobStatus]) -> Value {
+/// Looks which of the jobs that have ended are removed, where this machine can read the store.
+async fn listed(info: &Info, statuses: Vec<JobStatus>) -> Vec<Listed> {
+    let ended = statuses.iter().any(|status| status.state.ended());
+    let kept = if ended { target::kept(&info.root).await.ok() } else { None };
+    let removed = |s: &JobStatus| s.state.ended() && kept.as_ref().is_some_and(|(_, jobs)| !jobs.contains(&s.job.0));
+    statuses.into_iter().map(|status| Listed { removed: removed(&status), status }).collect()
+}
+
+impl Listed {
+    fn state(&self) -> &'static str {
+        if self.removed { "removed" } else { status::state_name(self.status.state) }
+    }
+
+    fn json(&self) -> Value {
+        let mut value = status::summary(&self.status);
+        value["state"] = self.state().into();
+        value
+    }
+}
+
+fn json(info: &Info, jobs: &[Listed]) -> Value {
     let worker = |w: &WorkerStatus| {
         json!({
             "worker": w.worker.0, "name": w.name, "device": w.device, "leaving": w.leaving,
@@ -60,24 +97,26 @@ fn json(info: &Info, jobs: &[JobStatus]) -> Value {
     };
     json!({
         "root": info.root,
+        "waiting": info.waiting,
         "term": info.term,
         "build": info.build,
-        "jobs": jobs.iter().map(status::summary).collect::<Vec<_>>(),
+        "jobs": jobs.iter().map(Listed::json).collect::<Vec<_>>(),
         "workers": info.workers.iter().map(worker).collect::<Vec<_>>(),
     })
 }
 
-fn jobs_table(jobs: &[JobStatus]) -> Table {
+fn jobs_table(jobs: &[Listed]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["job", "state", "stage", "", "stages", "age", ""]);
-    for job in jobs {
+    for listed in jobs {
+        let job = &listed.status;
         let at = status::at_work(job).filter(|_| !job.state.ended());
         let percent = at.and_then(status::percent).map(|p| format!("{p:.1} %"));
         let age = if job.age.is_zero() { String::new() } else { clock(job.age) };
         let words = if job.state.ended() { &job.reason } else { &job.waiting };
         table.add_row([
             job.job.0.clone(),
-            status::state_name(job.state).to_owned(),
+            listed.state().to_owned(),
             at.map(status::stage_name).unwrap_or_default(),
             percent.unwrap_or_default(),
             format!("{}/{}", status::stages_done(job), job.stages.len()),

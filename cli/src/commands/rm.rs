@@ -5,22 +5,28 @@ use std::time::Duration;
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use coordinator::Error;
 use coordinator::removal::{Freed, Kind, Limits, remove_job};
 use data::store::Store;
 use serde_json::json;
 
 use crate::args::Rm;
-use crate::exit;
 use crate::lock::RootLock;
 use crate::progress::grouped;
 use crate::terminal::print;
+use crate::{exit, target};
 
 /// Removes a job.
 pub(crate) async fn run(args: Rm) -> Result<u8> {
     let store = Store::open_existing(&args.root)?;
     let lock = RootLock::take(&store);
     let limits = Limits { dry_run: args.dry_run, in_use: lock.is_err(), older_than: Duration::ZERO };
-    let freed = remove_job(&store, &args.job, limits).await?;
+    let job = match target::job_in(&store, &args.job).await {
+        // A removal that was cut off goes on.
+        Err(e) if matches!(e.downcast_ref(), Some(Error::Removed { .. })) => args.job.clone(),
+        meant => meant?,
+    };
+    let freed = remove_job(&store, &job, limits).await?;
     if args.json {
         print_json(&store, &freed);
         return Ok(exit::DONE);
@@ -30,7 +36,7 @@ pub(crate) async fn run(args: Rm) -> Result<u8> {
         print(format_args!("kept {}: job {} needs it", kept.name, kept.job));
     }
     let verb = if freed.dry_run { "would be removed" } else { "is removed" };
-    print(format_args!("job {} {verb}: {}", args.job, summary(&freed)));
+    print(format_args!("job {job} {verb}: {}", summary(&freed)));
     Ok(exit::DONE)
 }
 

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::commands::{read_job, report};
 use crate::lock::RootLock;
-use crate::progress::{Printer, Progress, clock, grouped};
+use crate::progress::{Printer, Progress, clock};
 use crate::terminal::print;
 use crate::{exit, status, tables};
 
@@ -79,13 +79,7 @@ pub(crate) async fn run(args: Run) -> Result<u8> {
             finished.reused.1, finished.job
         ));
     }
-    print(tables::render(&report).trim_end());
-    print("");
-    for folder in report["published"].as_array().into_iter().flatten() {
-        let of = |key: &str| folder[key].as_str().unwrap_or_default().to_owned();
-        let rows = grouped(folder["rows"].as_u64().unwrap_or(0));
-        print(format_args!("published {} ({}), {rows} rows: {}", of("table"), of("split"), of("folder")));
-    }
+    print(tables::results(&report).trim_end());
     if let Some(words) = status::aside_by_report(&report).and_then(|aside| status::put_aside(&finished.job, &aside)) {
         print(words);
     }

@@ -13,8 +13,8 @@ use data::tables::{CandidateRow, CaptionRow, HistoryRow, ItemRow, RankingRow, Re
 use serde_json::{Value, json};
 
 use crate::args::Show;
-use crate::exit;
 use crate::terminal::print;
+use crate::{exit, target};
 
 /// What is known of one user.
 struct Story {
@@ -29,7 +29,8 @@ struct Story {
 /// Shows one user of a job.
 pub(crate) async fn run(args: Show) -> Result<u8> {
     let store = Store::open_existing(&args.root)?;
-    let stages = records::stages(&store, &args.job).await?;
+    let job_id = target::job_in(&store, &args.job).await?;
+    let stages = records::stages(&store, &job_id).await?;
     let split = split(&stages, args.split.as_deref())?;
     let story = Story::read(&store, &stages, split, &args.user).await?;
     if args.json {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use coordinator::remembered;
 use data::store::Store;
-use proto::{JobState, JobStatus};
+use proto::{JobState, JobStatus, StageState, StageStatus};
 
 use crate::args::Status;
 use crate::client::Client;
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: Status) -> Result<u8> {
     }
     if !args.watch {
         let status = client.watch(&job).await?.next().await?;
-        return shown(&args, &status).await;
+        return shown(&args, &with_figures(&mut client, status).await).await;
     }
     if !args.json {
         return follow::to_the_end(&args.reach, &job, false).await;
@@ -38,6 +38,26 @@ pub(crate) async fn run(args: Status) -> Result<u8> {
         End::Over(status) => exit::verdict(&status).map(|()| exit::DONE),
         End::Left(told) => Ok(told.code()),
     }
+}
+
+/// What was done before the coordinator saw it has its figures in the store, if that can be read from here.
+async fn with_figures(client: &mut Client, mut status: JobStatus) -> JobStatus {
+    let lacks = |stage: &StageStatus| stage.state == StageState::Done && stage.shards.all == 0;
+    if !status.state.ended() || !status.stages.iter().any(lacks) {
+        return status;
+    }
+    let kept = async {
+        remembered(&target::store_of(&client.info().await?.root).await?, &status.job.0)
+            .await
+            .map_err(anyhow::Error::from)
+    };
+    let Ok(kept) = kept.await else { return status };
+    for stage in status.stages.iter_mut().filter(|stage| lacks(stage)) {
+        let Some(known) = kept.stages.iter().find(|known| known.digest == stage.digest) else { continue };
+        (stage.progress, stage.shards) = (known.progress.clone(), known.shards);
+        (stage.rejected, stage.quarantined) = (known.rejected.clone(), known.quarantined.clone());
+    }
+    status
 }
 
 /// Shows a status once; whoever waits for its end learns how that was.

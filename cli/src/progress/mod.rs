@@ -99,7 +99,8 @@ impl Progress {
         }
         self.tell_waiting(&status.waiting);
         for stage in &status.stages {
-            if stage.reused || stage.state == StageState::Waiting {
+            let uncounted = stage.state == StageState::Done && stage.shards.all == 0;
+            if stage.reused || uncounted || stage.state == StageState::Waiting {
                 continue;
             }
             let key = (stage.stage.clone(), stage.split.clone());

@@ -3,12 +3,13 @@
 use proto::{FailureClass, JobState, JobStatus, StageStatus};
 use serde_json::{Value, json};
 
-use super::{at_work, eta, percent, stage_name, stage_state_name, stages_done, state_name};
+use super::{at_work, eta, percent, settled, stage_name, stage_state_name, stages_done, state_name};
 
 /// The whole status of a job.
 pub(crate) fn job(status: &JobStatus) -> Value {
-    let mut value = summary(status);
-    value["stages"] = status.stages.iter().map(stage).collect();
+    let status = settled(status);
+    let mut value = summary(&status);
+    value["stages"] = status.stages.iter().map(|s| stage(status.state, s)).collect();
     value
 }
 
@@ -31,12 +32,12 @@ pub(crate) fn summary(status: &JobStatus) -> Value {
     })
 }
 
-fn stage(stage: &StageStatus) -> Value {
+fn stage(job: JobState, stage: &StageStatus) -> Value {
     json!({
         "stage": stage.stage,
         "split": stage.split,
         "digest": stage.digest,
-        "state": stage_state_name(stage),
+        "state": stage_state_name(job, stage),
         "reused": stage.reused,
         "unit": stage.progress.unit,
         "done": stage.progress.done,

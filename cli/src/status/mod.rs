@@ -8,7 +8,7 @@ use std::time::Duration;
 use proto::{JobState, JobStatus, StageState, StageStatus};
 
 pub(crate) use json::{job, summary};
-pub(crate) use text::{Aside, aside_by_report, aside_by_status, page, put_aside, speed};
+pub(crate) use text::{aside_by_report, aside_by_status, page, put_aside, speed};
 
 /// The name of a state, the same everywhere.
 pub(crate) fn state_name(state: JobState) -> &'static str {
@@ -20,10 +20,11 @@ pub(crate) fn state_name(state: JobState) -> &'static str {
     }
 }
 
-/// The name of a stage's state.
-pub(crate) fn stage_state_name(stage: &StageStatus) -> &'static str {
+/// The name of a stage's state. In a job that has ended nothing runs, whatever it was at.
+pub(crate) fn stage_state_name(job: JobState, stage: &StageStatus) -> &'static str {
     match stage.state {
         StageState::Waiting => "waiting",
+        StageState::Running if job.ended() => "stopped",
         StageState::Running => "running",
         StageState::Done => "done",
         StageState::Failed => "failed",
@@ -54,6 +55,16 @@ pub(crate) fn eta(stage: &StageStatus, rate: f64) -> Option<Duration> {
     // A rate close to nothing says nothing: the end would be out of sight.
     let seconds = known.then(|| left as f64 / rate).filter(|s| *s < 1e7)?;
     Some(Duration::from_secs_f64(seconds))
+}
+
+/// The same without what only a stage at work has, if the job has ended.
+pub(crate) fn settled(status: &JobStatus) -> JobStatus {
+    let mut status = status.clone();
+    for stage in status.stages.iter_mut().filter(|s| status.state.ended() && s.state == StageState::Running) {
+        (stage.rate, stage.working, stage.oldest_lease, stage.shards.leased) = (0.0, 0, Duration::ZERO, 0);
+        stage.progress.note.clear();
+    }
+    status
 }
 
 /// The stage that a job is at: the first that runs, or failed, or waits.

@@ -5,14 +5,18 @@ use std::fmt::Write as _;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use proto::{JobStatus, StageState, StageStatus};
+use proto::{JobState, JobStatus, StageState, StageStatus};
 use serde_json::Value;
 
-use super::{eta, percent, stage_name, stage_state_name, stages_done, state_name};
+use super::{eta, percent, settled, stage_name, stage_state_name, stages_done, state_name};
 use crate::progress::{clock, grouped};
+
+/// Characters of a note in a table.
+const NOTE: usize = 60;
 
 /// The status of a job with a line for each stage.
 pub(crate) fn page(status: &JobStatus) -> String {
+    let status = &settled(status);
     let mut text = format!(
         "{}: {}, {} of {} stages done, {} worker{}, submitted {} ago\n",
         status.job,
@@ -78,7 +82,7 @@ fn stages(status: &JobStatus) -> Table {
     table.load_style(NOTHING);
     table.set_header(["stage", "state", "shards", "done", "of", "", "rate", "ETA", "leases", "again", "oldest", ""]);
     for stage in &status.stages {
-        table.add_row(row(stage));
+        table.add_row(row(status.state, stage));
     }
     for column in 2..11 {
         if let Some(column) = table.column_mut(column) {
@@ -88,11 +92,12 @@ fn stages(status: &JobStatus) -> Table {
     table
 }
 
-fn row(stage: &StageStatus) -> [String; 12] {
+fn row(job: JobState, stage: &StageStatus) -> [String; 12] {
     let mut cells = <[String; 12]>::default();
     cells[0] = stage_name(stage);
-    cells[1] = if stage.reused { "done before".to_owned() } else { stage_state_name(stage).to_owned() };
-    if stage.reused || (stage.state == StageState::Waiting && stage.shards.all == 0) {
+    cells[1] = if stage.reused { "done before".to_owned() } else { stage_state_name(job, stage).to_owned() };
+    // What nobody has opened yet, and what was finished under an earlier coordinator, has nothing to count.
+    if stage.reused || (stage.shards.all == 0 && matches!(stage.state, StageState::Waiting | StageState::Done)) {
         return cells;
     }
     let shards = stage.shards;
@@ -103,7 +108,7 @@ fn row(stage: &StageStatus) -> [String; 12] {
         cells[4] = format!("{} {}", grouped(stage.progress.total), stage.progress.unit).trim_end().to_owned();
     }
     cells[5] = percent(stage).map(|p| format!("{p:.1} %")).unwrap_or_default();
-    if stage.state == StageState::Running {
+    if stage.state == StageState::Running && !job.ended() {
         if stage.rate > 0.0 {
             cells[6] = speed(stage.rate);
         }
@@ -112,8 +117,13 @@ fn row(stage: &StageStatus) -> [String; 12] {
     }
     cells[8] = stage.attempts.to_string();
     cells[9] = stage.retries.to_string();
-    cells[11].clone_from(&stage.progress.note);
+    cells[11] = shortened(&stage.progress.note);
     cells
+}
+
+/// A note that leaves the table its shape; `--json` has all of it.
+fn shortened(note: &str) -> String {
+    if note.chars().count() <= NOTE { note.to_owned() } else { note.chars().take(NOTE).chain(['…']).collect() }
 }
 
 /// `1,204/s`

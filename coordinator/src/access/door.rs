@@ -13,11 +13,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::connection::Connection;
 use super::fresh::Fresh;
 use super::guard::Guard;
+use super::refusals::Refusals;
 use super::tokens::Tokens;
 use super::{AccessError, AccessFiles, tls};
 
@@ -72,6 +73,7 @@ async fn receive(
     passed: mpsc::Sender<io::Result<Connection>>,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let refusals = Arc::new(Refusals::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -93,9 +95,9 @@ async fn receive(
             continue;
         };
         let Ok(place) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (acceptor, passed) = (TlsAcceptor::from(tls.latest()), passed.clone());
+        let (acceptor, passed, refusals) = (TlsAcceptor::from(tls.latest()), passed.clone(), Arc::clone(&refusals));
         tokio::spawn(async move {
-            if let Some(connection) = shake_hands(&acceptor, stream, address).await {
+            if let Some(connection) = shake_hands(&acceptor, stream, address, &refusals).await {
                 let _ = passed.send(Ok(connection)).await;
             }
             drop(place);
@@ -103,14 +105,19 @@ async fn receive(
     }
 }
 
-async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    address: SocketAddr,
+    refusals: &Refusals,
+) -> Option<Connection> {
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream).into_fallible()).await {
         Ok(Ok(stream)) => return Some(Connection::secured(stream, address)),
         Ok(Err((reason, stream))) => {
-            info!(%address, %reason, "connection refused");
+            refusals.tell(address, &reason);
             see_out(stream).await;
         }
-        Err(_) => info!(%address, "connection refused: no TLS handshake in time"),
+        Err(_) => refusals.tell(address, &"no TLS handshake in time"),
     }
     None
 }

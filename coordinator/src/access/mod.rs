@@ -11,6 +11,7 @@ mod door;
 mod error;
 mod fresh;
 mod guard;
+mod refusals;
 mod roles;
 #[cfg(test)]
 mod tests;

@@ -100,6 +100,13 @@ impl Artifact {
         }
     }
 
+    pub(super) fn shards_mut(&mut self) -> Option<&mut Shards> {
+        match &mut self.phase {
+            Phase::Open(shards) | Phase::Finishing(shards) | Phase::Done(Some(shards)) => Some(shards),
+            _ => None,
+        }
+    }
+
     /// Whether its shards are not known yet.
     pub(super) fn is_unopened(&self) -> bool {
         matches!(self.phase, Phase::Waiting | Phase::Opening)
@@ -162,6 +169,10 @@ impl Core {
             };
             artifact.phase = Phase::Done(shards);
             artifact.last.done = artifact.last.total;
+            if artifact.is_map() {
+                // It was about the last shard, not about all of them.
+                artifact.last.note.clear();
+            }
         }
     }
 

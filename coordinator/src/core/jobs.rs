@@ -1,5 +1,6 @@
 //! Jobs: what is wanted, in which order, and when it is over.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use data::artifact::ArtifactId;
@@ -92,6 +93,19 @@ impl Core {
         self.wanted = self.list_wanted();
     }
 
+    /// Forgets a job that has ended, and the artifacts that only it had: whoever submits it again says what is complete.
+    pub fn forget(&mut self, id: &JobId) {
+        if self.jobs.get(id).is_none_or(|job| !job.state.ended()) {
+            return;
+        }
+        self.jobs.remove(id);
+        self.queue.retain(|known| known != id);
+        let stages = self.jobs.values().flat_map(|job| &job.stages);
+        let named: BTreeSet<&ArtifactId> = stages.map(|stage| &stage.artifact).collect();
+        // Leases that are still to come back keep theirs.
+        self.artifacts.retain(|id, artifact| named.contains(id) || !artifact.leases.is_empty());
+    }
+
     /// The first running job that wants an artifact.
     pub(super) fn wanted_by(&self, artifact: &ArtifactId) -> Option<&JobId> {
         self.wanting(artifact).next()
@@ -105,14 +119,15 @@ impl Core {
 
     /// The artifacts of running jobs, in the order of service.
     fn list_wanted(&self) -> Vec<ArtifactId> {
-        let mut wanted: Vec<ArtifactId> = Vec::new();
-        for job in self.queue.iter().filter_map(|id| self.jobs.get(id)).filter(|j| !j.state.ended()) {
-            for stage in &job.stages {
-                if !wanted.contains(&stage.artifact) {
-                    wanted.push(stage.artifact.clone());
-                }
-            }
-        }
-        wanted
+        let mut seen = BTreeSet::new();
+        let running = self.queue.iter().filter_map(|id| self.jobs.get(id)).filter(|j| !j.state.ended());
+        let stages = running.flat_map(|job| &job.stages).map(|stage| &stage.artifact);
+        stages.filter(|artifact| seen.insert(*artifact)).cloned().collect()
+    }
+
+    /// Those of them whose shards are known and not all done.
+    pub(super) fn list_open(&self) -> Vec<ArtifactId> {
+        let open = |id: &&ArtifactId| self.artifacts.get(*id).is_some_and(|artifact| artifact.open().is_some());
+        self.wanted.iter().filter(open).cloned().collect()
     }
 }

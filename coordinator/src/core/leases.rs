@@ -22,6 +22,8 @@ pub(super) struct Held {
     /// When it was granted, or committed last.
     pub(super) since: Duration,
     pub(super) progress: Progress,
+    /// Whether its worker has said a word about it: before, nobody knows that it has arrived.
+    pub(super) heard_of: bool,
     revoked: bool,
 }
 
@@ -53,11 +55,14 @@ impl Core {
         if now < self.hold_until {
             return; // those who hold something from before speak first
         }
-        while let Some(worker) = self.idle.first().copied() {
+        while let Some(worker) = self.idle.first().copied().filter(|_| self.pending) {
             let pending = |id: &&ArtifactId| {
                 self.artifacts.get(*id).and_then(|a| a.open()).is_some_and(|s| !s.pending.is_empty())
             };
-            let Some(id) = self.wanted.iter().find(pending).cloned() else { return };
+            let Some(id) = self.open.iter().find(pending).cloned() else {
+                self.pending = false;
+                return;
+            };
             let lease = self.next_lease();
             let most = self.fair_share(&id);
             let target = self.policy.lease_target;
@@ -86,7 +91,7 @@ impl Core {
     /// several it is the last one, which its holder would begin with last; the next ones follow at the next look.
     fn slow(&self, now: Duration) -> Vec<(ArtifactId, u32)> {
         let mut slow = Vec::new();
-        for id in &self.wanted {
+        for id in &self.open {
             let Some(artifact) = self.artifacts.get(id).filter(|a| a.is_map()) else { continue };
             let Some(shards) = artifact.open().filter(|s| s.pending.is_empty()) else { continue };
             for held in artifact.leases.iter().filter_map(|lease| self.leases.get(lease)) {
@@ -150,7 +155,8 @@ impl Core {
             artifact.begun = true;
         }
         let (artifact, progress) = (artifact.clone(), Progress::default());
-        self.leases.insert(id, Held { worker, artifact, shards, since: now, progress, revoked: false });
+        let held = Held { worker, artifact, shards, since: now, progress, heard_of: false, revoked: false };
+        self.leases.insert(id, held);
     }
 
     /// A worker that was cut off says what it goes on with.
@@ -172,10 +178,11 @@ impl Core {
             return;
         };
         self.hold(worker, lease, &id, shards, now);
+        let Some(held) = self.leases.get_mut(&lease) else { return };
+        held.heard_of = true;
         // Where there is nothing left of it, its commits and its end are still to be said.
         let Some(open) = self.artifacts.get_mut(&id).and_then(|a| a.open_mut()) else { return };
         open.forgive(lease); // its stream broke, and not the worker
-        let Some(held) = self.leases.get_mut(&lease) else { return };
         if held.narrow(|shard| open.join(shard, lease) || open.holds(shard, lease)) {
             actions.push(Action::Revoke(worker, lease, DONE_BY_OTHERS.to_owned()));
         }
@@ -198,6 +205,10 @@ impl Core {
 
     pub(super) fn note_progress(&mut self, worker: WorkerId, lease: LeaseId, progress: Progress) {
         let Some(held) = self.leases.get_mut(&lease).filter(|h| h.worker == worker) else { return };
+        held.heard_of = true;
+        if progress == Progress::default() {
+            return; // it has taken the lease up, and that is all there is to say
+        }
         held.progress = progress.clone();
         if let Some(artifact) = self.artifacts.get_mut(&held.artifact) {
             artifact.last = progress;
@@ -213,7 +224,7 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         let Some(held) = self.leases.get_mut(&lease).filter(|h| h.worker == worker) else { return };
-        (held.progress.done, held.since) = (0, now);
+        (held.progress.done, held.since, held.heard_of) = (0, now, true);
         held.shards.retain(|s| *s != committed.shard);
         let artifact = held.artifact.clone();
         self.shard_done(&artifact, committed, Some(lease), actions);
@@ -243,46 +254,66 @@ impl Core {
     /// What a lease held goes back; its end counts for the shard that was at work.
     pub(super) fn end_lease(&mut self, lease: LeaseId, end: End, reason: &str, actions: &mut Vec<Action>) {
         let Some(held) = self.leases.remove(&lease) else { return };
+        self.pending = true;
         if let Some(worker) = self.workers.get_mut(&held.worker).filter(|w| w.lease == Some(lease)) {
             worker.lease = None;
             if !worker.leaving {
                 self.idle.insert(held.worker);
             }
         }
-        let wanted = self.wanted.contains(&held.artifact);
         let Some(artifact) = self.artifacts.get_mut(&held.artifact) else { return };
         artifact.leases.remove(&lease);
-        let spare = artifact.can_spare_shards();
-        artifact.retries += u32::from(end != End::Returned && !held.shards.is_empty());
         let Some(shards) = artifact.open_mut() else { return };
         for shard in &held.shards {
             shards.give_back(*shard, lease);
         }
-        let Some(at_work) = held.shards.first() else { return };
+        let Some(at_work) = held.shards.first().copied() else { return };
         match end {
             End::Returned => {}
-            End::Failed => {
-                let count = shards.failed(*at_work);
-                if count.times >= self.policy.max_failures {
-                    let reason = match count.times {
-                        1 => reason.to_owned(),
-                        times => format!("failed {times} times, the last time: {reason}"),
-                    };
-                    self.fail_artifact(&held.artifact, reason);
-                }
+            End::Failed => self.count_failure(&held.artifact, at_work, lease, reason),
+            End::Lost => self.count_loss(&held.artifact, at_work, lease, held.heard_of, reason, actions),
+        }
+    }
+
+    /// A failure that is said again, to the next session, has not happened again.
+    fn count_failure(&mut self, id: &ArtifactId, shard: u32, lease: LeaseId, reason: &str) {
+        let Some(artifact) = self.artifacts.get_mut(id) else { return };
+        let Some(times) = artifact.open_mut().and_then(|shards| shards.failed(shard, lease)) else { return };
+        artifact.retries += 1;
+        if times >= self.policy.max_failures {
+            let reason = match times {
+                1 => reason.to_owned(),
+                times => format!("failed {times} times, the last time: {reason}"),
+            };
+            self.fail_artifact(id, reason);
+        }
+    }
+
+    /// A lease that its worker has not spoken of may have got lost on the way, and hardly counts.
+    fn count_loss(
+        &mut self,
+        id: &ArtifactId,
+        shard: u32,
+        lease: LeaseId,
+        heard_of: bool,
+        reason: &str,
+        actions: &mut Vec<Action>,
+    ) {
+        let wanted = self.wanted.contains(id);
+        let Some(artifact) = self.artifacts.get_mut(id) else { return };
+        artifact.retries += u32::from(heard_of);
+        let spare = artifact.can_spare_shards();
+        let Some(shards) = artifact.open_mut() else { return };
+        let losses = shards.lost(shard, lease, heard_of);
+        let times = losses.count(self.policy.max_losses);
+        let reason = format!("shard {shard} lost its worker {} times: {reason}", losses.all());
+        if spare && times >= self.policy.quarantine_after {
+            // What nobody wants any more waits for somebody who does.
+            if wanted && shards.condemn(shard) {
+                actions.push(Action::Quarantine(id.clone(), shard, reason));
             }
-            End::Lost => {
-                let count = shards.lost(*at_work, lease);
-                let reason = format!("shard {} lost its worker {} times: {reason}", count.shard, count.times);
-                if spare && count.times >= self.policy.quarantine_after {
-                    // What nobody wants any more waits for somebody who does.
-                    if wanted && shards.condemn(count.shard) {
-                        actions.push(Action::Quarantine(held.artifact, count.shard, reason));
-                    }
-                } else if !spare && count.times >= self.policy.max_losses {
-                    self.fail_artifact(&held.artifact, reason);
-                }
-            }
+        } else if !spare && times >= self.policy.max_losses {
+            self.fail_artifact(id, reason);
         }
     }
 

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! There is no clock, randomness, lock or hash order in here: the same events at the same times give the same actions.
-//! What comes often, heartbeats and progress, costs no more than looking up its worker.
+//! What comes often, heartbeats and progress, costs no more than looking up its worker, whoever idles meanwhile.
 
 mod artifacts;
 mod jobs;
@@ -68,6 +68,13 @@ pub enum Event {
         rows: Vec<u64>,
         /// Shards with a done record.
         done: Vec<u32>,
+    },
+    /// What the records of shards that were done before say of rejected rows; it may come long after they were opened.
+    Tallied {
+        /// The artifact.
+        artifact: ArtifactId,
+        /// Those of them that have rejected rows.
+        records: Vec<Committed>,
     },
     /// An artifact is complete in the store.
     Finished(ArtifactId),
@@ -182,6 +189,10 @@ pub struct Core {
     artifacts: BTreeMap<ArtifactId, Artifact>,
     /// The artifacts of running jobs, in the order of service.
     wanted: Vec<ArtifactId>,
+    /// Those of them whose shards are known and not all done.
+    open: Vec<ArtifactId>,
+    /// Whether a shard may be pending: not once a look has found none, until something is opened or comes back.
+    pending: bool,
     workers: BTreeMap<WorkerId, Worker>,
     /// Workers without a lease that would take one.
     idle: BTreeSet<WorkerId>,
@@ -211,19 +222,27 @@ impl Core {
             self.revoke_unwanted(&mut actions);
             self.open_ready(&mut actions);
             self.finish_complete(&mut actions);
+            self.open = self.list_open();
+            self.pending = true;
         }
         self.grant_idle(now, &mut actions);
         actions
     }
 
     fn take(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) {
-        self.changed = !matches!(event, Event::Said(..) | Event::Tick | Event::Joined(..) | Event::Left(_));
+        use Event::{Joined, Left, Said, Tallied, Tick};
+        self.changed = !matches!(event, Said(..) | Tick | Joined(..) | Left(_) | Tallied { .. });
         match event {
             Event::Submitted { job, stages } => self.submit(job, stages, now),
             Event::Opened { artifact, rows, done } => self.opened(&artifact, rows, &done, actions),
+            Event::Tallied { artifact, records } => {
+                if let Some(shards) = self.artifacts.get_mut(&artifact).and_then(Artifact::shards_mut) {
+                    records.iter().for_each(|record| shards.recall(record));
+                }
+            }
             Event::Finished(artifact) => self.finished(&artifact),
             Event::Broken { artifact, class, reason } => self.break_artifact(&artifact, class, reason),
-            Event::Quarantined { artifact, committed } => self.quarantined(&artifact, &committed, actions),
+            Event::Quarantined { artifact, committed } => self.shard_done(&artifact, &committed, None, actions),
             Event::Spared { artifact, shard } => {
                 if let Some(shards) = self.artifacts.get_mut(&artifact).and_then(Artifact::open_mut) {
                     shards.spare(shard);
@@ -242,26 +261,22 @@ impl Core {
         }
     }
 
-    fn quarantined(&mut self, artifact: &ArtifactId, committed: &Committed, actions: &mut Vec<Action>) {
-        self.shard_done(artifact, committed, None, actions);
-        // With rows it was a worker's after all.
-        let open = self.artifacts.get_mut(artifact).and_then(Artifact::open_mut);
-        if let Some(shards) = open.filter(|_| committed.rows == 0) {
-            shards.quarantined.push(committed.shard);
-        }
-        self.changed = true;
-    }
-
-    /// Whether a job runs or has run here.
+    /// How a job stands that is not forgotten.
     #[must_use]
     pub fn state(&self, job: &JobId) -> Option<JobState> {
         self.jobs.get(job).map(|j| j.state)
     }
 
-    /// Every job in the order of submission.
+    /// Every job that is not forgotten, in the order of submission.
     #[must_use]
     pub fn jobs(&self) -> &[JobId] {
         &self.queue
+    }
+
+    /// Whether some job has an artifact that is not forgotten.
+    #[must_use]
+    pub fn knows(&self, artifact: &ArtifactId) -> bool {
+        self.artifacts.contains_key(artifact)
     }
 
     /// The stage that an artifact belongs to, for messages.

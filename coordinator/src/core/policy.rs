@@ -32,7 +32,7 @@ impl Default for Policy {
             max_losses: 5,
             lease_target: Duration::from_secs(60),
             max_bundle: 256,
-            duplicate_after: Duration::from_secs(10),
+            duplicate_after: proto::DUPLICATE_AFTER,
             claim_grace: Duration::from_secs(5),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use data::artifact::QUARANTINED;
 use proto::{Committed, LeaseId};
 
 /// The weight of the newest shard in the estimate of how long a row takes.
@@ -22,10 +23,12 @@ pub(super) struct Shards {
     /// Put aside; the record of it is being written.
     condemned: BTreeSet<u32>,
     done: BTreeSet<u32>,
-    pub(super) quarantined: Vec<u32>,
-    failures: BTreeMap<u32, u32>,
-    /// The leases that were lost with a shard at work.
-    losses: BTreeMap<u32, BTreeSet<LeaseId>>,
+    /// Done before, and what their records say is not known yet.
+    untold: BTreeSet<u32>,
+    pub(super) quarantined: BTreeSet<u32>,
+    /// The leases that failed with a shard at work.
+    failures: BTreeMap<u32, BTreeSet<LeaseId>>,
+    losses: BTreeMap<u32, Losses>,
     pub(super) rejected: BTreeMap<String, u64>,
     total_rows: u64,
     done_rows: u64,
@@ -36,13 +39,37 @@ pub(super) struct Shards {
     looked: (u64, Duration),
 }
 
-/// What the end of a lease means for the shard that was at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Count {
-    /// The shard.
-    pub(super) shard: u32,
-    /// How often this has happened to it.
-    pub(super) times: u32,
+/// The leases that were lost with a shard at work.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// Their workers had taken them up.
+    heard_of: BTreeSet<LeaseId>,
+    /// No word about them was ever heard.
+    unheard: BTreeSet<LeaseId>,
+}
+
+impl Losses {
+    /// How many speak against the shard. The first `free` of which no word was heard may be the network's, but a shard
+    /// that kills before anybody can speak must not go on for ever.
+    pub(super) fn count(&self, free: u32) -> u32 {
+        count(&self.heard_of) + count(&self.unheard).saturating_sub(free)
+    }
+
+    /// How many there are.
+    pub(super) fn all(&self) -> u32 {
+        count(&self.heard_of) + count(&self.unheard)
+    }
+
+    /// Takes one back. Says whether others are left.
+    fn forgive(&mut self, lease: LeaseId) -> bool {
+        self.heard_of.remove(&lease);
+        self.unheard.remove(&lease);
+        self.all() > 0
+    }
+}
+
+fn count<T>(set: &BTreeSet<T>) -> u32 {
+    u32::try_from(set.len()).unwrap_or(u32::MAX)
 }
 
 impl Shards {
@@ -54,6 +81,7 @@ impl Shards {
         for shard in done.iter().filter(|s| **s < count) {
             shards.pending.remove(shard);
             shards.finish(*shard);
+            shards.untold.insert(*shard);
         }
         shards.looked.0 = shards.done_rows;
         shards
@@ -64,7 +92,7 @@ impl Shards {
     }
 
     pub(super) fn done(&self) -> u32 {
-        u32::try_from(self.done.len()).unwrap_or(u32::MAX)
+        count(&self.done)
     }
 
     pub(super) fn leased(&self) -> u32 {
@@ -155,13 +183,27 @@ impl Shards {
             let seconds = committed.took.as_secs_f64() / self.weight(shard);
             self.seconds_per_row = Some(self.seconds_per_row.map_or(seconds, |s| s + NEWEST * (seconds - s)));
         }
-        for (reason, rows) in &committed.rejected {
-            *self.rejected.entry(reason.clone()).or_default() += rows;
-        }
+        self.tally(committed);
         self.pending.remove(&shard);
         self.condemned.remove(&shard);
         self.finish(shard);
         Some(self.leased.remove(&shard).unwrap_or_default())
+    }
+
+    /// Takes in what the record of a shard says that was done before.
+    pub(super) fn recall(&mut self, record: &Committed) {
+        if self.untold.remove(&record.shard) {
+            self.tally(record);
+        }
+    }
+
+    fn tally(&mut self, record: &Committed) {
+        for (reason, rows) in &record.rejected {
+            *self.rejected.entry(reason.clone()).or_default() += rows;
+        }
+        if record.rejected.contains_key(QUARANTINED) {
+            self.quarantined.insert(record.shard);
+        }
     }
 
     /// A lease gives a shard back; it is pending again unless another lease works on it.
@@ -174,24 +216,27 @@ impl Shards {
         }
     }
 
-    pub(super) fn failed(&mut self, shard: u32) -> Count {
-        let times = self.failures.entry(shard).or_default();
-        *times += 1;
-        Count { shard, times: *times }
+    /// A lease failed at a shard. Returns how many have, or nothing if it was known that this one failed.
+    pub(super) fn failed(&mut self, shard: u32, lease: LeaseId) -> Option<u32> {
+        if self.failures.values().any(|leases| leases.contains(&lease)) {
+            return None;
+        }
+        let leases = self.failures.entry(shard).or_default();
+        leases.insert(lease);
+        Some(count(leases))
     }
 
-    pub(super) fn lost(&mut self, shard: u32, lease: LeaseId) -> Count {
+    /// A lease was lost with a shard at work, with or without a word about it.
+    pub(super) fn lost(&mut self, shard: u32, lease: LeaseId, heard_of: bool) -> &Losses {
         let losses = self.losses.entry(shard).or_default();
-        losses.insert(lease);
-        Count { shard, times: u32::try_from(losses.len()).unwrap_or(u32::MAX) }
+        let leases = if heard_of { &mut losses.heard_of } else { &mut losses.unheard };
+        leases.insert(lease);
+        losses
     }
 
     /// A worker that counted as lost is back and works on, whatever shard it has come to meanwhile.
     pub(super) fn forgive(&mut self, lease: LeaseId) {
-        self.losses.retain(|_, losses| {
-            losses.remove(&lease);
-            !losses.is_empty()
-        });
+        self.losses.retain(|_, losses| losses.forgive(lease));
     }
 
     /// Puts a pending shard aside. Says whether it was one.

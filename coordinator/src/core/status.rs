@@ -100,7 +100,7 @@ impl Core {
             oldest_lease: seconds(oldest),
             rate: artifact.and_then(Artifact::open).map_or(0.0, Shards::rate),
             rejected: shards.map(|s| s.rejected.clone()).unwrap_or_default(),
-            quarantined: shards.map(|s| s.quarantined.clone()).unwrap_or_default(),
+            quarantined: shards.map(|s| s.quarantined.iter().copied().collect()).unwrap_or_default(),
             working: working(shards, &at_work),
         }
     }

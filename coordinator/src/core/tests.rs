@@ -148,6 +148,29 @@ fn a_report_that_cannot_be_written_fails_the_job_until_it_is_submitted_again() {
 }
 
 #[test]
+fn a_job_that_is_forgotten_takes_along_what_only_it_had_and_can_be_submitted_again() {
+    let (mut core, first, second) = begun();
+    let lease = granted(&core.handle(joined(WorkerId(1)), at(1))).id;
+    let other = artifact(Stage::Retrieve, "c");
+    let stages = vec![entry(&first, &[]), entry(&other, &[&first])];
+    core.handle(Event::Submitted { job: job("k"), stages: stages.clone() }, at(1));
+    core.forget(&job("j"));
+    assert_eq!(core.state(&job("j")), Some(JobState::Running), "a running job is not forgotten");
+    core.handle(Event::Cancelled { job: job("j"), reason: "enough".into() }, at(2));
+    core.forget(&job("j"));
+    assert_eq!((core.state(&job("j")), core.status(&job("j"), at(2))), (None, None));
+    assert_eq!((core.jobs(), core.knows(&first), core.knows(&second)), (&[job("k")][..], true, false));
+    // The lease keeps what it works on until it comes back, and stops nobody who wants it again.
+    core.handle(Event::Cancelled { job: job("k"), reason: "enough".into() }, at(3));
+    core.forget(&job("k"));
+    assert_eq!((core.knows(&first), core.knows(&other)), (true, false));
+    assert_eq!(core.handle(Event::Submitted { job: job("k"), stages }, at(4)), [Action::Open(first.clone())]);
+    core.handle(Event::Opened { artifact: first.clone(), rows: vec![0], done: vec![] }, at(4));
+    let actions = core.handle(Event::Said(WorkerId(1), committed(lease, 0, 1)), at(5));
+    assert_eq!(actions, [Action::Finish(first)]);
+}
+
+#[test]
 fn cancelling_takes_the_lease_back() {
     let (mut core, ..) = begun();
     let lease = granted(&core.handle(joined(WorkerId(1)), at(1))).id;

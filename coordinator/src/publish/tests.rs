@@ -23,7 +23,7 @@ impl World {
     async fn new() -> Self {
         let root = Mortal::default();
         let plan = finished(&root.store("s3://runs"), plan(1, 10, &BTreeMap::new())).await;
-        let stages = records::of_plan(&plan);
+        let stages = records::of_stages(&plan.stages);
         Self { root, job_id: plan.id.0, stages, places: Mutex::default() }
     }
 
@@ -161,6 +161,35 @@ fn every_split_has_a_folder_and_candidates_stand_in_for_rankings() {
     let ranked = [retrieve.to_vec(), vec![record(Stage::Rank, Split::All)]].concat();
     let chosen: Vec<_> = tables(&job, &ranked).into_iter().map(|(table, split, _)| (table, split)).collect();
     assert_eq!(chosen, [(Table::Rankings, Split::All)]);
+}
+
+/// The root of a job file is not that of a coordinator.
+#[tokio::test]
+async fn a_place_in_the_coordinators_own_root_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let store = Store::open(&root.display().to_string()).unwrap();
+    let plan = finished(&store, plan(1, 10, &BTreeMap::new())).await;
+    let stages = records::of_stages(&plan.stages);
+    std::os::unix::fs::symlink(&root, folder.path().join("link")).unwrap();
+    for place in ["root", "root/tables/x", "root/_control/v1", "root/jobs/{job}", "link/models", "root/../root/tables"]
+    {
+        let template = folder.path().join(place).display().to_string();
+        let error = begin(&store, &plan.id.0, &job(&template), &stages).await.unwrap_err();
+        assert!(matches!(error, Error::PublishIntoRoot { .. }), "{place}: {error}");
+        let words = error.to_string();
+        assert!(words.contains("output.publish") && words.contains("choose a folder of its own"), "{words}");
+        assert!(!words.contains("remove"), "{words}");
+    }
+    assert!(store.list(&format!("{}/publish", records::folder(&plan.id.0))).await.unwrap().is_empty());
+    for place in ["root/published", "root-2/tables"] {
+        begin(&store, &plan.id.0, &job(&folder.path().join(place).display().to_string()), &stages).await.unwrap();
+    }
+    let bucket = Mortal::default().store("s3://runs/root");
+    for (place, own) in [("s3://runs/root", true), ("s3://runs/root/tables/x", true), ("s3://runs/root/x", false)] {
+        assert_eq!(Place::is_in(place, &bucket), own, "{place}");
+    }
+    assert!(!Place::is_in("s3://runs/root-2/tables", &bucket) && !Place::is_in("/runs/root/tables", &bucket));
 }
 
 /// On a local place, through the public door: the place holds the table and nothing else.

@@ -8,7 +8,7 @@ use data::artifact::Digest;
 use data::store::{Created, Store};
 
 use super::registry::needs;
-use crate::plan::JobPlan;
+use crate::plan::{JobPlan, PlannedStage};
 use crate::{Error, Result, records};
 
 const PREFIX: &str = "_control/v1/removing";
@@ -78,8 +78,8 @@ pub(super) async fn standing(store: &Store) -> Result<Vec<(String, String, Syste
 /// Writes down a job before anything that it needs is looked up, under the next id if it was removed before.
 ///
 /// # Errors
-/// [`Error::BeingRemoved`] while somebody removes what the job needs; the store's own failures.
-pub(crate) async fn admit(store: &Store, plan: &mut JobPlan, job_toml: &str) -> Result<()> {
+/// The store's own failures.
+pub(crate) async fn write_down(store: &Store, plan: &mut JobPlan, job_toml: &str) -> Result<()> {
     let first = plan.id.0.clone();
     let mut life = 1;
     loop {
@@ -87,17 +87,24 @@ pub(crate) async fn admit(store: &Store, plan: &mut JobPlan, job_toml: &str) -> 
             records::write(store, plan, job_toml).await?;
             // It may have been removed between the question and the record.
             if !records::is_removed(store, &plan.id.0).await? {
-                break;
+                return Ok(());
             }
         }
         life += 1;
         plan.id.0 = format!("{first}.{life}");
     }
+}
+
+/// Looks whether somebody removes what a job needs.
+///
+/// # Errors
+/// [`Error::BeingRemoved`]; the store's own failures.
+pub(crate) async fn refuse_marked(store: &Store, stages: &[PlannedStage]) -> Result<()> {
     let marks: BTreeSet<String> = standing(store).await?.into_iter().map(|(digest, ..)| digest).collect();
     if marks.is_empty() {
         return Ok(());
     }
-    let needed = needs(store, &records::of_plan(plan)).await?;
+    let needed = needs(store, &records::of_stages(stages)).await?;
     match needed.iter().find(|digest| marks.contains(digest.as_str())) {
         None => Ok(()),
         Some(digest) => {

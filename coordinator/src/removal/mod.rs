@@ -15,9 +15,11 @@
 //! removal: nobody can know what it named.
 //!
 //! **Against submissions.** The remover creates its mark, then lists the jobs. A submission writes its record, then lists
-//! the marks ([`admit`]). Stores list what was created before, so at least one of the two sees the other: the
+//! the marks ([`refuse_marked`]). Stores list what was created before, so at least one of the two sees the other: the
 //! remover keeps an artifact that is named, the submission waits until marks are gone and only then asks what is done.
-//! For a whole job the same holds of tombstone and record: a submission that finds a tombstone takes the next id
+//! The same once more, for whoever takes up a job that is written down already: `gc` sets its mark, then looks who is at
+//! work before it takes parts without a record; a submission, or `resume`, notes that it is wanted, then looks at the
+//! marks before it gives out work. For a whole job the same holds of tombstone and record: a submission that finds a tombstone takes the next id
 //! (`<id>.2`), and a remover that finds the job at work after its tombstone removes nothing.
 //!
 //! **In the middle of it.** Objects go in the order `_SUCCESS`, done records, all else, plan and spec, and each step
@@ -50,7 +52,7 @@ use serde::Serialize;
 
 pub use gc::collect;
 pub use job::remove_job;
-pub(crate) use mark::admit;
+pub(crate) use mark::{refuse_marked, write_down};
 
 /// How much may be removed.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,9 @@
 //! `output.publish`: where finished tables are copied, with placeholders.
 
+use std::path::{Path, PathBuf};
+
 use super::Split;
-use crate::store::Location;
+use crate::store::{Location, Store};
 
 /// The placeholders that a place may have.
 const KNOWN: [&str; 4] = ["job", "name", "date", "split"];
@@ -43,12 +45,24 @@ impl Place {
         }
         let example = place.folder(Fill { job: "job-0", name: "job", date: "2000-01-01" }, Split::Test, false);
         Location::parse(&example).map_err(|e| e.to_string())?;
-        let below = example.strip_prefix(root.trim_end_matches('/')).filter(|b| b.is_empty() || b.starts_with('/'));
-        match below.map(|below| below.trim_start_matches('/').split('/').next().unwrap_or_default()) {
-            Some(first) if first.is_empty() || OWN.contains(&first) => {
-                Err("is where the job keeps its own tables (`output.root`): choose a folder of its own".to_owned())
+        if is_own(below(&example, root).as_deref()) {
+            return Err("is where the job keeps its own tables (`output.root`): choose a folder of its own".to_owned());
+        }
+        Ok(place)
+    }
+
+    /// Whether one of its folders is the root of a store, or one below it that this program writes. The root of a job file
+    /// is known when it is read; a coordinator has another one, and local folders have several names.
+    #[must_use]
+    pub fn is_in(folder: &str, store: &Store) -> bool {
+        match (Location::parse(folder), store.folder()) {
+            (Ok(Location::Local(path)), Some(root)) => {
+                let path = resolved(&path);
+                let below = path.strip_prefix(root).ok();
+                is_own(below.map(|below| below.to_string_lossy().into_owned()).as_deref())
             }
-            _ => Ok(place),
+            (Ok(Location::Cloud(_)), None) => is_own(below(folder, store.url()).as_deref()),
+            _ => false,
         }
     }
 
@@ -66,5 +80,29 @@ impl Place {
     #[must_use]
     pub fn is_daily(&self) -> bool {
         self.0.contains("{date}")
+    }
+}
+
+/// What a URL has behind that of a root, if it begins with it.
+fn below(url: &str, root: &str) -> Option<String> {
+    let rest = url.strip_prefix(root.trim_end_matches('/'))?;
+    (rest.is_empty() || rest.starts_with('/')).then(|| rest.trim_start_matches('/').to_owned())
+}
+
+/// Whether that is the root itself, or begins with a folder of this program's own.
+fn is_own(below: Option<&str>) -> bool {
+    below.is_some_and(|below| {
+        let first = below.split('/').next().unwrap_or_default();
+        first.is_empty() || OWN.contains(&first)
+    })
+}
+
+/// A path without links and points, as far as its folders exist.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = path.ancestors().find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+    match there {
+        Some((ancestor, real)) => real.join(path.strip_prefix(ancestor).unwrap_or(Path::new(""))),
+        None => path,
     }
 }

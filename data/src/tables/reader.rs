@@ -60,8 +60,16 @@ impl<R: Row> Reader<R> {
     /// # Errors
     /// Those of [`super::decode_part_of`], and the store's own failures.
     pub async fn part(&self, part: usize) -> Result<Vec<R>> {
+        self.part_through(&self.store, part).await
+    }
+
+    /// The rows of a part, by another handle of the same store: of somebody who waits no longer than until a stop of their own.
+    ///
+    /// # Errors
+    /// Those of [`Reader::part`].
+    pub async fn part_through(&self, store: &Store, part: usize) -> Result<Vec<R>> {
         let path = self.path(part);
-        decode_part_of(&self.store.name(path), self.store.get(path).await?)
+        decode_part_of(&store.name(path), store.get(path).await?)
     }
 }
 

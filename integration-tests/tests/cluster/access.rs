@@ -4,6 +4,8 @@ use coordinator::access::Access;
 use coordinator::{Coordinator, Error, Options};
 use data::store::Store;
 use proto::{Endpoint, EndpointError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
 use crate::site::{Site, certify, list, mllm4rec, printed, register, submit_nonsense};
@@ -97,6 +99,81 @@ async fn a_stranger_is_refused_with_words() {
     assert!(matches!(refused, EndpointError::NotKnown { .. }), "{refused}");
     assert!(refused.to_string().contains("--tls-cert") && refused.to_string().contains("MLLM4REC_TOKEN"), "{refused}");
     assert!(matches!(register(&by_token_too.stranger()).await, Err(EndpointError::NotKnown { .. })));
+}
+
+/// The alert comes after our side of the handshake is done, and races with the request and with the end of the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_refusal_of_a_certificate_is_heard() {
+    let site = Site::guarded(false).await;
+    certify(&site.path("others"));
+    let file = |name: &str| Some(site.path("others").join(name));
+    let forged = Endpoint { cert: file("worker.pem"), key: file("worker-key.pem"), ..site.stranger() };
+    for who in [site.stranger(), forged] {
+        for attempt in 0..200 {
+            let refused = if attempt % 2 == 0 { list(&who).await.err() } else { register(&who).await.err() }.unwrap();
+            assert!(matches!(refused, EndpointError::CertificateRefused { .. }), "{attempt}: {refused}");
+        }
+    }
+}
+
+/// Something that says the same to whoever asks by HTTP/2.
+async fn saying(answer: &'static [u8]) -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                request(&mut connection).await?;
+                connection.write_all(answer).await?;
+                tokio::io::copy(&mut connection, &mut tokio::io::sink()).await
+            });
+        }
+    });
+    Endpoint::open(format!("http://{address}"))
+}
+
+/// Reads up to the first HEADERS: the preface of a connection, and frames.
+async fn request(connection: &mut TcpStream) -> std::io::Result<()> {
+    const HEADERS: u8 = 1;
+    connection.read_exact(&mut [0; 24]).await?;
+    loop {
+        let mut head = [0; 9];
+        connection.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        connection.read_exact(&mut vec![0; length]).await?;
+        if head[3] == HEADERS {
+            return Ok(());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_answers_and_is_no_coordinator_is_waited_for() {
+    // SETTINGS and their acknowledgement, then HEADERS of stream 1 with `:status: 404` (index 13 of HPACK's table).
+    let not_found = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0\0\0\x01\x01\x05\0\0\0\x01\x8d";
+    let answers: [(&[u8], &str); 2] =
+        [(not_found, "HTTP status 404"), (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "HTTP/1")];
+    for (answer, words) in answers {
+        let proxy = saying(answer).await;
+        for refused in [list(&proxy).await.unwrap_err(), register(&proxy).await.err().unwrap()] {
+            assert!(matches!(refused, EndpointError::Unreachable { .. }) && refused.may_pass(), "{refused:?}");
+            let said = refused.to_string();
+            assert!(said.contains("no coordinator") && said.contains(words), "{said}");
+        }
+        let output = mllm4rec(&["ps", "--coordinator", &proxy.url]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(75) && said.contains("what answers there is no coordinator"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_certificate_is_named() {
+    let site = Site::guarded(false).await;
+    let mixed = Endpoint { key: Some(site.certificate("worker-key.pem")), ..site.holder("operator") };
+    let refused = list(&mixed).await.unwrap_err();
+    assert!(matches!(refused, EndpointError::File { .. }) && !refused.may_pass(), "{refused}");
+    let said = refused.to_string();
+    assert!(said.contains("operator.pem") && said.contains("worker-key.pem"), "{said}");
 }
 
 #[tokio::test]

@@ -176,7 +176,8 @@ fn same_rows_as_on_one_machine(cluster: &Cluster, job: &str) {
 fn everything_is_found(cluster: &Cluster, job: &str) {
     let outputs = cluster.json(&["outputs", "small"]);
     let folder = |table: &str| outputs.as_array().unwrap().iter().find(|o| o["table"] == table).unwrap().clone();
-    assert_eq!(folder("rankings")["rows"], USERS);
+    assert_eq!((&folder("rankings")["rows"], &folder("rankings")["split"]), (&USERS.into(), &"test".into()));
+    assert!(folder("items")["split"].is_null());
     assert!(Path::new(folder("rankings")["folder"].as_str().unwrap()).is_dir());
 
     let logs = cluster.json(&["logs", job]);
@@ -184,7 +185,8 @@ fn everything_is_found(cluster: &Cluster, job: &str) {
         assert!(entry["at_ms"].is_u64() && entry["level"].is_string() && entry["text"].is_string(), "{entry}");
     }
     let texts: Vec<&str> = logs.as_array().unwrap().iter().map(|e| e["text"].as_str().unwrap()).collect();
-    for part in ["submitted", "ended: enough", "shard 0 done: 2 rows", "all stages are done"] {
+    for part in ["submitted", "ended: enough", "shard 0 done: 2 rows", "1 shard, 0 done before", "all stages are done"]
+    {
         assert!(texts.iter().any(|text| text.contains(part)), "no `{part}` in {texts:#?}");
     }
     let followed = cluster.call(&["logs", "-f", job, "--json"]).succeeded().stdout;

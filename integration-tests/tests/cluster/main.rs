@@ -7,6 +7,7 @@ mod cluster;
 mod deaths;
 mod jobs;
 mod refusals;
+mod rounds;
 mod secrets;
 mod secured_job;
 mod silence;

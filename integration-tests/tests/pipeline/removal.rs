@@ -123,7 +123,7 @@ fn a_job_that_runs_is_not_removed() {
     let jobs = std::fs::read_dir(root.join("_control/v1/jobs")).unwrap().flatten();
     let job = jobs.map(|e| e.file_name().into_string().unwrap()).next().unwrap();
     let refused = at_root(&workshop, &["rm", &job]);
-    assert!(refused.code == Some(75) && refused.stderr.contains("is at work"), "{}", refused.stderr);
+    assert!(refused.code == Some(75) && refused.stderr.contains("is wanted"), "{}", refused.stderr);
     let _ = at_root(&workshop, &["gc", "--older-than", "0s"]).succeeded();
     let ended = wait(run);
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));

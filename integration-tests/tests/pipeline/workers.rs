@@ -1,5 +1,6 @@
 //! One worker or three: the same rows, and exactly one row per user.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use data::job::{Split, Stage};
@@ -7,8 +8,9 @@ use data::tables::{
     CandidateRow, CaptionRow, HistoryRow, ItemRow, MetricRow, RankingRow, RejectedRow, Row, TargetRankRow,
 };
 use mllm4rec_integration_tests::outputs::JobOutputs;
-use mllm4rec_integration_tests::program::Workshop;
+use mllm4rec_integration_tests::program::{Workshop, wait};
 use mllm4rec_integration_tests::shop;
+use serde_json::Value;
 
 const SPLITS: [Split; 2] = [Split::Validation, Split::Test];
 
@@ -40,6 +42,31 @@ fn any_number_of_workers_writes_the_same_rows() {
     every_user_has_one_row(&one);
     awkward_rows_are_put_aside(&one);
     rankings_reorder_the_candidates(&one);
+}
+
+#[test]
+fn models_are_loaded_once_for_all_leases_of_an_artifact() {
+    let workshop = Workshop::open();
+    let (job, root) = (workshop.job().display().to_string(), workshop.path("root").display().to_string());
+    let mut command = workshop.command(&["run", &job, "--root", &root, "--workers", "1", "--log-format", "json"]);
+    let child = command.args(["--set", r#"splits=["test"]"#]).env("RUST_LOG", "info").spawn().unwrap();
+    let said = String::from_utf8(wait(child).stderr).unwrap();
+    let granted: Vec<String> = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["message"] == "lease granted")
+        .map(|line| line["artifact"].as_str().unwrap().to_owned())
+        .collect();
+    for stage in ["retrieve/", "rank/"] {
+        let artifacts: BTreeSet<&String> = granted.iter().filter(|artifact| artifact.starts_with(stage)).collect();
+        assert!(!artifacts.is_empty(), "{said}");
+        for artifact in artifacts {
+            let leases = granted.iter().filter(|other| *other == artifact).count();
+            assert!(leases > 1, "{artifact}: one lease shows nothing\n{said}");
+            let opened = said.matches(&format!("model and tables opened artifact={artifact}")).count();
+            assert_eq!(opened, 1, "{artifact}: {leases} leases\n{said}");
+        }
+    }
 }
 
 fn weights(stage: Stage) -> &'static [&'static str] {

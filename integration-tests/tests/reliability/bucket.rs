@@ -59,12 +59,12 @@ pub(crate) struct Failpoint {
 impl Failpoint {
     fn is_met(&self, moment: Moment, request: &Request, folder: &Path) -> bool {
         let mut rest = request.path.as_str();
-        let mut found = |needle: &&str| rest.find(needle).map(|at| rest = &rest[at + needle.len()..]).is_some();
+        let found = |needle: &&str| rest.find(needle).map(|at| rest = &rest[at + needle.len()..]).is_some();
         self.left > 0
             && self.moment == moment
             && self.method == request.method
             && request.who.starts_with(self.by)
-            && self.path.iter().all(|needle| found(needle))
+            && self.path.iter().all(found)
             && !folder.join(&self.unless).is_file()
     }
 }

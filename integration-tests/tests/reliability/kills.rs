@@ -15,6 +15,8 @@ use crate::{sized, turn};
 
 const SEED: u64 = 20_261_129;
 const WORKERS: usize = 3;
+/// Shards that are still to be done after the last kill, or nearly so.
+const TAIL: usize = 6 * WORKERS;
 /// The longest that a kill waits beyond its turn, so that it comes at any point of the work.
 const JITTER_MS: usize = 400;
 
@@ -48,9 +50,13 @@ fn nothing_is_lost_or_done_twice_when_anybody_is_killed() {
     let mut seen = Seen::default();
     let mut coordinator = 1;
     for (turn, kill) in kills.iter().enumerate() {
-        let due = turn * (SHARDS as usize - 2 * WORKERS) / kills.len();
-        cluster.until("the next kill is due", |cluster| cluster.done("rank") >= due);
-        std::thread::sleep(Duration::from_millis(random.below(JITTER_MS) as u64));
+        let due = |turn: usize| turn * (SHARDS as usize - TAIL) / kills.len();
+        cluster.until("the next kill is due", |cluster| cluster.done("rank") >= due(turn));
+        let (since, jitter) = (Instant::now(), Duration::from_millis(random.below(JITTER_MS) as u64));
+        // Work that runs ahead of the kills would be over before the last of them.
+        cluster.until("it comes at any point", |cluster| {
+            since.elapsed() >= jitter || cluster.done("rank") > due(turn + 1) + WORKERS
+        });
         match kill {
             Kill::Worker => cluster.kill_worker(random.below(WORKERS)),
             Kill::Coordinator => {

@@ -288,8 +288,16 @@ impl Watch {
         self.leases.insert(lease.id, Holding { worker, artifact, shards, revoked: false });
     }
 
-    /// What is shown as committed only grows.
+    /// What is shown as committed only grows, and the users of what was put aside are counted once.
     pub(crate) fn shown(&mut self, status: &JobStatus) {
+        for stage in &status.stages {
+            let aside: usize = stage.quarantined.iter().map(|shard| users(*shard).len()).sum();
+            let counted = stage.rejected.get(QUARANTINED).copied().unwrap_or(0);
+            if counted != aside as u64 {
+                let what = format!("{counted} users of {} put aside, of {:?}", stage.stage, stage.quarantined);
+                self.sim.violated(format!("term {} shows {what}", self.term));
+            }
+        }
         for stage in status.stages.iter().filter(|s| s.state == StageState::Running) {
             let last = self.shown.entry(stage.digest.clone()).or_default();
             if stage.shards.done < *last {

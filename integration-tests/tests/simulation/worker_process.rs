@@ -5,7 +5,7 @@ use std::time::Duration;
 use data::artifact::{self, ArtifactId, Aside, Attempt, Digest, Done, Plan};
 use data::job::Stage;
 use data::store::Store;
-use proto::{Committed, FailureClass, FromWorker, Grant, PROTOCOL, Progress, Register, ToWorker};
+use proto::{Committed, FailureClass, FromWorker, Grant, PROTOCOL, Progress, REGISTRATION, Register, ToWorker};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use worker::hand::Hand;
@@ -15,8 +15,6 @@ use crate::executor::Process;
 use crate::network::WorkerEnd;
 use crate::world::{HEARTBEAT, World};
 
-/// How long a coordinator may take to answer a registration.
-const ANSWER: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What outlives a session.
@@ -81,7 +79,7 @@ impl Worker {
                 ToWorker::Welcome(welcome) => welcome,
                 _ => return None,
             },
-            () = self.world.sim.sleep(ANSWER) => return None,
+            () = self.world.sim.sleep(REGISTRATION) => return None,
         };
         if welcome.term < self.term {
             return None;
@@ -117,6 +115,7 @@ impl Worker {
                     }
                     Some(ToWorker::Grant(grant)) => {
                         self.clear(Some(end)).await;
+                        end.say(FromWorker::Progress { lease: grant.lease, progress: Progress::default() });
                         self.start(grant);
                     }
                 },

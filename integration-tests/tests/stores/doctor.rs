@@ -18,6 +18,9 @@ fn doctor(workshop: &Workshop, url: &str, more: &[&str], variables: Vec<(&str, S
 async fn good_stores_are_told_so_and_left_as_they_were() {
     let workshop = Workshop::open();
     let folder = workshop.path("root").display().to_string();
+    let (code, _, said) = doctor(&workshop, &folder, &[], vec![]);
+    assert!(code == 64 && said.contains(&folder) && !workshop.path("root").exists(), "{code} {said}");
+    std::fs::create_dir(workshop.path("root")).unwrap();
     let (code, said, _) = doctor(&workshop, &folder, &[], vec![]);
     assert!(code == 0 && said.ends_with("jobs can run here\n"), "{said}");
     assert!(said.contains("race of creates") && said.contains("96 of 96 objects had exactly one winner"), "{said}");

@@ -120,7 +120,7 @@ impl From<pb::InfoReply> for Info {
             shards: w.shards,
             leaving: w.leaving,
         });
-        Self { root: i.root, term: i.term, build: i.build, workers: workers.collect() }
+        Self { root: i.root, term: i.term, build: i.build, workers: workers.collect(), waiting: i.waiting }
     }
 }
 
@@ -135,6 +135,6 @@ impl From<Info> for pb::InfoReply {
             shards: w.shards,
             leaving: w.leaving,
         });
-        Self { root: i.root, term: i.term, build: i.build, workers: workers.collect() }
+        Self { root: i.root, term: i.term, build: i.build, workers: workers.collect(), waiting: i.waiting }
     }
 }

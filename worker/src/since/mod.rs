@@ -10,7 +10,7 @@ mod parts;
 mod rankings;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use data::artifact::{self, ArtifactId, Digest, SINCE, Spec, role, table_prefix};
 use data::job::Stage;
@@ -72,7 +72,7 @@ impl Before {
 struct EarlierUsers {
     histories: Reader<HistoryRow>,
     edges: BTreeMap<usize, Edges>,
-    recent: VecDeque<(usize, Rc<Vec<HistoryRow>>)>,
+    recent: VecDeque<(usize, Arc<Vec<HistoryRow>>)>,
 }
 
 impl EarlierUsers {
@@ -83,7 +83,7 @@ impl EarlierUsers {
     }
 
     /// The parts that hold the users of a shard, with their users.
-    fn parts(&mut self, cx: &Context, shard: u32, users: &[User]) -> Result<Vec<(usize, Rc<Vec<HistoryRow>>)>> {
+    fn parts(&mut self, cx: &Context, shard: u32, users: &[User]) -> Result<Vec<(usize, Arc<Vec<HistoryRow>>)>> {
         let (Some(first), Some(last)) = (users.first(), users.last()) else { return Ok(Vec::new()) };
         let parts = self.histories.len();
         let guess = shard as usize * parts / (cx.plan.shards as usize).max(1);
@@ -101,21 +101,21 @@ impl EarlierUsers {
         Ok(edges)
     }
 
-    fn part(&mut self, cx: &Context, part: usize) -> Result<Rc<Vec<HistoryRow>>> {
+    fn part(&mut self, cx: &Context, part: usize) -> Result<Arc<Vec<HistoryRow>>> {
         if let Some((_, rows)) = self.recent.iter().find(|(kept, _)| *kept == part) {
-            return Ok(Rc::clone(rows));
+            return Ok(Arc::clone(rows));
         }
         cx.check()?;
-        let rows = Rc::new(cx.wait(self.histories.part(part))?);
+        let rows = Arc::new(cx.wait(self.histories.part_through(&cx.store, part))?);
         self.recent.truncate(KEPT_PARTS - 1);
-        self.recent.push_front((part, Rc::clone(&rows)));
+        self.recent.push_front((part, Arc::clone(&rows)));
         Ok(rows)
     }
 }
 
 /// The rows of one part of a table of before: one for every user of the part of histories, or none at all.
 fn part_of<R: Row>(cx: &Context, table: &Reader<R>, part: usize, users: &[HistoryRow]) -> Result<Vec<R>> {
-    let rows = cx.wait(table.part(part))?;
+    let rows = cx.wait(table.part_through(&cx.store, part))?;
     if rows.is_empty() {
         return Ok(rows); // the shard was put aside: its users are computed anew
     }

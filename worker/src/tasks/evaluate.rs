@@ -7,7 +7,7 @@ use data::metrics::{Rank, measure, rank_of, retrieved};
 use data::tables::{CandidateRow, MetricRow, RankingRow, TargetRankRow};
 
 use crate::context::{Context, Output};
-use crate::population::{Population, read_shard};
+use crate::population::{Population, open_table, read_shard};
 use crate::{Error, Result};
 
 /// Lengths of the lists that count, for the retriever and for what orders its candidates.
@@ -55,6 +55,9 @@ fn of_split(
     rows: &mut Vec<MetricRow>,
 ) -> Result<u64> {
     let population = Population::open(cx)?;
+    let (catalogue_ranks, orders) =
+        (open_table(cx, Stage::Retrieve, retrieve)?, open_table(cx, Stage::Retrieve, retrieve)?);
+    let rankings = rank.map(|rank| open_table(cx, Stage::Rank, rank)).transpose()?;
     let mut ranks = Ranks::default();
     for shard in 0..population.shards() {
         cx.check()?;
@@ -63,10 +66,10 @@ fn of_split(
             .iter()
             .map(|user| Holdout::of(&user.items, split).target.map(|item| population.catalogue.id(*item)))
             .collect();
-        let catalogue = read_shard(cx, Stage::Retrieve, retrieve, shard, &users, |r: &TargetRankRow| &r.user_id)?;
-        let order = read_shard(cx, Stage::Retrieve, retrieve, shard, &users, |r: &CandidateRow| &r.user_id)?;
-        let read = |rank| read_shard(cx, Stage::Rank, rank, shard, &users, |r: &RankingRow| &r.user_id);
-        let ranked: Option<Vec<RankingRow>> = rank.map(read).transpose()?;
+        let catalogue = read_shard(cx, &catalogue_ranks, shard, &users, |r: &TargetRankRow| &r.user_id)?;
+        let order = read_shard(cx, &orders, shard, &users, |r: &CandidateRow| &r.user_id)?;
+        let read = |rankings| read_shard(cx, rankings, shard, &users, |r: &RankingRow| &r.user_id);
+        let ranked = rankings.as_ref().map(read).transpose()?;
         if !users.is_empty() && (order.is_empty() || ranked.as_ref().is_some_and(Vec::is_empty)) {
             continue; // users who were put aside count for no system
         }

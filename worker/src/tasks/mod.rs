@@ -16,20 +16,24 @@ use kernels::Device;
 
 use crate::Result;
 use crate::context::Context;
+use crate::kept::Kept;
 
 /// Computes and commits the shards of a lease on the device's threads.
-pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device) -> Result<()> {
+pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device, kept: &mut Kept) -> Result<()> {
     if context.artifact.stage != Stage::Caption {
         forget();
+    }
+    if !matches!(context.artifact.stage, Stage::Retrieve | Stage::Rank) {
+        kept.forget();
     }
     device.run(|| match context.artifact.stage {
         Stage::Prepare => prepare::run(&mut context),
         Stage::Pictures => pictures::run(&mut context),
         Stage::Caption => caption::run(&mut context, shards, device),
         Stage::TrainRetriever => train_retriever::run(&mut context, device),
-        Stage::Retrieve => retrieve::run(&mut context, shards, device),
+        Stage::Retrieve => retrieve::run(&mut context, shards, device, kept),
         Stage::TrainRanker => train_ranker::run(&mut context, device),
-        Stage::Rank => rank::run(&mut context, shards, device),
+        Stage::Rank => rank::run(&mut context, shards, device, kept),
         Stage::Evaluate => evaluate::run(&mut context),
     })
 }

@@ -2,61 +2,81 @@
 
 use std::path::PathBuf;
 
-use data::artifact::model_prefix;
+use data::artifact::{Digest, model_prefix};
 use data::dataset::Holdout;
 use data::job::{Quantize, Split, Stage, Trainable};
 use data::store::Store;
-use data::tables::{CandidateRow, RankingRow};
+use data::tables::{CandidateRow, RankingRow, Reader};
 use kernels::Device;
 use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker};
 use rayon::prelude::*;
 
 use crate::context::{Context, Output};
-use crate::population::{Population, User, read_shard};
+use crate::kept::Kept;
+use crate::population::{Population, User, open_table, read_shard};
 use crate::ranking::{Prompts, options};
-use crate::since::EarlierRankings;
+use crate::since::{EarlierRankings, Since};
 use crate::{Error, Result};
 
 /// Users between two looks at the clock and at the stop signal.
 const USERS: usize = 32;
 
+/// What all shards of an artifact share.
+struct Ranking {
+    split: Split,
+    population: Population,
+    prompts: Prompts,
+    ranker: Ranker,
+    candidates: Reader<CandidateRow>,
+    earlier: Since<EarlierRankings>,
+}
+
 /// Makes the rankings of some shards.
-pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<()> {
-    let split = cx.split.ok_or_else(|| Error::Unknown { what: "rankings without a split".to_owned() })?;
-    let population = Population::open(cx)?;
-    let prompts = Prompts::open(cx, &population)?;
-    let ranker = load(cx, device)?;
-    let retrieve = cx.input(Stage::Retrieve, Some(split))?;
-    let mut earlier = EarlierRankings::open(cx, &population, &prompts, split)?;
+pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device, kept: &mut Kept) -> Result<()> {
+    let ranking = kept.or_open(cx, |cx| Ranking::open(cx, device))?;
     for shard in shards {
-        if cx.is_done(*shard)? {
-            continue;
+        if !cx.is_done(*shard)? {
+            ranking.shard(cx, *shard)?;
         }
-        let users = population.shard(cx, *shard as usize)?;
-        let candidates =
-            read_shard(cx, Stage::Retrieve, &retrieve, *shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
+    }
+    Ok(())
+}
+
+impl Ranking {
+    fn open(cx: &Context, device: &Device) -> Result<Self> {
+        let split = cx.split.ok_or_else(|| Error::Unknown { what: "rankings without a split".to_owned() })?;
+        let population = Population::open(cx)?;
+        let prompts = Prompts::open(cx, &population)?;
+        let ranker = load(cx, device)?;
+        let candidates = open_table(cx, Stage::Retrieve, &cx.input(Stage::Retrieve, Some(split))?)?;
+        let earlier = EarlierRankings::open(cx, &population, &prompts, split)?;
+        Ok(Self { split, population, prompts, ranker, candidates, earlier })
+    }
+
+    fn shard(&mut self, cx: &mut Context, shard: u32) -> Result<()> {
+        let Self { split, population, prompts, ranker, candidates, earlier } = self;
+        let users = population.shard(cx, shard as usize)?;
+        let candidates = read_shard(cx, candidates, shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
         if candidates.is_empty() && !users.is_empty() {
-            cx.put_aside::<RankingRow>(*shard, users.into_iter().map(|user| user.id))?;
-            continue;
+            return cx.put_aside::<RankingRow>(shard, users.into_iter().map(|user| user.id));
         }
         let fates = earlier
-            .fates(users.len(), |rows| rows.fates(cx, &population, (&users, &candidates), prompts.shown(), *shard))?;
+            .fates(users.len(), |rows| rows.fates(cx, population, (&users, &candidates), prompts.shown(), shard))?;
         let (copied, total) = (fates.copied(), users.len() as u64);
         let mut rows = Vec::with_capacity(users.len() - copied);
         cx.progress(copied as u64, total, "users", || fates.note());
         for asked in fates.rescored(users.iter().zip(&candidates)).chunks(USERS) {
             cx.check()?;
-            rows.extend(rank(&ranker, &prompts, &population, asked, split)?);
+            rows.extend(rank(ranker, prompts, population, asked, *split)?);
             cx.progress((copied + rows.len()) as u64, total, "users", || fates.note());
         }
         let mut output = Output::default();
         output.stats.rows = total;
         fates.describe(&mut output.stats);
         let rows = fates.merge(rows);
-        cx.part(&mut output, &rows, *shard, cx.plan.shards)?;
-        cx.commit(*shard, output)?;
+        cx.part(&mut output, &rows, shard, cx.plan.shards)?;
+        cx.commit(shard, output)
     }
-    Ok(())
 }
 
 /// Loads the ranker that a task's artifact was planned with: base and adapter, or a whole checkpoint.
@@ -89,12 +109,14 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
 }
 
-/// A checkpoint is memory-mapped, so it is brought to the local disk first; once for all shards of a process.
+/// A checkpoint is memory-mapped, so it is brought to the local disk first. One is kept there: that of the last artifact.
 fn copy_checkpoint(cx: &Context, store: &Store, prefix: &str) -> Result<PathBuf> {
-    // Checkpoints of folders have no name of their own: their content gives them one.
-    let weights = cx.spec.inputs.get("ranker:model.safetensors").map(ToString::to_string);
-    let folder = cx.spool.join(weights.as_deref().unwrap_or(prefix));
+    let copies = cx.spool.join("checkpoints");
+    let folder = copies.join(identity(cx)?);
     let io = |e: std::io::Error| data::Error::Spool { path: folder.display().to_string(), reason: e.to_string() };
+    if copies.exists() && !folder.exists() {
+        std::fs::remove_dir_all(&copies).map_err(io)?;
+    }
     std::fs::create_dir_all(&folder).map_err(io)?;
     for name in ["config.json", "model.safetensors"] {
         let path = folder.join(name);
@@ -107,6 +129,15 @@ fn copy_checkpoint(cx: &Context, store: &Store, prefix: &str) -> Result<PathBuf>
         }
     }
     Ok(folder)
+}
+
+/// A name for all that decides what a checkpoint is: its files where they are the user's, and who has trained it. What was
+/// removed and trained again has the digest that it had, and may be another one.
+fn identity(cx: &Context) -> Result<String> {
+    let roles = cx.spec.inputs.iter().filter(|(role, _)| role.contains("ranker"));
+    let inputs: Vec<String> = roles.map(|(role, digest)| format!("{role} {digest}")).collect();
+    let decides = format!("{} {:?} {inputs:?}", cx.store.url(), cx.fits()?.trained_by);
+    Ok(Digest::of_bytes(decides.as_bytes()).short().to_owned())
 }
 
 fn rank(

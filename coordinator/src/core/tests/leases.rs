@@ -1,5 +1,7 @@
 //! Bundles, duplicates, shards that are put aside, claims and what is forgiven.
 
+use data::artifact::QUARANTINED;
+
 use super::*;
 
 const WORKERS: [WorkerId; 4] = [WorkerId(1), WorkerId(2), WorkerId(3), WorkerId(4)];
@@ -36,9 +38,22 @@ fn beat(core: &mut Core, worker: WorkerId, now: Duration) {
     assert_eq!(core.handle(Event::Said(worker, FromWorker::Heartbeat), now), []);
 }
 
+/// A worker says that it has taken its lease up.
+fn take_up(core: &mut Core, worker: WorkerId) {
+    let lease = core.lease_of(worker).unwrap();
+    let word = FromWorker::Progress { lease, progress: proto::Progress::default() };
+    assert_eq!(core.handle(Event::Said(worker, word), at(1)), []);
+}
+
+/// Loses a worker with the shard that it works on.
+fn die(core: &mut Core, worker: WorkerId, now: Duration) -> Vec<Action> {
+    take_up(core, worker);
+    core.handle(Event::Left(worker), now)
+}
+
 /// Loses a worker with the shard that it works on, and gives the shard to the next one.
 fn lose(core: &mut Core, worker: WorkerId, next: WorkerId) -> Vec<Action> {
-    let mut actions = core.handle(Event::Left(worker), at(1));
+    let mut actions = die(core, worker, at(1));
     actions.extend(core.handle(joined(next), at(1)));
     actions
 }
@@ -106,13 +121,36 @@ fn a_shard_that_kills_three_workers_is_put_aside_and_the_job_goes_on() {
     assert!(matches!(&actions[0], Action::Quarantine(artifact, 0, _) if *artifact == id), "{actions:?}");
     let lease = granted(&actions[1..]).clone();
     assert_eq!(lease.shards, [1]);
-    let rejected = [("it kills".to_owned(), 10)].into();
+    let rejected = [(QUARANTINED.to_owned(), 10)].into();
     let aside = Committed { shard: 0, rejected, ..Committed::default() };
     assert_eq!(core.handle(Event::Quarantined { artifact: id.clone(), committed: aside }, at(2)), []);
     let actions = core.handle(Event::Said(WORKERS[3], committed(lease.id, 1, 10)), at(3));
     assert_eq!(actions, [Action::Finish(id)]);
     let stage = core.status(&job("j"), at(4)).unwrap().stages.remove(0);
-    assert_eq!((stage.quarantined, stage.rejected["it kills"]), (vec![0], 10));
+    assert_eq!((stage.quarantined, stage.rejected[QUARANTINED]), (vec![0], 10));
+}
+
+#[test]
+fn what_was_put_aside_under_the_coordinator_before_is_shown_once_its_records_are_read() {
+    let mut core = Core::new(Policy::default(), 2);
+    let artifact = submitted(&mut core);
+    let opened = Event::Opened { artifact: artifact.clone(), rows: vec![10; 3], done: vec![0, 1] };
+    core.handle(opened, at(0));
+    let lease = granted(&core.handle(joined(WORKERS[0]), at(1))).id;
+    let record = |shard, reason: &str| {
+        let rejected = [(reason.to_owned(), 10)].into();
+        Committed { shard, rejected, ..Committed::default() }
+    };
+    let records = vec![record(0, "bad"), record(1, QUARANTINED)];
+    // Shard 2 is heard of from its worker and from its record, and another reading may be under way.
+    let committed = FromWorker::Committed { lease, committed: record(2, "bad") };
+    let tallied = Event::Tallied { artifact: artifact.clone(), records: [records, vec![record(2, "bad")]].concat() };
+    core.handle(tallied.clone(), at(2));
+    assert_eq!(core.handle(Event::Said(WORKERS[0], committed), at(2)), [Action::Finish(artifact)]);
+    core.handle(tallied, at(3));
+    let stage = core.status(&job("j"), at(4)).unwrap().stages.remove(0);
+    assert_eq!((stage.quarantined, stage.shards.done), (vec![1], 3));
+    assert_eq!((stage.rejected["bad"], stage.rejected[QUARANTINED]), (20, 10));
 }
 
 #[test]
@@ -133,7 +171,7 @@ fn what_nobody_wants_any_more_is_not_put_aside_but_kept_for_the_next_submission(
     lose(&mut core, WORKERS[0], WORKERS[1]);
     lose(&mut core, WORKERS[1], WORKERS[2]);
     core.handle(Event::Cancelled { job: job("j"), reason: "enough".into() }, at(2));
-    assert_eq!(core.handle(Event::Left(WORKERS[2]), at(2)), [], "nobody would answer");
+    assert_eq!(die(&mut core, WORKERS[2], at(2)), [], "nobody would answer");
     core.handle(joined(WORKERS[3]), at(3));
     let stages = vec![entry(&id, &[])];
     assert_eq!(core.handle(Event::Submitted { job: job("j"), stages }, at(3)), [Action::Open(id.clone())]);
@@ -229,7 +267,61 @@ fn a_loss_is_forgiven_once_its_worker_is_back_wherever_it_is() {
     let last = [WorkerId(5), WorkerId(6)];
     assert_eq!(granted(&lose(&mut core, WORKERS[1], last[0])).shards, [2]);
     assert_eq!(granted(&lose(&mut core, last[0], last[1])).shards, [2]);
-    assert!(matches!(core.handle(Event::Left(last[1]), at(9))[..], [Action::Quarantine(_, 2, _)]));
+    assert!(matches!(die(&mut core, last[1], at(9))[..], [Action::Quarantine(_, 2, _)]));
+}
+
+#[test]
+fn a_grant_that_never_arrived_costs_its_shard_nothing() {
+    let (mut core, _) = map_stage(1);
+    for worker in (1..=5).map(WorkerId) {
+        assert_eq!(granted(&core.handle(joined(worker), at(1))).shards, [0]);
+        assert_eq!(core.handle(Event::Left(worker), at(1)), []);
+    }
+    let stage = core.status(&job("j"), at(2)).unwrap().stages.remove(0);
+    assert_eq!((stage.retries, stage.attempts), (0, 5));
+    core.handle(joined(WORKERS[0]), at(3));
+    lose(&mut core, WORKERS[0], WORKERS[1]);
+    lose(&mut core, WORKERS[1], WORKERS[2]);
+    let actions = die(&mut core, WORKERS[2], at(3));
+    assert!(matches!(actions[..], [Action::Quarantine(_, 0, _)]), "three that had taken it up: {actions:?}");
+}
+
+#[test]
+fn a_shard_that_kills_before_anybody_can_speak_is_put_aside_in_the_end() {
+    let (mut core, _) = map_stage(1);
+    let Policy { max_losses, quarantine_after, .. } = Policy::default();
+    for worker in (1..max_losses + quarantine_after).map(|n| WorkerId(n.into())) {
+        core.handle(joined(worker), at(1));
+        assert_eq!(core.handle(Event::Left(worker), at(1)), []);
+    }
+    core.handle(joined(WorkerId(99)), at(1));
+    assert!(matches!(core.handle(Event::Left(WorkerId(99)), at(1))[..], [Action::Quarantine(_, 0, _)]));
+}
+
+#[test]
+fn a_lease_that_was_not_heard_of_is_as_good_as_lost_once_it_is_claimed() {
+    let (mut core, _) = map_stage(1);
+    let lease = granted(&core.handle(joined(WORKERS[0]), at(1))).clone();
+    core.handle(Event::Left(WORKERS[0]), at(1));
+    core.handle(back(WORKERS[1], claim(&lease, &[0])), at(2));
+    core.handle(Event::Left(WORKERS[1]), at(3));
+    assert_eq!(core.status(&job("j"), at(4)).unwrap().stages[0].retries, 1);
+}
+
+#[test]
+fn a_failure_that_is_said_again_to_the_next_session_has_happened_once() {
+    let (mut core, _) = map_stage(2);
+    let lease = granted(&core.handle(joined(WORKERS[0]), at(1))).clone();
+    let failed = FromWorker::Failed { lease: lease.id, class: FailureClass::Retry, reason: "no route".into() };
+    core.handle(Event::Said(WORKERS[0], failed.clone()), at(2));
+    core.handle(Event::Left(WORKERS[0]), at(2));
+    for session in 11..20 {
+        core.handle(back(WorkerId(session), claim(&lease, &[0])), at(session));
+        core.handle(Event::Said(WorkerId(session), failed.clone()), at(session));
+        core.handle(Event::Left(WorkerId(session)), at(session));
+    }
+    let status = core.status(&job("j"), at(30)).unwrap();
+    assert_eq!((status.state, status.stages[0].retries), (JobState::Running, 1));
 }
 
 #[test]

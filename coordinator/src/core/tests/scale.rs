@@ -72,6 +72,31 @@ fn of_all(core: &mut Core, workers: u64) -> [(&'static str, f64); 3] {
     [("tick", tick), ("status", status), ("tick at the tail", tail)]
 }
 
+/// A heartbeat while a worker idles, and a job has so many stages behind it.
+fn of_idle(count: usize) -> f64 {
+    let mut core = Core::new(Policy::default(), 1);
+    let done = |n: usize| StageEntry { complete: true, ..entry(&artifact(Stage::Rank, &n.to_string()), &[]) };
+    let mut stages: Vec<StageEntry> = (0..count).map(done).collect();
+    let id = artifact(Stage::Rank, "at work");
+    stages.push(entry(&id, &[]));
+    core.handle(Event::Submitted { job: job("j"), stages }, at(0));
+    core.handle(Event::Opened { artifact: id, rows: vec![10], done: vec![] }, at(0));
+    core.handle(joined(WorkerId(1)), at(1));
+    core.handle(joined(WorkerId(2)), at(1));
+    micros(1000, || {
+        for _ in 0..1000 {
+            core.handle(Event::Said(WorkerId(1), FromWorker::Heartbeat), at(2));
+        }
+    })
+}
+
+#[test]
+fn a_heartbeat_costs_no_more_for_what_is_done_while_somebody_idles() {
+    let (small, large) = (of_idle(4), of_idle(4000));
+    println!("heartbeat: {small:.2} µs with 4 stages done, {large:.2} µs with 4,000");
+    assert!(large < 10.0 * small.max(1.0), "{small:.2} µs became {large:.2} µs");
+}
+
 fn show(name: &str, small: f64, large: f64) {
     println!("{name}: {small:.2} µs with 1,000 workers and 10,000 shards, {large:.2} µs with 10,000 and 100,000");
 }

@@ -102,8 +102,16 @@ fn nothing_left_names_the_counts_and_the_keys() {
     assert!(error.contains("3 users, 2 items and 5 interactions before the filter, 0 after"), "{error}");
     assert!(error.contains("3 users have fewer than three items"), "{error}");
     assert!(error.contains("`dataset.min_interactions_per_user` = 1"), "{error}");
-    folder.write("x.csv", "user,item,time\n");
-    assert!(matches!(run(&folder.dataset(Format::Table)), Err(Error::NothingLeft { .. })));
+    for nothing in ["user,item,time\n", "user,item,time\na,x,noon\nb,y,soon\n"] {
+        folder.write("x.csv", nothing);
+        let all = Limits { max_rejected: MaxRejected::Share(1.0), ..limits() };
+        let error = message(run_with(&folder.dataset(Format::Table), &all));
+        assert!(error.contains("no row that could be read") && error.contains("`dataset.columns`"), "{error}");
+        assert!(!error.contains("min_interactions"), "the filter has nothing to do with it: {error}");
+    }
+    let few = Limits { max_rejected: MaxRejected::Share(0.01), ..limits() };
+    let error = message(run_with(&folder.dataset(Format::Table), &few));
+    assert!(error.contains("2 of 2 rows") && !error.contains("raise the limit"), "{error}");
     folder.write("x.csv", "");
     assert!(matches!(run(&folder.dataset(Format::Table)), Err(Error::MissingColumn { .. })));
 }

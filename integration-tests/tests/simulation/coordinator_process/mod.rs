@@ -1,13 +1,14 @@
 //! A coordinator: the real core and the real work on the store, between them the least that carries out what it decides.
 
+mod jobs;
 mod work;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use coordinator::core::{Action, Core, Event, Joiner, StageEntry};
+use coordinator::core::{Action, Core, Event, Joiner};
 use coordinator::leadership::Leadership;
-use coordinator::submissions::{self, Submitted};
+use coordinator::submissions::{self, Active};
 use data::artifact;
 use data::store::Store;
 use proto::{FromWorker, Grant, JobId, JobState, Register, ToWorker, Welcome, WorkerId};
@@ -31,10 +32,13 @@ pub(crate) enum Input {
     Join(Register, CoordinatorEnd),
     /// Somebody wants a job; told once the store knows.
     Submit(String, oneshot::Sender<()>),
+    /// Waits until no end of the job is on its way to the store.
+    Admit(String, oneshot::Sender<()>),
     Planned(String, submissions::Round, Vec<bool>),
     Cancel(String),
     State(String, oneshot::Sender<Option<JobState>>),
-    Settled(String),
+    /// The end of a round is in the store.
+    Settled(String, submissions::Round, JobState),
     Deposed,
 }
 
@@ -49,7 +53,10 @@ struct Coordinator {
     workers: BTreeMap<WorkerId, UnboundedSender<ToWorker>>,
     next_worker: u64,
     rounds: BTreeMap<String, submissions::Round>,
-    settled: BTreeMap<String, JobState>,
+    settled: BTreeMap<String, (submissions::Round, JobState)>,
+    /// Those who want a job again, and what was noted as its next round, while its end is on its way.
+    again: Vec<(String, oneshot::Sender<()>)>,
+    next: BTreeMap<String, (submissions::Round, Vec<bool>)>,
     submissions: u64,
     began: Duration,
 }
@@ -75,6 +82,8 @@ pub(crate) async fn lead(world: World, process: Process) {
         next_worker: 0,
         rounds: BTreeMap::new(),
         settled: BTreeMap::new(),
+        again: Vec::new(),
+        next: BTreeMap::new(),
         submissions: 0,
         world,
     };
@@ -91,7 +100,7 @@ impl Coordinator {
         let names = self.world.catalogue.jobs.iter().map(|(name, _)| name.clone()).collect();
         let active = submissions::active(&self.store, names).await?;
         let some = !active.is_empty();
-        for (job, round) in active {
+        for Active { job, round, .. } in active {
             let complete = self.complete(&job).await?;
             self.submit(&job, round, &complete);
         }
@@ -134,16 +143,13 @@ impl Coordinator {
             Input::Connected(end) => self.connected(end),
             Input::Join(register, end) => self.join(register, end),
             Input::Submit(job, reply) => self.enter(job, reply),
+            Input::Admit(job, reply) => self.admit(job, reply),
             Input::Planned(job, round, complete) => self.submit(&job, round, &complete),
             Input::Cancel(job) => self.feed(Event::Cancelled { job: JobId(job), reason: "enough".into() }),
             Input::State(job, reply) => {
                 let _ = reply.send(self.state(&job));
             }
-            Input::Settled(job) => {
-                if let Some(state) = self.core.state(&JobId(job.clone())) {
-                    self.settled.insert(job, state);
-                }
-            }
+            Input::Settled(job, round, state) => self.settled(job, round, state),
             Input::Deposed => {
                 self.world.sim.log(|| format!("term {} is over", self.leadership.term()));
                 return false;
@@ -154,8 +160,8 @@ impl Coordinator {
 
     /// How a job stands, its end only once the store has it.
     fn state(&self, job: &str) -> Option<JobState> {
-        let state = self.core.state(&JobId(job.to_owned()))?;
-        if state.ended() && self.settled.get(job) != Some(&state) { Some(JobState::Running) } else { Some(state) }
+        let settled = || self.settled.get(job).map(|(_, state)| *state);
+        self.core.state(&JobId(job.to_owned())).map(|_| JobState::Running).or_else(settled)
     }
 
     fn now(&self) -> Duration {
@@ -168,45 +174,6 @@ impl Coordinator {
             complete.push(artifact::is_complete(&self.store, &stage.artifact).await?);
         }
         Ok(complete)
-    }
-
-    /// Notes in the store that a job is wanted, then takes it in.
-    fn enter(&mut self, job: String, reply: oneshot::Sender<()>) {
-        self.submissions += 1;
-        let submitted = Submitted { term: self.leadership.term(), order: self.submissions };
-        let (store, inbox, world) = (self.store.clone(), self.inbox.clone(), self.world.clone());
-        self.world.sim.spawn(self.process, async move {
-            let mut complete = Vec::new();
-            for stage in world.catalogue.stages(&job) {
-                match artifact::is_complete(&store, &stage.artifact).await {
-                    Ok(is) => complete.push(is),
-                    Err(_) => return,
-                }
-            }
-            if let Ok(round) = submissions::begin(&store, &job, submitted).await {
-                let _ = inbox.send(Input::Planned(job, round, complete));
-                let _ = reply.send(());
-            }
-        });
-    }
-
-    fn submit(&mut self, job: &str, round: submissions::Round, complete: &[bool]) {
-        let id = JobId(job.to_owned());
-        if self.core.state(&id).is_some_and(|state| !state.ended()) {
-            return;
-        }
-        let stages = self.world.catalogue.stages(job);
-        self.watch.forget(&stages);
-        self.settled.remove(job);
-        self.rounds.insert(job.to_owned(), round);
-        let entry = |(stage, complete): (&coordinator::plan::PlannedStage, &bool)| StageEntry {
-            artifact: stage.artifact.clone(),
-            split: stage.split,
-            needs: stage.needs.clone(),
-            complete: *complete,
-        };
-        let stages = stages.iter().zip(complete).map(entry).collect();
-        self.feed(Event::Submitted { job: id, stages });
     }
 
     fn connected(&self, mut end: CoordinatorEnd) {
@@ -286,6 +253,7 @@ impl Coordinator {
         match event {
             Event::Opened { artifact, done, .. } => {
                 self.watch.opened(artifact, done);
+                self.tally(artifact.clone(), done.clone());
                 if self.world.broken == Some(Broken::EarlySuccess) {
                     self.succeed_early(artifact);
                 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use coordinator::core::Event;
-use coordinator::opening::{open_artifact, put_aside};
+use coordinator::opening::{open_artifact, tally};
+use coordinator::quarantine::{Condemned, PutAside};
 use coordinator::submissions::{self, Ended};
 use data::artifact::{self, ArtifactId, SUCCESS};
 use data::job::MaxRejected;
@@ -31,6 +32,16 @@ impl Coordinator {
         self.beside(open, id);
     }
 
+    /// Reads what was done before, as far as the store lets it.
+    pub(super) fn tally(&self, artifact: ArtifactId, done: Vec<u32>) {
+        let (store, inbox) = (self.store.clone(), self.inbox.clone());
+        self.world.sim.spawn(self.process, async move {
+            if let Ok(records) = tally(&store, &artifact, &done).await {
+                let _ = inbox.send(Input::Event(Event::Tallied { artifact, records }));
+            }
+        });
+    }
+
     pub(super) fn finish(&self, id: ArtifactId) {
         let (store, finished) = (self.store.clone(), id.clone());
         let finish = move || {
@@ -49,8 +60,8 @@ impl Coordinator {
         let put = move || {
             let (store, id, reason) = (store.clone(), artifact.clone(), reason.clone());
             async move {
-                let put = put_aside(&store, &id, split, shard, MaxRejected::Rows(u64::MAX), &reason).await?;
-                Ok(match put {
+                let condemned = Condemned { shard, reason, limit: MaxRejected::Rows(u64::MAX) };
+                Ok(match PutAside::read(&store, &id, split).await?.add(&store, &condemned).await? {
                     Some(committed) => Event::Quarantined { artifact: id, committed },
                     None => Event::Spared { artifact: id, shard },
                 })
@@ -95,7 +106,7 @@ impl Coordinator {
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
         self.world.sim.spawn(self.process, async move {
             while submissions::end(&store, &job, round, &ended).await.is_err() {}
-            let _ = inbox.send(Input::Settled(job));
+            let _ = inbox.send(Input::Settled(job, round, state));
         });
     }
 }

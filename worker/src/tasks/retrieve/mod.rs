@@ -7,37 +7,39 @@ use data::tables::{CandidateRow, TargetRankRow};
 use kernels::Device;
 
 use crate::context::{Context, Output};
+use crate::kept::Kept;
 use crate::population::{Population, User};
 use crate::retrieval::{Retriever, Scored, USERS, Unknown, check_candidates, load, retrieve};
 use crate::since::{EarlierCandidates, Fates, Since, UserRows};
 use crate::{Error, Result};
 use prefixes::Wanted;
 
-/// What all shards of a lease share.
+/// What all shards of an artifact share.
 struct Retrieval {
     population: Population,
     retriever: Retriever,
     split: Split,
 }
 
+/// The same, and what the shards of its split draw from.
+struct Opened {
+    retrieval: Retrieval,
+    earlier: Since<EarlierCandidates>,
+    wanted: Option<Wanted>,
+}
+
 /// Makes the candidates of some shards, and the ranks of their held-out items.
-pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<()> {
-    let split = cx.split.ok_or_else(|| Error::Unknown { what: "candidates without a split".to_owned() })?;
-    let population = Population::open(cx)?;
-    check_candidates(cx, &population)?;
-    let Retriever { model, known } = load(cx, &population)?;
-    let retrieval = Retrieval { retriever: Retriever { model: model.on(device)?, known }, population, split };
-    let mut earlier = EarlierCandidates::open(cx, &retrieval.population, &retrieval.retriever.known, split)?;
-    let wanted = if split == Split::Train { Some(Wanted::of(cx, &retrieval.population)?) } else { None };
+pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device, kept: &mut Kept) -> Result<()> {
+    let Opened { retrieval, earlier, wanted } = kept.or_open(cx, |cx| Opened::open(cx, device))?;
     for shard in shards {
         if cx.is_done(*shard)? {
             continue;
         }
         let users = retrieval.population.shard(cx, *shard as usize)?;
         let mut output = Output::default();
-        match &wanted {
+        match wanted {
             Some(wanted) => retrieval.prefixes(cx, &users, wanted, &mut output, *shard)?,
-            None => retrieval.held_out(cx, &users, &mut earlier, &mut output, *shard)?,
+            None => retrieval.held_out(cx, &users, earlier, &mut output, *shard)?,
         }
         if Unknown::possible(cx) {
             let unknown = Unknown::count(&users, &retrieval.retriever.known);
@@ -48,6 +50,19 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device) -> Result<(
         cx.commit(*shard, output)?;
     }
     Ok(())
+}
+
+impl Opened {
+    fn open(cx: &Context, device: &Device) -> Result<Self> {
+        let split = cx.split.ok_or_else(|| Error::Unknown { what: "candidates without a split".to_owned() })?;
+        let population = Population::open(cx)?;
+        check_candidates(cx, &population)?;
+        let Retriever { model, known } = load(cx, &population)?;
+        let retrieval = Retrieval { retriever: Retriever { model: model.on(device)?, known }, population, split };
+        let earlier = EarlierCandidates::open(cx, &retrieval.population, &retrieval.retriever.known, split)?;
+        let wanted = if split == Split::Train { Some(Wanted::of(cx, &retrieval.population)?) } else { None };
+        Ok(Self { retrieval, earlier, wanted })
+    }
 }
 
 impl Retrieval {

@@ -8,7 +8,7 @@ use model::ranker::Ranker;
 use rayon::prelude::*;
 
 use crate::context::Context;
-use crate::population::{Population, User, read_shard};
+use crate::population::{Population, User, open_table, read_shard};
 use crate::ranking::Prompts;
 use crate::tasks::rank::numbers;
 use crate::{Error, Result};
@@ -28,12 +28,12 @@ pub(super) struct Validation {
 
 impl Validation {
     pub(super) fn open(cx: &Context, population: &Population, prompts: &Prompts) -> Result<Self> {
-        let digest = cx.input(Stage::Retrieve, Some(Split::Validation))?;
+        let candidates = open_table(cx, Stage::Retrieve, &cx.input(Stage::Retrieve, Some(Split::Validation))?)?;
         let mut this = Self::default();
         for shard in 0..population.shards() {
             cx.check()?;
             let users = population.shard(cx, shard)?;
-            let rows = read_shard(cx, Stage::Retrieve, &digest, shard, &users, |r: &CandidateRow| &r.user_id)?;
+            let rows = read_shard(cx, &candidates, shard, &users, |r: &CandidateRow| &r.user_id)?;
             this.add(population, prompts, &users, &rows)?;
         }
         Ok(this)
