@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use kernels::collective::Bucket;
 use kernels::{Device, Tensor};
 
 use crate::{Error, Result};
@@ -141,6 +142,16 @@ impl Params {
         self.iter().map(|(name, tensor)| Ok((name.to_owned(), tensor.zeros_like()?))).collect()
     }
 
+    /// The same values in memory of their own, which later changes of these do not reach.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if their device has no room.
+    pub fn copied(&self) -> Result<Self> {
+        let mut copy = self.zeros_like()?;
+        copy.tensors.values_mut().zip(self.tensors.values()).try_for_each(|(copy, own)| copy.add(own))?;
+        Ok(copy)
+    }
+
     /// Sets every element to zero.
     ///
     /// # Errors
@@ -152,7 +163,7 @@ impl Params {
         Ok(())
     }
 
-    /// All elements one after the other in the order of names: what a collective sums.
+    /// All elements one after the other in the order of names, on the host.
     ///
     /// # Errors
     /// [`Error::Kernel`] unless everything is f32.
@@ -164,21 +175,24 @@ impl Params {
         Ok(flat)
     }
 
-    /// Sets all elements from the form of [`Params::to_flat`].
+    /// All tensors in the order of names: what a collective sums.
     ///
     /// # Errors
-    /// [`Error::Input`] if the number of elements differs; [`Error::Kernel`] unless everything is f32.
-    pub fn set_flat(&mut self, flat: &[f32]) -> Result<()> {
-        if flat.len() != self.elements() {
-            return Err(Error::Input(format!("{} flat values for {} parameters", flat.len(), self.elements())));
+    /// [`Error::Kernel`] unless everything is f32.
+    pub fn into_bucket(self) -> Result<Bucket> {
+        Ok(Bucket::new(self.tensors.into_values().collect())?)
+    }
+
+    /// Tensors of the form of [`Params::into_bucket`] under these names.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are more or fewer.
+    pub fn named(&self, bucket: Bucket) -> Result<Self> {
+        let tensors = bucket.into_tensors();
+        if tensors.len() != self.len() {
+            return Err(Error::Input(format!("{} tensors for {} parameters", tensors.len(), self.len())));
         }
-        let mut rest = flat;
-        for tensor in self.tensors.values_mut() {
-            let (head, tail) = rest.split_at(tensor.len());
-            *tensor = Tensor::from_f32(tensor.shape(), head.to_vec())?.beside(tensor)?;
-            rest = tail;
-        }
-        Ok(())
+        Ok(self.tensors.keys().cloned().zip(tensors).collect())
     }
 
     /// Checks that names and shapes are those of `expected`.

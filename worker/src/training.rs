@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use data::job::Stage;
+use kernels::Tensor;
+use kernels::collective::{Bucket, Collective, Tree, local, slices_of};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::context::Context;
@@ -25,10 +27,20 @@ pub(crate) struct Rules {
     pub(crate) learning_rate: (&'static str, f64),
 }
 
-/// What learns.
+/// What learns. A step is made of slices, which anybody may compute: their sum is what is learnt from.
 pub(crate) trait Trainee {
-    /// Does step number `step`, from 0: which examples it sees follows from that number alone. Returns the loss.
-    fn step(&mut self, step: u64) -> Result<f64>;
+    /// Prepares step number `step`, from 0, and returns how many slices it has. Examples and slices follow from that number
+    /// alone.
+    fn begin(&mut self, step: u64) -> Result<usize>;
+
+    /// The gradients of a slice of the step, and its part of the mean loss.
+    fn slice(&mut self, slice: usize) -> Result<(Bucket, f64)>;
+
+    /// What is learnt: gradients have these shapes and this order.
+    fn parameters(&self) -> Vec<&Tensor>;
+
+    /// Learns from the sum of all slices.
+    fn apply(&mut self, total: Bucket) -> Result<()>;
 
     /// The figure that decides, larger is better; nothing where there is nobody to validate on.
     fn validate(&self, cx: &Context) -> Result<Option<f64>>;
@@ -48,6 +60,7 @@ pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) 
     let mut course = resume(cx, trainee)?;
     checkpoint::discard_after(cx, course.step);
     let clock = Clock { earlier: course.seconds, began: Instant::now() };
+    let mut alone = local::alone();
     loop {
         if course.validation_due(rules.validate_every, rules.steps) {
             validate(cx, trainee, &mut course, &clock)?;
@@ -61,7 +74,7 @@ pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) 
             save(cx, trainee, &mut course, &clock)?;
             return Err(stopped);
         }
-        let loss = trainee.step(course.step)?;
+        let loss = step(&mut alone, trainee, course.step)?;
         course.step += 1;
         if !loss.is_finite() {
             let (key, learning_rate) = rules.learning_rate;
@@ -70,6 +83,22 @@ pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) 
         course.loss = Some(loss);
         tell(cx, rules, &course, rules.steps);
     }
+}
+
+/// A step of all members of a gang: each computes its slices, and all learn from the sum. Returns the loss.
+fn step(gang: &mut dyn Collective, trainee: &mut dyn Trainee, step: u64) -> Result<f64> {
+    let slices = trainee.begin(step)?;
+    let (mut tree, mut losses) = (Tree::new(slices), Vec::new());
+    for slice in slices_of(gang.rank(), gang.world(), slices) {
+        let (gradients, loss) = trainee.slice(slice)?;
+        tree.push(slice, gradients)?;
+        losses.extend(loss.to_le_bytes());
+    }
+    let losses = gang.gather(losses)?.concat();
+    let total = gang.all_reduce(tree, &trainee.parameters())?;
+    trainee.apply(total)?;
+    // Ranks come in the order of their slices.
+    Ok(losses.chunks_exact(8).map(|eight| f64::from_le_bytes(std::array::from_fn(|i| eight[i]))).sum())
 }
 
 /// The course so far of the newest checkpoint that can be restored; a damaged one costs steps, not the training.

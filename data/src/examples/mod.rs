@@ -7,6 +7,7 @@ mod negatives;
 mod permutation;
 mod prefixes;
 mod rng;
+mod slices;
 
 #[cfg(test)]
 mod tests;
@@ -15,3 +16,4 @@ pub use negatives::{Choice, Question, Seen, choose_candidates};
 pub use permutation::Permutation;
 pub use prefixes::{Prefix, TrainingPrefixes};
 pub use rng::Rng;
+pub use slices::deal;

@@ -161,7 +161,8 @@ impl LruRec {
     /// [`Error::Input`] for a batch without labels; [`Error::Kernel`] for an item beyond the catalogue.
     pub fn train_step(&mut self, batch: &PackedBatch, optimizer: &mut AdamW, dropout: Dropout) -> Result<StepReport> {
         let rows = batch.taught();
-        let (losses, grads) = self.gradients(batch, rows, dropout)?;
+        let mut grads = self.params.zeros_like()?;
+        let losses = self.gradients(batch, rows, dropout, &mut grads)?;
         let clipping = optimizer.update(&mut self.params, &grads)?;
         // A device is waited for when all of the step is asked for.
         let (loss_sum, grad_norm) = (sum(&losses, rows)?, clipping.norm()?);
@@ -181,16 +182,30 @@ impl LruRec {
         rows_of_step: usize,
         dropout: Dropout,
     ) -> Result<(f64, Params)> {
-        let (losses, grads) = self.gradients(batch, rows_of_step, dropout)?;
+        let mut grads = self.params.zeros_like()?;
+        let losses = self.gradients(batch, rows_of_step, dropout, &mut grads)?;
         Ok((sum(&losses, batch.taught())?, grads))
     }
 
-    /// The loss of every row, and the gradients.
-    fn gradients(&self, batch: &PackedBatch, rows_of_step: usize, dropout: Dropout) -> Result<(Tensor, Params)> {
+    /// Updates the parameters with the gradients of a whole step and returns their norm before clipping.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] for gradients of other parameters.
+    pub fn update(&mut self, grads: &Params, optimizer: &mut AdamW) -> Result<f64> {
+        optimizer.step(&mut self.params, grads)
+    }
+
+    /// The loss of every row; the gradients are added to `grads`.
+    fn gradients(
+        &self,
+        batch: &PackedBatch,
+        rows_of_step: usize,
+        dropout: Dropout,
+        grads: &mut Params,
+    ) -> Result<Tensor> {
         if batch.rows() == 0 || batch.labels.len() != batch.rows() {
             return Err(Error::Input(format!("{} labels for {} rows of training", batch.labels.len(), batch.rows())));
         }
-        let mut grads = self.params.zeros_like()?;
         let (hidden, activations) = network::forward(&self.params, self.config.layers, batch, dropout)?;
         let mut scale = vec![1.0 / rows_of_step as f32; batch.rows()];
         scale[batch.taught()..].fill(0.0);
@@ -199,8 +214,8 @@ impl LruRec {
         let output_grads = linear_cross_entropy::Grads { dw: Some(d_token), db: Some(d_bias) };
         let output =
             linear_cross_entropy::forward_backward(&hidden, token, Some(bias), &batch.labels, &scale, output_grads)?;
-        network::backward(&self.params, batch, dropout, &activations, output.dx, &mut grads)?;
-        Ok((output.losses, grads))
+        network::backward(&self.params, batch, dropout, &activations, output.dx, grads)?;
+        Ok(output.losses)
     }
 
     /// The mean loss of a batch without dropout.

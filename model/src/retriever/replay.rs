@@ -2,8 +2,11 @@
 
 use kernels::{Device, Recording};
 
-use super::{Dropout, LruRec, PackedBatch, StepReport};
-use crate::{Result, params::AdamW};
+use super::{Dropout, LruRec, PackedBatch, StepReport, sum};
+use crate::{
+    Result,
+    params::{AdamW, Params},
+};
 
 /// The most shapes of batches that are remembered; together they keep the memory of about one step.
 const MOST_SHAPES: usize = 4;
@@ -76,5 +79,31 @@ impl LruRec {
         let shape = Shape::around(&batch);
         let batch = batch.padded(shape.rows, shape.sequences);
         device.replayed(recordings.of(shape), || self.train_step(&batch, optimizer, dropout))
+    }
+
+    /// [`LruRec::loss_and_gradients`] on the device where the retriever is, given to it at once as
+    /// [`LruRec::train_step_on`] is. `grads` are made zero first.
+    ///
+    /// # Errors
+    /// As [`LruRec::loss_and_gradients`].
+    pub fn gradients_on(
+        &self,
+        device: &Device,
+        recordings: &mut Recordings,
+        batch: PackedBatch,
+        (rows_of_step, dropout): (usize, Dropout),
+        grads: &mut Params,
+    ) -> Result<f64> {
+        let mut compute = |batch: &PackedBatch| {
+            grads.fill_zero()?;
+            let losses = self.gradients(batch, rows_of_step, dropout, grads)?;
+            sum(&losses, batch.taught())
+        };
+        if device.is_cpu() {
+            return compute(&batch);
+        }
+        let shape = Shape::around(&batch);
+        let batch = batch.padded(shape.rows, shape.sequences);
+        device.replayed(recordings.of(shape), || compute(&batch))
     }
 }

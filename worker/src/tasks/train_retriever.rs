@@ -1,11 +1,12 @@
 //! train_retriever: LRURec on the training sequences, the best checkpoint on validation kept.
 
 use data::dataset::{Holdout, KnownItems, training_items};
-use data::examples::Permutation;
+use data::examples::{Permutation, deal};
 use data::job::{self, Split, Stage};
 use data::metrics::Metric;
-use kernels::Device;
-use model::params::AdamW;
+use kernels::collective::Bucket;
+use kernels::{Device, Tensor};
+use model::params::{AdamW, Params};
 use model::retriever::{
     Dropout, LruRec, LruRecConfig, PackedBatch, Recordings, example_key, optimizer_config, windows,
 };
@@ -62,6 +63,10 @@ struct Retriever<'a> {
     windows: Vec<&'a [u32]>,
     device: &'a Device,
     recordings: Recordings,
+    /// Those of the present step.
+    slices: Vec<PackedBatch>,
+    /// The gradients of the present slice.
+    grads: Params,
     model: LruRec,
     optimizer: AdamW,
     best: LruRec,
@@ -90,8 +95,8 @@ impl<'a> Retriever<'a> {
         let model = LruRec::new(config, seed)?.on(device)?;
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
         let best = model.clone();
-        let recordings = Recordings::default();
-        Ok(Self { settings, seed, known, users, windows, device, recordings, model, optimizer, best })
+        let (recordings, grads) = (Recordings::default(), model.params().zeros_like()?);
+        Ok(Self { settings, seed, known, users, windows, device, recordings, slices: Vec::new(), grads, model, optimizer, best })
     }
 
     fn steps_per_epoch(&self) -> u64 {
@@ -108,16 +113,39 @@ impl<'a> Retriever<'a> {
 }
 
 impl Trainee for Retriever<'_> {
-    fn step(&mut self, step: u64) -> Result<f64> {
+    fn begin(&mut self, step: u64) -> Result<usize> {
         let (epoch, place) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
         let order = Permutation::new(self.windows.len() as u64, self.seed, epoch);
         let batch = u64::from(self.settings.batch_size);
         let examples = (place * batch..((place + 1) * batch).min(order.len())).map(|i| order.at(i));
-        let windows = examples.map(|e| (self.windows[e as usize], example_key(epoch, e)));
-        let batch = PackedBatch::train(windows, self.settings.max_length as usize);
+        let windows: Vec<_> = examples.map(|e| (self.windows[e as usize], example_key(epoch, e))).collect();
+        let lengths: Vec<usize> = windows.iter().map(|(window, _)| window.len()).collect();
+        let pack = |slice: Vec<usize>| {
+            let windows = slice.into_iter().map(|place| windows[place]);
+            PackedBatch::train(windows, self.settings.max_length as usize)
+        };
+        self.slices = deal(&lengths, self.settings.slices as usize).into_iter().map(pack).collect();
+        Ok(self.slices.len())
+    }
+
+    fn slice(&mut self, slice: usize) -> Result<(Bucket, f64)> {
+        let rows = self.slices.iter().map(PackedBatch::taught).sum();
         let dropout = Dropout { seed: self.seed, rate: self.settings.dropout as f32 };
-        let step = self.model.train_step_on(self.device, &mut self.recordings, batch, &mut self.optimizer, dropout)?;
-        Ok(step.loss)
+        let batch = self.slices[slice].clone();
+        // A device replays what it knows: the memory that it writes to has to stay where it is.
+        let (recordings, grads) = (&mut self.recordings, &mut self.grads);
+        let loss = self.model.gradients_on(self.device, recordings, batch, (rows, dropout), grads)?;
+        Ok((self.grads.copied()?.into_bucket()?, loss / rows as f64))
+    }
+
+    fn parameters(&self) -> Vec<&Tensor> {
+        self.model.params().tensors().collect()
+    }
+
+    fn apply(&mut self, total: Bucket) -> Result<()> {
+        let grads = self.model.params().named(total)?;
+        self.model.update(&grads, &mut self.optimizer)?;
+        Ok(())
     }
 
     /// Recall@10 of the validation items over all users.

@@ -21,6 +21,8 @@ pub struct Retriever {
     pub max_length: u32,
     /// Training sequences in a batch.
     pub batch_size: u32,
+    /// Slices of a step, whose gradients are computed one by one and summed in one order: so many workers can share it.
+    pub slices: u32,
     /// Learning rate of AdamW.
     pub learning_rate: f64,
     /// Weight decay of AdamW.
@@ -47,6 +49,7 @@ impl Retriever {
             dropout: rate(&mut s, "dropout", 0.2),
             max_length: s.number("max_length", 50, 1..=1_000_000),
             batch_size: s.number("batch_size", 64, 1..=1_000_000),
+            slices: s.number("slices", 1, 1..=1024),
             learning_rate: s.number("learning_rate", 1e-3, 0.0..=10.0),
             weight_decay: s.number("weight_decay", 0.01, 0.0..=10.0),
             max_epochs: s.number("max_epochs", 500, 1..=1_000_000),

@@ -3,9 +3,11 @@
 mod examples;
 mod validation;
 
+use data::examples::deal;
 use data::job::{self, Stage};
-use kernels::Device;
-use model::ranker::{ModelFile, Ranker, Schedule, State};
+use kernels::collective::Bucket;
+use kernels::{Device, Tensor};
+use model::ranker::{Example, ModelFile, Ranker, Schedule, State};
 use serde_json::json;
 
 use crate::checkpoint::{self, Checkpoint};
@@ -82,6 +84,10 @@ struct Tuning<'a> {
     examples: &'a Examples<'a>,
     validation: &'a Validation,
     schedule: Schedule,
+    /// The present step, its examples, and which of them each of its slices has.
+    step: u64,
+    batch: Vec<Example>,
+    slices: Vec<Vec<usize>>,
     ranker: Ranker,
     /// The files of the model that is kept.
     best: Vec<ModelFile>,
@@ -101,7 +107,8 @@ impl<'a> Tuning<'a> {
             warmup_steps: u64::from(settings.warmup_steps),
             total_steps,
         };
-        Self { settings, prompts, examples, validation, schedule, ranker, best: Vec::new() }
+        let (step, batch, slices, best) = (0, Vec::new(), Vec::new(), Vec::new());
+        Self { settings, prompts, examples, validation, schedule, step, batch, slices, ranker, best }
     }
 
     fn model_files(&self) -> Result<Vec<ModelFile>> {
@@ -110,9 +117,28 @@ impl<'a> Tuning<'a> {
 }
 
 impl Trainee for Tuning<'_> {
-    fn step(&mut self, step: u64) -> Result<f64> {
-        let batch = self.examples.batch(self.prompts, step, u64::from(self.settings.batch_size))?;
-        Ok(self.ranker.train_step(&batch, self.schedule.at(step))?.loss)
+    fn begin(&mut self, step: u64) -> Result<usize> {
+        self.batch = self.examples.batch(self.prompts, step, u64::from(self.settings.batch_size))?;
+        let lengths: Vec<usize> = self.batch.iter().map(|example| example.ids.len()).collect();
+        (self.step, self.slices) = (step, deal(&lengths, self.settings.slices as usize));
+        Ok(self.slices.len())
+    }
+
+    fn slice(&mut self, slice: usize) -> Result<(Bucket, f64)> {
+        let examples: Vec<Example> = self.slices[slice].iter().map(|place| self.batch[*place].clone()).collect();
+        let mut grads = self.ranker.params().zeros_like()?;
+        let loss = self.ranker.gradients(&examples, self.batch.len(), &mut grads)?;
+        Ok((grads.into_bucket()?, loss))
+    }
+
+    fn parameters(&self) -> Vec<&Tensor> {
+        self.ranker.params().tensors().collect()
+    }
+
+    fn apply(&mut self, total: Bucket) -> Result<()> {
+        let grads = self.ranker.params().named(total)?;
+        self.ranker.update(&grads, self.schedule.at(self.step))?;
+        Ok(())
     }
 
     fn validate(&self, cx: &Context) -> Result<Option<f64>> {
