@@ -86,7 +86,7 @@ pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) 
 }
 
 /// A step of all members of a gang: each computes its slices, and all learn from the sum. Returns the loss.
-fn step(gang: &mut dyn Collective, trainee: &mut dyn Trainee, step: u64) -> Result<f64> {
+pub(crate) fn step(gang: &mut dyn Collective, trainee: &mut dyn Trainee, step: u64) -> Result<f64> {
     let slices = trainee.begin(step)?;
     let (mut tree, mut losses) = (Tree::new(slices), Vec::new());
     for slice in slices_of(gang.rank(), gang.world(), slices) {

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 use super::tcp::Ring;
@@ -33,7 +35,7 @@ fn together<C: Collective + 'static, T: Send>(group: Vec<C>, work: impl Fn(&mut 
 /// Values of a slice whose sums depend on their order.
 fn values(slice: usize, len: usize) -> Vec<f32> {
     let value = |i: usize| ((i * 7919 + slice * 104_729) % 10_007) as f32 * 1e-3 * 10_f32.powi((i % 9) as i32 - 4);
-    (0..len).map(|i| if (i + slice) % 3 == 0 { -value(i) } else { value(i) }).collect()
+    (0..len).map(|i| if (i + slice).is_multiple_of(3) { -value(i) } else { value(i) }).collect()
 }
 
 /// Values as two tensors.

@@ -19,6 +19,9 @@ use crate::retrieval::{ITEM_IDS_FILE, USERS, check_candidates, item_ids, retriev
 use crate::training::{Rules, Trainee, train};
 use crate::{Error, Result};
 
+#[cfg(test)]
+mod tests;
+
 /// The metric that early stopping looks at, Recall@10.
 const VALIDATION_K: u32 = 10;
 
@@ -96,7 +99,20 @@ impl<'a> Retriever<'a> {
         let optimizer = AdamW::new(optimizer_config(settings.learning_rate as f32, settings.weight_decay as f32));
         let best = model.clone();
         let (recordings, grads) = (Recordings::default(), model.params().zeros_like()?);
-        Ok(Self { settings, seed, known, users, windows, device, recordings, slices: Vec::new(), grads, model, optimizer, best })
+        Ok(Self {
+            settings,
+            seed,
+            known,
+            users,
+            windows,
+            device,
+            recordings,
+            slices: Vec::new(),
+            grads,
+            model,
+            optimizer,
+            best,
+        })
     }
 
     fn steps_per_epoch(&self) -> u64 {
