@@ -111,7 +111,8 @@ pub(crate) struct JobCancelled {
 /// No coordinator answers, at least not now.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no coordinator answers at {url}: {reason}; start one with `mllm4rec coordinator`, or name another with --coordinator"
+    "no coordinator answers at {url}: {reason}; start one with `mllm4rec coordinator`, or name another with --coordinator{}",
+    if url.starts_with("http:") && reason.contains("closed") { " (one that has certificates wants https://)" } else { "" }
 )]
 pub(crate) struct Away {
     /// Where it was looked for.

@@ -57,12 +57,12 @@ impl Looks {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::collections::BTreeMap;
 
-    use data::artifact::{self, Attempt, Plan, Spec};
+    use data::artifact::{self, ArtifactId, Attempt, Plan, Spec};
     use data::job::{Split, Stage};
     use data::store::Store;
     use proto::{Grant, JobId, LeaseId};
@@ -74,7 +74,7 @@ mod tests {
     use crate::decoders::DecoderCommand;
     use crate::kept::KnownPlan;
 
-    const JOB: &str = r#"
+    pub(crate) const JOB: &str = r#"
         schema_version = 1
         name = "shop"
         [dataset]
@@ -123,10 +123,15 @@ mod tests {
             let attempt = Attempt { shard, id: "other".into(), ..Attempt::default() };
             artifact::commit_shard(&store, &id, &plan, attempt).await.unwrap();
         }
+        lease_of(store, &id, JOB, doubt).await
+    }
+
+    /// A lease of three shards of a ranking, with a local store as its spool.
+    pub(crate) async fn lease_of(store: Store, id: &ArtifactId, job: &str, doubt: Doubt) -> Context {
         let grant = Grant {
             lease: LeaseId(1),
             job: JobId("shop-1".to_owned()),
-            job_toml: JOB.to_owned(),
+            job_toml: job.to_owned(),
             stage: "rank".to_owned(),
             split: Some("test".to_owned()),
             digest: id.digest.to_string(),
@@ -134,7 +139,8 @@ mod tests {
             of: 3,
         };
         let decoder = DecoderCommand { program: "none".into(), args: Vec::new() };
-        let means = Means { store, spool: folder.to_owned(), decoder, threads: 1, plan: KnownPlan::default() };
+        let spool = store.folder().unwrap().to_owned();
+        let means = Means { store, spool, decoder, threads: 1, plan: KnownPlan::default() };
         let (to_coordinator, _) = mpsc::channel(8);
         Context::open(&grant, means, (CancellationToken::new(), doubt), to_coordinator).await.unwrap()
     }

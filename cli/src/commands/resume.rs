@@ -21,7 +21,9 @@ pub(crate) async fn run(args: Resume) -> Result<u8> {
         return Ok(exit::DONE);
     }
     print(&job);
-    let note = if complete { "every stage was done before" } else { "taken up again" };
-    print_error(format_args!("{note}; `mllm4rec status {job} --watch` shows how far it is"));
+    print_error(match complete {
+        true => format!("every stage was done before; `mllm4rec outputs {job}` names the folders"),
+        false => format!("taken up again; `mllm4rec status {job} --watch` shows how far it is"),
+    });
     Ok(exit::DONE)
 }

@@ -41,8 +41,10 @@ pub(crate) async fn run(args: Submit) -> Result<u8> {
         return Ok(exit::DONE);
     }
     print(&id);
-    let note = if complete { "every stage was done before" } else { "submitted" };
-    print_error(format_args!("{note}; `mllm4rec status {id} --watch` shows how far it is"));
+    print_error(match complete {
+        true => format!("every stage was done before; `mllm4rec outputs {id}` names the folders"),
+        false => format!("submitted; `mllm4rec status {id} --watch` shows how far it is"),
+    });
     Ok(exit::DONE)
 }
 

@@ -110,7 +110,7 @@ fn the_store_remembers(cluster: &mut Cluster, job: &str) {
 fn waits_for_a_worker(cluster: &Cluster, job: &str) {
     until("the job waits for a worker", || {
         let ps = cluster.json(&["ps"]);
-        keys(&ps, &["root", "term", "build", "jobs", "workers"]);
+        keys(&ps, &["root", "term", "build", "waiting", "jobs", "workers"]);
         let jobs = ps["jobs"].as_array().unwrap();
         assert_eq!((jobs.len(), &jobs[0]["job"], &jobs[0]["state"]), (1, &job.into(), &"running".into()));
         keys(&jobs[0], &SUMMARY);

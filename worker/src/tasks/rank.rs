@@ -18,6 +18,9 @@ use crate::ranking::{Prompts, options};
 use crate::since::{EarlierRankings, Since};
 use crate::{Error, Result};
 
+#[cfg(test)]
+mod tests;
+
 /// Users between two looks at the clock and at the stop signal.
 const USERS: usize = 32;
 
