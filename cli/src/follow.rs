@@ -88,7 +88,7 @@ pub(crate) async fn show(reach: &Reach, job: &str) -> Result<End> {
 }
 
 /// The report of a job that is done, if the store can be read from here.
-async fn report(reach: &Reach, job: &str) -> Option<Value> {
+pub(crate) async fn report(reach: &Reach, job: &str) -> Option<Value> {
     let root = Client::connect(reach).await.ok()?.info().await.ok()?.root;
     crate::commands::report(&target::store_of(&root).await.ok()?, job).await.ok()
 }
@@ -104,20 +104,20 @@ pub(crate) async fn to_the_end(reach: &Reach, job: &str, json: bool) -> Result<u
     }
     exit::verdict(&ended)?;
     if !json {
-        if let Some(report) = report(reach, job).await {
-            crate::terminal::print(tables::results(&report).trim_end());
+        let report = report(reach, job).await;
+        if let Some(report) = &report {
+            crate::terminal::print(tables::results(report).trim_end());
         }
-        crate::terminal::print(complete(reach, &ended).await);
+        crate::terminal::print(complete(report.as_ref(), &ended));
     }
     Ok(exit::DONE)
 }
 
 /// The words that end a job which has succeeded. What is put aside stands in its report; where that cannot be read, it is
 /// told as the coordinator knows it.
-pub(crate) async fn complete(reach: &Reach, ended: &JobStatus) -> String {
+pub(crate) fn complete(report: Option<&Value>, ended: &JobStatus) -> String {
     let job = &ended.job.0;
-    let report = report(reach, job).await;
-    let aside = report.as_ref().and_then(status::aside_by_report).unwrap_or_else(|| status::aside_by_status(ended));
+    let aside = report.and_then(status::aside_by_report).unwrap_or_else(|| status::aside_by_status(ended));
     let words = status::put_aside(job, &aside);
     let words = words.unwrap_or_else(|| format!("complete; `mllm4rec outputs {job}` names the folders of its tables"));
     format!("{job}: {words}")

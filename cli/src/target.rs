@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use coordinator::leadership::is_led;
+use coordinator::leadership::was_ever_led;
 use coordinator::records;
 use data::job::nearest;
 use data::store::Store;
@@ -13,6 +13,8 @@ use crate::client::Client;
 use crate::connection::Reach;
 use crate::exit::{BadRequest, NotNow};
 
+/// How it is said that a job is not there.
+const NO_JOB: &str = "there is no job";
 /// How many jobs a message names at most.
 const NAMED: usize = 8;
 /// How long a store may take to answer before a client does without it.
@@ -31,7 +33,7 @@ pub(crate) async fn store(root: Option<&str>, reach: &Reach) -> Result<Store> {
 pub(crate) async fn store_of(root: &str) -> Result<Store> {
     let look = async {
         let store = Store::open_existing(root)?;
-        let led = is_led(&store).await?;
+        let led = was_ever_led(&store).await?;
         Ok::<_, anyhow::Error>((store, led))
     };
     let away = |why: String| NotNow(format!("cannot read the coordinator's root {root} from here: {why}"));
@@ -71,8 +73,11 @@ pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, 
         Ok(kept) => kept,
         // A client without access to the store can still speak of what the coordinator has in hand.
         Err(e) => {
-            let unsure = |BadRequest(what)| e.context(format!("{what}; what only its store remembers cannot be seen"));
-            return Ok((choose(meant, &in_hand, &root).map_err(unsure)?, None));
+            let chosen = choose(meant, &in_hand, &root).map_err(|BadRequest(what)| match what.starts_with(NO_JOB) {
+                true => e.context(format!("{what}; what only its store remembers cannot be seen")),
+                false => BadRequest(what).into(),
+            });
+            return Ok((chosen?, None));
         }
     };
     // What has ended and is not in the store any more was removed.
@@ -88,8 +93,9 @@ pub(crate) async fn job_of(client: &mut Client, meant: &str) -> Result<(String, 
 /// The store of a coordinator's root and the jobs that are in it.
 pub(crate) async fn kept(root: &str) -> Result<(Store, Vec<String>)> {
     let store = store_of(root).await?;
-    let jobs = records::list(&store).await?;
-    Ok((store, jobs))
+    let jobs = tokio::time::timeout(PATIENCE, records::list(&store)).await;
+    let silent = |_| NotNow(format!("{root} stopped answering"));
+    Ok((store, jobs.map_err(silent)??))
 }
 
 /// An id, a name that only one job has, or the beginning of one id only.
@@ -109,7 +115,7 @@ fn choose(meant: &str, jobs: &[String], root: &str) -> Result<String, BadRequest
                 true => "; no job has been submitted yet".to_owned(),
                 false => format!("; there are {}", listed(&jobs.iter().collect::<Vec<_>>())),
             };
-            Err(BadRequest(format!("there is no job {meant} under {root}{}", near.unwrap_or_else(there))))
+            Err(BadRequest(format!("{NO_JOB} {meant} under {root}{}", near.unwrap_or_else(there))))
         }
         _ => Err(BadRequest(format!("{meant} may be {} jobs: {}; write more of the id", found.len(), listed(&found)))),
     }

@@ -87,7 +87,7 @@ impl Lookout {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn is_led(store: &Store) -> Result<bool> {
+pub async fn was_ever_led(store: &Store) -> Result<bool> {
     Ok(highest(store).await? > 0)
 }
 

@@ -40,7 +40,8 @@ pub struct Submitted {
     /// The job file; empty in records of earlier versions, where the first spelling counts.
     #[serde(default)]
     pub job: String,
-    /// The artifacts that were complete when the job was submitted first; unknown in records of earlier versions.
+    /// The artifacts that were complete when the job was submitted first, or first after that was noted; unknown in records of
+    /// earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<BTreeSet<Digest>>,
 }

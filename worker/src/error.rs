@@ -163,6 +163,7 @@ impl Error {
             // Work that reaches a worker behind the loss of its device was never begun.
             Self::Stopped(_) | Self::DeviceLost(_) => Class::Stopped,
             e if e.lost_device() => Class::Retry,
+            Self::Kernels(kernels::Error::Gang(_)) => Class::Retry,
             Self::Panicked(_) | Self::Unreachable { .. } | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
             _ => Class::Fatal,
         }

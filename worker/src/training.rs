@@ -94,7 +94,7 @@ pub(crate) fn step(gang: &mut dyn Collective, trainee: &mut dyn Trainee, step: u
         tree.push(slice, gradients)?;
         losses.extend(loss.to_le_bytes());
     }
-    let losses = gang.gather(losses)?.concat();
+    let losses = gang.all_gather(losses)?.concat();
     let total = gang.all_reduce(tree, &trainee.parameters())?;
     trainee.apply(total)?;
     // Ranks come in the order of their slices.

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: Status) -> Result<u8> {
 
 /// What was done before the coordinator saw it has its figures in the store, if that can be read from here.
 async fn with_figures(client: &mut Client, mut status: JobStatus) -> JobStatus {
-    let lacks = |stage: &StageStatus| stage.state == StageState::Done && stage.shards.all == 0;
+    let lacks = |s: &StageStatus| s.state == StageState::Done && !s.reused && s.shards.all == 0;
     if !status.state.ended() || !status.stages.iter().any(lacks) {
         return status;
     }
@@ -68,7 +68,8 @@ async fn shown(args: &Status, status: &JobStatus) -> Result<u8> {
         (false, _) => print(status::page(status)),
     }
     if !args.json && status.state == JobState::Succeeded {
-        print(format_args!("\n{}", follow::complete(&args.reach, status).await));
+        let report = follow::report(&args.reach, &status.job.0).await;
+        print(format_args!("\n{}", follow::complete(report.as_ref(), status)));
     }
     if args.watch && status.state.ended() {
         exit::verdict(status)?;

@@ -22,6 +22,28 @@ use crate::{Error, Result, Tensor};
 pub use bucket::Bucket;
 pub use tree::{Node, Tree, slices_of};
 
+/// What a member does: members that do not do the same find out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Operation {
+    /// Of so many slices.
+    AllReduce(usize),
+    /// From a rank.
+    Broadcast(usize),
+    AllGather,
+}
+
+impl Operation {
+    /// A number of its own.
+    fn word(self) -> u64 {
+        let (kind, of) = match self {
+            Self::AllReduce(slices) => (1, slices),
+            Self::Broadcast(root) => (2, root),
+            Self::AllGather => (3, 0),
+        };
+        (kind << 56) | of as u64
+    }
+}
+
 /// One member's end of a group.
 pub trait Collective: Send {
     /// This member's place, from 0.
@@ -50,14 +72,14 @@ pub trait Collective: Send {
     ///
     /// # Errors
     /// As [`Collective::all_reduce`].
-    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>>;
+    fn all_gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>>;
 
     /// Waits until everybody is here.
     ///
     /// # Errors
     /// As [`Collective::all_reduce`].
     fn barrier(&mut self) -> Result<()> {
-        self.gather(Vec::new()).map(drop)
+        self.all_gather(Vec::new()).map(drop)
     }
 }
 

@@ -1,4 +1,5 @@
-//! A ring: every member writes to the next one and reads from the one before.
+//! A ring: every member writes to the next one and reads from the one before. It is not the ring all-reduce of the books, whose
+//! order of sums follows the world, but a chain and a broadcast.
 //!
 //! Sums go from rank to rank in the order of their slices, and each rank adds what it has: what it passes on is the tree as far
 //! as it is known, a few sums. From the last rank the total goes around. The bucket is cut into chunks, so that all links work at
@@ -12,20 +13,20 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::tree::{Node, decode, encode, values};
-use super::{Bucket, Collective, Tree, elements, on_host};
+use super::{Bucket, Collective, Operation, Tree, elements, on_host};
 use crate::{Error, Result, Tensor};
 
 /// Elements that go together.
 const CHUNK: usize = 64 * 1024;
-/// Bytes in front of every frame: the number of the frame and its length, little-endian u64.
-const HEADER: usize = 16;
+/// Bytes in front of every frame: its number, what it is part of, and its length, little-endian u64.
+const HEADER: usize = 24;
 
 /// A member of a ring.
 pub struct Ring {
     rank: usize,
     world: usize,
-    /// To the thread that writes. It takes everything: where all members waited for room at their neighbours', nobody would
-    /// read.
+    /// To the thread that writes. It takes everything, which is one bucket or message at most for each call that has not
+    /// returned at the neighbour: where all members waited for room there, nobody would read.
     to_next: Sender<Vec<u8>>,
     from_previous: Box<dyn Read + Send>,
     sent: u64,
@@ -52,21 +53,22 @@ impl Ring {
         Ok(Self { rank, world, to_next, from_previous: Box::new(previous), sent: 0, received: 0 })
     }
 
-    fn send(&mut self, payload: &[u8]) -> Result<()> {
+    fn send(&mut self, operation: Operation, payload: &[u8]) -> Result<()> {
         let mut frame = Vec::with_capacity(HEADER + payload.len());
         frame.extend_from_slice(&self.sent.to_le_bytes());
+        frame.extend_from_slice(&operation.word().to_le_bytes());
         frame.extend_from_slice(&(payload.len() as u64).to_le_bytes());
         frame.extend_from_slice(payload);
         self.sent += 1;
         self.to_next.send(frame).map_err(|_| Error::Gang(format!("the rank behind rank {} is gone", self.rank)))
     }
 
-    fn receive(&mut self) -> Result<Vec<u8>> {
+    fn receive(&mut self, operation: Operation) -> Result<Vec<u8>> {
         let mut header = [0; HEADER];
         self.from_previous.read_exact(&mut header).map_err(|e| self.silent(&e))?;
-        let [number, len] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| header[at + i])));
-        if number != self.received {
-            return Err(self.astray(&format!("sends frame {number} in the place of frame {}", self.received)));
+        let [number, word, len] = [0, 8, 16].map(|at| u64::from_le_bytes(std::array::from_fn(|i| header[at + i])));
+        if (number, word) != (self.received, operation.word()) {
+            return Err(self.astray(&format!("does something else than {operation:?} in frame {}", self.received)));
         }
         self.received += 1;
         let mut bytes = Vec::new();
@@ -80,28 +82,27 @@ impl Ring {
 
     /// Passes on the sums of a chunk with what this rank adds; the last rank gets the total and sends it around.
     fn reduce(&mut self, nodes: &[Node], slices: usize, chunk: &Range<usize>, total: &mut [f32]) -> Result<()> {
-        let mut tree = Tree::new(slices);
-        let before = if self.rank == 0 { Vec::new() } else { decode(&self.receive()?, chunk.len())? };
-        let own = decode(&encode(nodes, chunk.clone())?, chunk.len())?;
-        for node in before.into_iter().chain(own) {
-            tree.push_node(node)?;
-        }
+        let (mut tree, operation) = (Tree::new(slices), Operation::AllReduce(slices));
+        let before = if self.rank == 0 { Vec::new() } else { decode(&self.receive(operation)?, chunk.len())? };
+        before.into_iter().try_for_each(|node| tree.push_node(node))?;
+        nodes.iter().try_for_each(|node| tree.push_node(node.part(chunk.clone())?))?;
         if self.rank + 1 < self.world {
-            return self.send(&encode(tree.nodes(), 0..chunk.len())?);
+            return self.send(operation, &encode(tree.nodes())?);
         }
         total.copy_from_slice(&tree.total()?.to_flat()?);
-        self.send(&total.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+        self.send(operation, &total.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
     }
 
     /// Takes the total of a chunk and passes it on.
-    fn take(&mut self, total: &mut [f32]) -> Result<()> {
-        let bytes = self.receive()?;
+    fn take(&mut self, slices: usize, total: &mut [f32]) -> Result<()> {
+        let operation = Operation::AllReduce(slices);
+        let bytes = self.receive(operation)?;
         if bytes.len() != 4 * total.len() {
             let what = format!("sends {} elements where rank {} has {}", bytes.len() / 4, self.rank, total.len());
             return Err(self.astray(&what));
         }
         total.copy_from_slice(&values(&bytes));
-        if self.rank + 2 < self.world { self.send(&bytes) } else { Ok(()) }
+        if self.rank + 2 < self.world { self.send(operation, &bytes) } else { Ok(()) }
     }
 
     fn previous(&self) -> usize {
@@ -146,31 +147,32 @@ impl Collective for Ring {
             self.reduce(&nodes, own.slices(), &(start..start + part.len()), part)?;
         }
         if self.rank + 1 < self.world {
-            total.chunks_mut(CHUNK).try_for_each(|part| self.take(part))?;
+            total.chunks_mut(CHUNK).try_for_each(|part| self.take(own.slices(), part))?;
         }
         Bucket::from_flat(&total, like)
     }
 
     fn broadcast(&mut self, root: usize, bytes: &mut Vec<u8>) -> Result<()> {
+        let operation = Operation::Broadcast(root);
         if self.rank != root {
-            *bytes = self.receive()?;
+            *bytes = self.receive(operation)?;
         }
         if (self.rank + 1) % self.world != root {
-            self.send(bytes)?;
+            self.send(operation, bytes)?;
         }
         Ok(())
     }
 
-    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+    fn all_gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         let mut all = vec![Vec::new(); self.world];
         let mut at_hand = self.rank;
         all[at_hand] = own;
         for _ in 1..self.world {
             let bytes = std::mem::take(&mut all[at_hand]);
-            self.send(&bytes)?;
+            self.send(Operation::AllGather, &bytes)?;
             all[at_hand] = bytes;
             at_hand = (at_hand + self.world - 1) % self.world;
-            all[at_hand] = self.receive()?;
+            all[at_hand] = self.receive(Operation::AllGather)?;
         }
         Ok(all)
     }

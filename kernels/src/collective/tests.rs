@@ -149,7 +149,7 @@ fn told<C: Collective + 'static>(group: Vec<C>) {
     together(group, |member| {
         let rank = member.rank();
         let own = vec![u8::try_from(rank).unwrap(); rank];
-        let all = member.gather(own).unwrap();
+        let all = member.all_gather(own).unwrap();
         assert!(all.iter().enumerate().all(|(rank, bytes)| bytes.len() == rank), "{all:?}");
         for root in 0..world {
             let mut bytes = format!("from {rank}").into_bytes();
@@ -212,4 +212,29 @@ fn sums_of_two_sizes_are_refused() {
     }
     disagree(local::group(2));
     disagree(ring(2));
+}
+
+#[test]
+fn members_that_do_not_do_the_same_find_out() {
+    fn differ<C: Collective + 'static>(group: Vec<C>) {
+        let ends = together(group, |member| match member.rank() {
+            0 => member.broadcast(0, &mut vec![1]),
+            _ => member.all_gather(vec![2]).map(drop),
+        });
+        assert!(matches!(ends[1], Err(Error::Gang(_))), "{ends:?}");
+    }
+    differ(local::group(2));
+    differ(ring(2));
+    // Half of five slices and half of six fit together as trees do.
+    fn of_two_steps<C: Collective + 'static>(group: Vec<C>) {
+        let ends = together(group, |member| {
+            let (slices, own) = if member.rank() == 0 { (5, 0..3) } else { (6, 3..6) };
+            let mut tree = Tree::new(slices);
+            own.for_each(|slice| tree.push(slice, bucket(&[1.0; 3])).unwrap());
+            member.all_reduce(tree, &[&Tensor::zeros(&[1]), &Tensor::zeros(&[2])])
+        });
+        assert!(ends.iter().all(|end| matches!(end, Err(Error::Gang(_)))), "{ends:?}");
+    }
+    of_two_steps(local::group(2));
+    of_two_steps(ring(2));
 }

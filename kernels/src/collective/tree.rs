@@ -27,6 +27,11 @@ impl Node {
         Ok(Self { level, number, sum: Bucket::new(vec![Tensor::from_f32(&[values.len()], values)?])? })
     }
 
+    /// Some of the elements of such a sum.
+    pub(super) fn part(&self, elements: Range<usize>) -> Result<Self> {
+        Self::flat(self.level, self.number, self.values()?[elements].to_vec())
+    }
+
     /// The values of such a sum.
     pub(super) fn values(&self) -> Result<&[f32]> {
         self.sum.tensors()[0].f32()
@@ -72,11 +77,13 @@ impl Tree {
     /// # Errors
     /// [`Error::Gang`] if they do not follow; [`Error::Shape`] if the sums have other shapes.
     pub fn push_node(&mut self, node: Node) -> Result<()> {
-        let (begins, follows) =
-            (node.number << node.level, self.nodes.last().map(|last| (last.number + 1) << last.level));
-        if begins >= self.slices || follows.is_some_and(|follows| follows != begins) {
-            let what = format!("slice {begins} of {} does not follow {follows:?}", self.slices);
+        let begins = node.number << node.level;
+        if begins >= self.slices || node.level > self.height() {
+            let what = format!("there is no node {} at level {} over {} slices", node.number, node.level, self.slices);
             return Err(Error::Gang(what));
+        }
+        if let Some(due) = self.nodes.last().map(|last| (last.number + 1) << last.level).filter(|due| *due != begins) {
+            return Err(Error::Gang(format!("slice {begins} comes where slice {due} is due")));
         }
         self.nodes.push(node);
         self.merge()
@@ -88,15 +95,20 @@ impl Tree {
     /// [`Error::Gang`] if one is missing.
     pub fn total(mut self) -> Result<Bucket> {
         match self.nodes.pop() {
-            Some(node) if node.number == 0 && 1 << node.level >= self.slices => Ok(node.sum),
+            Some(node) if node.level == self.height() => Ok(node.sum),
             _ => Err(Error::Gang(format!("not all of {} slices are there", self.slices))),
         }
+    }
+
+    /// The level of the root.
+    fn height(&self) -> u32 {
+        self.slices.next_power_of_two().trailing_zeros()
     }
 
     /// Adds what stands side by side under one node, until nothing does.
     fn merge(&mut self) -> Result<()> {
         while let Some(last) = self.nodes.pop() {
-            let is_root = last.number == 0 && 1 << last.level >= self.slices;
+            let is_root = last.level == self.height();
             let parent = |sum| Node { level: last.level + 1, number: last.number / 2, sum };
             if last.number % 2 == 0 && !is_root && (last.number + 1) << last.level >= self.slices {
                 // There is no slice on the other side.
@@ -123,13 +135,13 @@ pub fn slices_of(rank: usize, world: usize, slices: usize) -> Range<usize> {
     start(rank)..start(rank + 1)
 }
 
-/// Flat nodes as bytes, with a range of their elements: level and number, then the values, all little-endian.
-pub(super) fn encode(nodes: &[Node], elements: Range<usize>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(nodes.len() * (HEADER + 4 * elements.len()));
+/// Flat nodes as bytes: level and number, then the values, all little-endian.
+pub(super) fn encode(nodes: &[Node]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(nodes.iter().map(|node| HEADER + 4 * node.sum.elements()).sum());
     for node in nodes {
         bytes.extend_from_slice(&node.level.to_le_bytes());
         bytes.extend_from_slice(&(node.number as u64).to_le_bytes());
-        bytes.extend(node.values()?[elements.clone()].iter().flat_map(|v| v.to_le_bytes()));
+        bytes.extend(node.values()?.iter().flat_map(|v| v.to_le_bytes()));
     }
     Ok(bytes)
 }

@@ -150,7 +150,7 @@ impl LruRec {
         &self.params
     }
 
-    /// The parameters, to be updated: what a gang does after it has summed gradients.
+    /// The parameters, to be changed: what a gang does that takes another member's.
     pub fn params_mut(&mut self) -> &mut Params {
         &mut self.params
     }

@@ -112,7 +112,7 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
 }
 
-/// A checkpoint is memory-mapped, so it is brought to the local disk first. One is kept there: that of the last artifact.
+/// A checkpoint is memory-mapped, so it is brought to the local disk first. One is kept there: that of the last ranker.
 fn copy_checkpoint(cx: &Context, store: &Store, prefix: &str) -> Result<PathBuf> {
     let copies = cx.spool.join("checkpoints");
     let folder = copies.join(identity(cx)?);

@@ -151,7 +151,11 @@ impl Trainee for Retriever<'_> {
         // A device replays what it knows: the memory that it writes to has to stay where it is.
         let (recordings, grads) = (&mut self.recordings, &mut self.grads);
         let loss = self.model.gradients_on(self.device, recordings, batch, (rows, dropout), grads)?;
-        Ok((self.grads.copied()?.into_bucket()?, loss / rows as f64))
+        let grads = match self.device.is_cpu() {
+            true => std::mem::replace(&mut self.grads, self.model.params().zeros_like()?),
+            false => self.grads.copied()?,
+        };
+        Ok((grads.into_bucket()?, loss / rows as f64))
     }
 
     fn parameters(&self) -> Vec<&Tensor> {
