@@ -13,10 +13,13 @@ struct Table {
     changed: Condvar,
 }
 
+/// What a member has laid down, and for what.
+type Laid = (Operation, Arc<Vec<u8>>);
+
 #[derive(Default)]
 struct State {
     /// By number of the call and rank.
-    laid: BTreeMap<(u64, usize), (Operation, Arc<Vec<u8>>)>,
+    laid: BTreeMap<(u64, usize), Laid>,
     /// Calls whose results each rank has taken.
     taken: Vec<u64>,
     /// Why nobody will come any more.
