@@ -373,3 +373,26 @@ fn steps_that_a_device_replays_teach_what_the_host_is_taught() {
     assert!(recorded + replayed == 8 && replayed >= 2, "{recorded} recorded, {replayed} replayed");
     assert!(kept.params() != other.params(), "what was kept stays as it was");
 }
+
+#[test]
+fn slices_that_a_device_replays_have_the_gradients_of_the_host() {
+    let device = Device::under_test().unwrap();
+    let (dropout, mut recordings) = (Dropout { seed: 5, rate: 0.2 }, Recordings::default());
+    let host = LruRec::new(config(), 3).unwrap();
+    let other = host.on(&device).unwrap();
+    let mut grads = other.params().zeros_like().unwrap();
+    let mut kept: Vec<(Params, Params)> = Vec::new();
+    let sequences = sequences(40, 23);
+    for slice in 0..4 {
+        let some = sequences.iter().zip(0..).skip(4 * slice).take(5);
+        let batch = PackedBatch::train(some.map(|(s, i)| (s.as_slice(), example_key(0, i))), 8);
+        let (wanted_loss, wanted) = host.loss_and_gradients(&batch, 100, dropout).unwrap();
+        let loss = other.gradients_on(&device, &mut recordings, batch, (100, dropout), &mut grads).unwrap();
+        assert!((loss - wanted_loss).abs() < 1e-3, "{slice}: {loss} and {wanted_loss}");
+        kept.push((grads.copied().unwrap(), wanted));
+    }
+    // What was copied is not what is written to again.
+    kept.iter().for_each(|(found, wanted)| about(found, wanted, 1e-5));
+    let (recorded, replayed) = recordings.counts();
+    assert!(recorded <= 2 && replayed >= 2, "{recorded} recorded, {replayed} replayed");
+}
