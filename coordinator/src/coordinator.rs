@@ -45,6 +45,8 @@ pub struct Options {
     pub lasting: bool,
     /// How long tasks wait for a store that is away before they fail.
     pub store_patience: Duration,
+    /// A step of a training that says nothing for so long, and for ten times as long as any lately, hangs.
+    pub step_patience: Duration,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             digest_cache: None,
             lasting: false,
             store_patience: Duration::ZERO,
+            step_patience: Duration::from_secs(10),
         }
     }
 }

@@ -230,6 +230,7 @@ impl Shell {
             heartbeat: self.options.heartbeat,
             term: self.leadership.term(),
             store_patience: self.options.store_patience,
+            step_patience: self.options.step_patience,
         };
         if to.try_send(ToWorker::Welcome(welcome)).is_ok() && reply.send(id).is_ok() {
             self.workers.insert(id, to);

@@ -24,6 +24,24 @@ impl LeaseId {
     }
 }
 
+/// One membership of a gang: which workers sum their gradients together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GenerationId(pub u64);
+
+impl GenerationId {
+    /// The number of a generation of a term: those of a later term are higher.
+    #[must_use]
+    pub fn of(term: u64, number: u64) -> Self {
+        Self((term << 32) | (number & u64::from(u32::MAX)))
+    }
+
+    /// The term that opened it.
+    #[must_use]
+    pub fn term(self) -> u64 {
+        self.0 >> 32
+    }
+}
+
 /// `<name>-<12 hex>` of the stage digests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub String);
@@ -37,6 +55,12 @@ impl fmt::Display for WorkerId {
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "lease-{}.{}", self.term(), self.0 & u64::from(u32::MAX))
+    }
+}
+
+impl fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation-{}.{}", self.term(), self.0 & u64::from(u32::MAX))
     }
 }
 

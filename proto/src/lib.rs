@@ -10,6 +10,7 @@ pub mod pb {
 
 mod convert;
 mod endpoint;
+mod gang;
 mod ids;
 mod messages;
 #[cfg(test)]
@@ -17,13 +18,14 @@ mod tests;
 
 pub use convert::Invalid;
 pub use endpoint::{ANSWER, Bearer, Connection, Endpoint, EndpointError, QUIET, REGISTRATION, Token, Wire};
-pub use ids::{JobId, LeaseId, WorkerId};
+pub use gang::{Broken, Generation, Peer, Ready};
+pub use ids::{GenerationId, JobId, LeaseId, WorkerId};
 pub use messages::{
     Claim, Committed, FailureClass, FromWorker, Grant, Info, JobState, JobStatus, Progress, Register, ShardCounts,
     StageState, StageStatus, ToWorker, Welcome, WorkerStatus,
 };
 
 /// Raised when the two ends of a session would misunderstand each other.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// A lease that commits nothing for so long may be shared with an idle worker.
 pub const DUPLICATE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);

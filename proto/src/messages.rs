@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::{JobId, LeaseId, WorkerId};
+use crate::{Generation, GenerationId, JobId, LeaseId, Ready, WorkerId};
 
 /// The first word of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Claim {
     pub digest: String,
     /// Shards that are not committed yet, in the order of work.
     pub shards: Vec<u32>,
+    /// The generation that it trains in, if it is in one.
+    pub generation: Option<GenerationId>,
 }
 
 /// A shard whose done record is in the store.
@@ -111,6 +113,8 @@ pub enum FromWorker {
         /// Why, in words.
         reason: String,
     },
+    /// A member of a gang waits for a generation.
+    Ready(Ready),
 }
 
 /// The answer to a registration.
@@ -126,6 +130,8 @@ pub struct Welcome {
     pub term: u64,
     /// How long a task waits for a store that is away before it hands its lease back.
     pub store_patience: Duration,
+    /// A step of a training that says nothing for so long, and for ten times as long as any lately, hangs.
+    pub step_patience: Duration,
 }
 
 /// Work for one worker.
@@ -162,6 +168,24 @@ pub enum ToWorker {
     Revoke {
         /// The lease.
         lease: LeaseId,
+        /// Why.
+        reason: String,
+    },
+    /// A gang trains on with these members.
+    Generation(Generation),
+    /// A generation is to end in order: all members finish the step at hand, then say that they are ready.
+    Regroup {
+        /// The member's lease.
+        lease: LeaseId,
+        /// Which.
+        generation: GenerationId,
+    },
+    /// A generation has lost a member: nobody is to wait in it any more.
+    Abort {
+        /// The member's lease.
+        lease: LeaseId,
+        /// Which.
+        generation: GenerationId,
         /// Why.
         reason: String,
     },

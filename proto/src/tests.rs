@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    Claim, Committed, FailureClass, FromWorker, Grant, Info, Invalid, JobId, JobState, JobStatus, LeaseId, Progress,
-    Register, ShardCounts, StageState, StageStatus, ToWorker, Welcome, WorkerId, WorkerStatus, pb,
+    Broken, Claim, Committed, FailureClass, FromWorker, Generation, GenerationId, Grant, Info, Invalid, JobId,
+    JobState, JobStatus, LeaseId, Peer, Progress, Ready, Register, ShardCounts, StageState, StageStatus, ToWorker,
+    Welcome, WorkerId, WorkerStatus, pb,
 };
 
 fn grant() -> Grant {
@@ -20,6 +21,12 @@ fn grant() -> Grant {
     }
 }
 
+fn generation() -> Generation {
+    let peer =
+        |lease: u64| Peer { lease: LeaseId(lease), name: "w".into(), address: "host:1".into(), certificate: vec![3] };
+    Generation { lease: LeaseId(7), number: GenerationId::of(2, 1), rank: 1, members: vec![peer(6), peer(7)] }
+}
+
 #[test]
 fn messages_survive_the_wire() {
     let said = [
@@ -29,7 +36,7 @@ fn messages_survive_the_wire() {
             progress: Progress { done: 2, total: 3, unit: "users".into(), note: String::new() },
         },
         FromWorker::Register(Register {
-            protocol: 2,
+            protocol: 3,
             build: "1".into(),
             name: "w".into(),
             threads: 4,
@@ -40,6 +47,7 @@ fn messages_survive_the_wire() {
                 stage: "rank".into(),
                 digest: "ab".into(),
                 shards: vec![4, 1],
+                generation: Some(GenerationId::of(3, 2)),
             }],
         }),
         FromWorker::Committed {
@@ -52,6 +60,18 @@ fn messages_survive_the_wire() {
             },
         },
         FromWorker::Failed { lease: LeaseId(1), class: FailureClass::Fatal, reason: "no".into() },
+        FromWorker::Ready(Ready {
+            lease: LeaseId(1),
+            address: "host:1".into(),
+            certificate: vec![1, 2],
+            step: 9,
+            about: "users 7 and 9".into(),
+            broken: Some(Broken {
+                generation: GenerationId::of(3, 1),
+                reason: "gone".into(),
+                unreachable: Some(LeaseId(2)),
+            }),
+        }),
     ];
     for message in said {
         assert_eq!(FromWorker::try_from(pb::WorkerMessage::from(message.clone())).unwrap(), message);
@@ -62,8 +82,15 @@ fn messages_survive_the_wire() {
         heartbeat: Duration::from_secs(1),
         term: 7,
         store_patience: Duration::from_secs(60),
+        step_patience: Duration::from_secs(10),
     };
-    for message in [ToWorker::Grant(grant()), ToWorker::Welcome(welcome)] {
+    let (lease, number) = (LeaseId(7), GenerationId::of(2, 1));
+    let gang = [
+        ToWorker::Generation(generation()),
+        ToWorker::Regroup { lease, generation: number },
+        ToWorker::Abort { lease, generation: number, reason: "a member is lost".into() },
+    ];
+    for message in [ToWorker::Grant(grant()), ToWorker::Welcome(welcome)].into_iter().chain(gang) {
         assert_eq!(ToWorker::try_from(pb::CoordinatorMessage::from(message.clone())).unwrap(), message);
     }
 }
@@ -118,4 +145,8 @@ fn broken_messages_are_refused_by_field() {
     assert_eq!(FromWorker::try_from(pb::WorkerMessage { message: Some(failed) }), Err(Invalid("class")));
     let message = ToWorker::Grant(Grant { shards: vec![3], ..grant() });
     assert_eq!(ToWorker::try_from(pb::CoordinatorMessage::from(message)), Err(Invalid("shards")));
+    for rank in [0, 2] {
+        let message = ToWorker::Generation(Generation { rank, ..generation() });
+        assert_eq!(ToWorker::try_from(pb::CoordinatorMessage::from(message)), Err(Invalid("generation.rank")));
+    }
 }

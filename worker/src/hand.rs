@@ -64,7 +64,7 @@ impl Hand {
     #[must_use]
     pub fn claim(&self) -> Claim {
         let (stage, digest, shards) = (self.stage.clone(), self.digest.clone(), self.shards.clone());
-        Claim { lease: self.lease, stage, digest, shards }
+        Claim { lease: self.lease, stage, digest, shards, generation: None }
     }
 
     /// What a coordinator may have missed, in order.

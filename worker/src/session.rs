@@ -310,7 +310,7 @@ impl Worker {
         stop: &CancellationToken,
     ) -> Option<End> {
         match message {
-            ToWorker::Welcome(_) => None,
+            ToWorker::Welcome(_) | ToWorker::Generation(_) | ToWorker::Regroup { .. } | ToWorker::Abort { .. } => None,
             ToWorker::Refused(reason) => Some(End::Broken(reason)),
             ToWorker::Shutdown(reason) => {
                 info!(reason, "coordinator ends");

@@ -28,6 +28,9 @@ pub(crate) struct Coordinator {
     /// How long work waits for a store that is away before it fails.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
     pub(crate) store_patience: Duration,
+    /// A step of a training that says nothing for so long, and for ten times as long as any lately, hangs.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(crate) step_patience: Duration,
     /// Where it listens.
     #[command(flatten)]
     pub(crate) listening: Listening,

@@ -69,6 +69,7 @@ fn options(args: &Args) -> Result<Options> {
         digest_cache: digest_cache(),
         lasting: true,
         store_patience: args.store_patience,
+        step_patience: args.step_patience,
     })
 }
 

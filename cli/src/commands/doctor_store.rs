@@ -51,7 +51,7 @@ fn in_words(store: &Store, findings: &Findings) -> String {
 fn as_json(store: &Store, findings: &Findings) -> Value {
     let verdicts =
         findings.verdicts.iter().map(|v| json!({"trial": v.trial.to_string(), "passed": v.passed, "seen": v.seen}));
-    let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
+    let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
     let latency = &findings.latency;
     json!({
         "store": store.url(),

@@ -161,7 +161,7 @@ impl Core {
 
     /// A worker that was cut off says what it goes on with.
     pub(super) fn claim(&mut self, worker: WorkerId, claim: Claim, now: Duration, actions: &mut Vec<Action>) {
-        let Claim { lease, stage, digest, mut shards } = claim;
+        let Claim { lease, stage, digest, mut shards, .. } = claim;
         // Its session before may still look alive from here: it is not, and what it held is not lost.
         let before = self.leases.get(&lease).map(|held| (held.worker, held.shards.clone()));
         if let Some((before, held)) = before.filter(|(before, _)| *before != worker) {

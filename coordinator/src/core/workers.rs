@@ -41,7 +41,7 @@ impl Core {
         };
         worker.last_heard = now;
         match message {
-            FromWorker::Register(_) | FromWorker::Heartbeat => {}
+            FromWorker::Register(_) | FromWorker::Heartbeat | FromWorker::Ready(_) => {}
             FromWorker::Leaving => {
                 worker.leaving = true;
                 self.idle.remove(&id);

@@ -85,6 +85,7 @@ impl Hand {
             stage: work.artifact.stage.to_string(),
             digest: work.artifact.digest.to_string(),
             shards: work.shards.clone(),
+            generation: None,
         });
         let register = Register {
             protocol: PROTOCOL,
@@ -133,7 +134,7 @@ impl Hand {
                 let failed = FromWorker::Failed { lease, class: FailureClass::Returned, reason };
                 self.end(failed, line).await
             }
-            ToWorker::Welcome(_) => true,
+            ToWorker::Welcome(_) | ToWorker::Generation(_) | ToWorker::Regroup { .. } | ToWorker::Abort { .. } => true,
             ToWorker::Refused(_) | ToWorker::Shutdown(_) => false,
         }
     }

@@ -107,7 +107,12 @@ impl Worker {
                 word = end.hear() => match word {
                     None | Some(ToWorker::Refused(_)) => return Ended::Broken,
                     Some(ToWorker::Shutdown(_)) => return Ended::Over,
-                    Some(ToWorker::Welcome(_)) => {}
+                    Some(
+                        ToWorker::Welcome(_)
+                        | ToWorker::Generation(_)
+                        | ToWorker::Regroup { .. }
+                        | ToWorker::Abort { .. },
+                    ) => {}
                     Some(ToWorker::Revoke { lease, .. }) => {
                         if let Some(work) = self.work.as_ref().filter(|work| work.hand.lease() == lease) {
                             work.stop.cancel();

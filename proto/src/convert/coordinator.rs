@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Invalid, milliseconds, optional, text};
 use crate::messages::{Grant, ToWorker, Welcome};
-use crate::{JobId, LeaseId, WorkerId, pb};
+use crate::{GenerationId, JobId, LeaseId, WorkerId, pb};
 
 impl TryFrom<pb::CoordinatorMessage> for ToWorker {
     type Error = Invalid;
@@ -18,10 +18,16 @@ impl TryFrom<pb::CoordinatorMessage> for ToWorker {
                 heartbeat: Duration::from_millis(w.heartbeat_ms.max(1)),
                 term: w.term,
                 store_patience: Duration::from_millis(w.store_patience_ms),
+                step_patience: Duration::from_millis(w.step_patience_ms),
             }),
             M::Refused(r) => Self::Refused(r.reason),
             M::Grant(g) => Self::Grant(g.try_into()?),
             M::Revoke(r) => Self::Revoke { lease: LeaseId(r.lease), reason: r.reason },
+            M::Generation(g) => Self::Generation(g.try_into()?),
+            M::Regroup(r) => Self::Regroup { lease: LeaseId(r.lease), generation: GenerationId(r.generation) },
+            M::Abort(a) => {
+                Self::Abort { lease: LeaseId(a.lease), generation: GenerationId(a.generation), reason: a.reason }
+            }
             M::Shutdown(s) => Self::Shutdown(s.reason),
         })
     }
@@ -51,16 +57,14 @@ impl From<ToWorker> for pb::CoordinatorMessage {
     fn from(message: ToWorker) -> Self {
         use pb::coordinator_message::Message as M;
         let message = match message {
-            ToWorker::Welcome(w) => {
-                let (heartbeat_ms, store_patience_ms) = (milliseconds(w.heartbeat), milliseconds(w.store_patience));
-                M::Welcome(pb::Welcome {
-                    worker: w.worker.0,
-                    root: w.root,
-                    heartbeat_ms,
-                    term: w.term,
-                    store_patience_ms,
-                })
-            }
+            ToWorker::Welcome(w) => M::Welcome(pb::Welcome {
+                worker: w.worker.0,
+                root: w.root,
+                heartbeat_ms: milliseconds(w.heartbeat),
+                term: w.term,
+                store_patience_ms: milliseconds(w.store_patience),
+                step_patience_ms: milliseconds(w.step_patience),
+            }),
             ToWorker::Refused(reason) => M::Refused(pb::Refused { reason }),
             ToWorker::Grant(g) => M::Grant(pb::Grant {
                 lease: g.lease.0,
@@ -73,6 +77,13 @@ impl From<ToWorker> for pb::CoordinatorMessage {
                 of: g.of,
             }),
             ToWorker::Revoke { lease, reason } => M::Revoke(pb::Revoke { lease: lease.0, reason }),
+            ToWorker::Generation(generation) => M::Generation(generation.into()),
+            ToWorker::Regroup { lease, generation } => {
+                M::Regroup(pb::Regroup { lease: lease.0, generation: generation.0 })
+            }
+            ToWorker::Abort { lease, generation, reason } => {
+                M::Abort(pb::Abort { lease: lease.0, generation: generation.0, reason })
+            }
             ToWorker::Shutdown(reason) => M::Shutdown(pb::Shutdown { reason }),
         };
         Self { message: Some(message) }

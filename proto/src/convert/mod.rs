@@ -1,6 +1,7 @@
 //! Between the generated types and the checked ones.
 
 mod coordinator;
+mod gang;
 mod status;
 mod worker;
 

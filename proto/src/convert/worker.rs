@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Invalid, milliseconds, sorted, text};
 use crate::messages::{Claim, Committed, FailureClass, FromWorker, Progress, Register};
-use crate::{LeaseId, pb};
+use crate::{GenerationId, LeaseId, pb};
 
 impl TryFrom<pb::WorkerMessage> for FromWorker {
     type Error = Invalid;
@@ -29,6 +29,7 @@ impl TryFrom<pb::WorkerMessage> for FromWorker {
                 let class = failure_class(f.class()).ok_or(Invalid("class"))?;
                 Self::Failed { lease: LeaseId(f.lease), class, reason: f.reason }
             }
+            M::Ready(ready) => Self::Ready(ready.try_into()?),
         })
     }
 }
@@ -74,6 +75,7 @@ impl From<FromWorker> for pb::WorkerMessage {
                 let class = pb::FailureClass::from(class);
                 M::Failed(pb::LeaseFailed { lease: lease.0, class: class.into(), reason })
             }
+            FromWorker::Ready(ready) => M::Ready(ready.into()),
         };
         Self { message: Some(message) }
     }
@@ -96,6 +98,7 @@ impl From<Register> for pb::Register {
             stage: c.stage,
             digest: c.digest,
             shards: c.shards,
+            generation: c.generation.map_or(0, |generation| generation.0),
         });
         Self {
             protocol: r.protocol,
@@ -114,6 +117,7 @@ impl TryFrom<pb::Claim> for Claim {
 
     fn try_from(c: pb::Claim) -> Result<Self, Invalid> {
         let (stage, digest) = (text(c.stage, "claim.stage")?, text(c.digest, "claim.digest")?);
-        Ok(Self { lease: LeaseId(c.lease), stage, digest, shards: c.shards })
+        let generation = (c.generation > 0).then_some(GenerationId(c.generation));
+        Ok(Self { lease: LeaseId(c.lease), stage, digest, shards: c.shards, generation })
     }
 }

@@ -27,7 +27,7 @@ fn ended(worker: WorkerId, lease: LeaseId) -> Event {
 
 fn claim(lease: &Lease, shards: &[u32]) -> Claim {
     let (stage, digest) = (lease.artifact.stage.to_string(), lease.artifact.digest.to_string());
-    Claim { lease: lease.id, stage, digest, shards: shards.to_vec() }
+    Claim { lease: lease.id, stage, digest, shards: shards.to_vec(), generation: None }
 }
 
 fn back(worker: WorkerId, claim: Claim) -> Event {

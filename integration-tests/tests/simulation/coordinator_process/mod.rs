@@ -197,6 +197,7 @@ impl Coordinator {
             heartbeat: HEARTBEAT,
             term: self.leadership.term(),
             store_patience: Duration::ZERO,
+            step_patience: Duration::ZERO,
         };
         let (to, mut words) = unbounded_channel();
         let _ = to.send(ToWorker::Welcome(welcome));
