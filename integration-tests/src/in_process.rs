@@ -61,6 +61,7 @@ impl InProcess {
                 program: binary().into(),
                 args: vec!["decode-pictures".into()],
             },
+            peers: None,
         };
         self.runtime.spawn(worker::run(open, options, self.stop.clone()))
     }

@@ -11,13 +11,14 @@ use data::artifact::{
 use data::job::{Job, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, RejectedRow, Row, encode_part, part_name};
-use proto::{Committed, FromWorker, Grant, LeaseId, Progress};
+use proto::{Broken, Committed, FromWorker, Grant, LeaseId, Progress};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::decoders::DecoderCommand;
 use crate::doubt::{Doubt, Looks};
+use crate::gang::{Meeting, Reach, Seat};
 use crate::kept::{Fits, KnownPlan};
 use crate::{Error, Result};
 
@@ -39,6 +40,21 @@ pub(crate) struct Means {
     pub(crate) threads: usize,
     /// How the last artifact was planned.
     pub(crate) plan: KnownPlan,
+    /// How other workers reach this one.
+    pub(crate) reach: Reach,
+    /// How long a step of a training may say nothing, at least.
+    pub(crate) step_patience: Duration,
+}
+
+/// What reaches a lease at work from outside.
+#[derive(Clone)]
+pub(crate) struct Signs {
+    /// It was revoked, or the worker is to leave.
+    pub(crate) stop: CancellationToken,
+    /// Others may have been given it, too.
+    pub(crate) doubt: Doubt,
+    /// What becomes of its gang.
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// A granted lease with all that its task needs. Tasks are plain functions on the device's thread; storage is awaited
@@ -62,6 +78,10 @@ pub(crate) struct Context {
     pub(crate) decoder: DecoderCommand,
     /// Threads of the device.
     pub(crate) threads: usize,
+    /// Where a training hears of its gang.
+    pub(crate) seat: Arc<Seat>,
+    /// How other workers reach this one.
+    pub(crate) reach: Reach,
     lease: LeaseId,
     looks: Looks,
     job_id: String,
@@ -96,7 +116,7 @@ impl Context {
     pub(crate) async fn open(
         grant: &Grant,
         means: Means,
-        (stop, doubt): (CancellationToken, Doubt),
+        Signs { stop, doubt, seat }: Signs,
         to_coordinator: mpsc::Sender<FromWorker>,
     ) -> Result<Self> {
         let unknown = |what: &str| Error::Unknown { what: what.to_owned() };
@@ -104,7 +124,7 @@ impl Context {
         let split = grant.split.as_deref().map(|s| s.parse::<Split>().map_err(|_| unknown(s))).transpose()?;
         let digest = Digest::try_from(grant.digest.clone()).map_err(|_| unknown(&grant.digest))?;
         let artifact = ArtifactId { stage, digest };
-        let Means { store, spool, decoder, threads, plan } = means;
+        let Means { store, spool, decoder, threads, plan, reach, .. } = means;
         // Whoever is to stop does not wait for a store that is away.
         let store = store.until(stop.clone());
         let (spec, plan) = plan.or_read(&store, &artifact).await?;
@@ -118,6 +138,8 @@ impl Context {
             spool,
             decoder,
             threads,
+            seat,
+            reach,
             lease: grant.lease,
             looks: Looks::new(doubt),
             job_id: grant.job.0.clone(),
@@ -185,8 +207,15 @@ impl Context {
         self.runtime.clone()
     }
 
-    /// Fails once the lease is revoked or the worker is to leave.
+    /// Says that this worker waits for a generation of its gang, from `step` on.
+    pub(crate) fn tell_ready(&self, meeting: &Meeting, step: u64, about: String, broken: Option<Broken>) {
+        let ready = meeting.ready(self.lease, step, about, broken);
+        let _ = self.wait(self.to_coordinator.send(FromWorker::Ready(ready)));
+    }
+
+    /// Fails once the lease is revoked or the worker is to leave. A training that asks says by that that it lives.
     pub(crate) fn check(&self) -> Result<()> {
+        self.seat.beat();
         if self.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }
     }
 
@@ -326,7 +355,7 @@ impl Context {
     }
 }
 
-fn stopped() -> Error {
+pub(crate) fn stopped() -> Error {
     Error::Stopped("the lease was taken back".to_owned())
 }
 

@@ -1,16 +1,18 @@
 //! What a worker has in hand: one lease at work, and what was said of it. Both outlive a session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use data::store::Store;
-use proto::{Claim, FromWorker, Grant, LeaseId, Progress};
+use proto::{Claim, FromWorker, Generation, GenerationId, Grant, LeaseId, Progress};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::context::{Context, Means};
+use crate::context::{Context, Means, Signs};
 use crate::device::DeviceThread;
 use crate::doubt::Doubt;
+use crate::gang::Seat;
 use crate::hand::Hand;
 use crate::session::{End, say};
 use crate::{Class, tasks};
@@ -21,8 +23,7 @@ type Line<'a> = (&'a mpsc::Sender<FromWorker>, Duration);
 /// A lease at work.
 struct Work {
     hand: Hand,
-    stop: CancellationToken,
-    doubt: Doubt,
+    signs: Signs,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -43,11 +44,40 @@ impl Desk {
 
     /// Begins to work on a lease.
     pub(crate) fn start(&mut self, grant: Grant, means: Means) {
-        let (stop, doubt) = (CancellationToken::new(), Doubt::default());
+        let seat = Arc::new(Seat::new(means.step_patience));
+        let signs = Signs { stop: CancellationToken::new(), doubt: Doubt::default(), seat };
         let hand = Hand::new(&grant);
-        let signs = (stop.clone(), doubt.clone());
-        let task = tokio::spawn(work(grant, means, self.device.clone(), self.to_desk.clone(), signs));
-        self.work = Some(Work { hand, stop, doubt, task });
+        let task = tokio::spawn(work(grant, means, self.device.clone(), self.to_desk.clone(), signs.clone()));
+        self.work = Some(Work { hand, signs, task });
+    }
+
+    /// A gang trains on in a generation that this worker belongs to.
+    pub(crate) fn call(&mut self, generation: Generation) {
+        if let Some(work) = self.work.as_mut().filter(|work| work.hand.lease() == generation.lease) {
+            work.hand.enter(generation.number);
+            work.signs.seat.call(generation);
+        }
+    }
+
+    /// A generation is to end in order.
+    pub(crate) fn regroup(&self, lease: LeaseId, generation: GenerationId) {
+        if let Some(work) = self.work.as_ref().filter(|work| work.hand.lease() == lease) {
+            work.signs.seat.regroup(generation);
+        }
+    }
+
+    /// A generation has lost a member.
+    pub(crate) fn abort(&self, lease: LeaseId, generation: GenerationId, reason: String) {
+        if let Some(work) = self.work.as_ref().filter(|work| work.hand.lease() == lease) {
+            info!(%lease, %generation, reason, "generation aborted");
+            work.signs.seat.abort(generation, reason);
+        }
+    }
+
+    /// The lease whose step has said nothing for too long, if there is one, and the words for it.
+    pub(crate) fn hangs(&self) -> Option<(LeaseId, String)> {
+        let work = self.work.as_ref().filter(|work| !work.hand.is_over())?;
+        Some((work.hand.lease(), work.signs.seat.hangs()?))
     }
 
     /// The next word of the work, remembered before it goes out.
@@ -101,7 +131,7 @@ impl Desk {
     /// The coordinator may take what is in hand for lost, and give it to others.
     pub(crate) fn cut_off(&self) {
         if let Some(work) = &self.work {
-            work.doubt.raise();
+            work.signs.doubt.raise();
         }
     }
 
@@ -109,14 +139,14 @@ impl Desk {
     pub(crate) fn revoke(&self, lease: LeaseId, reason: &str) {
         if let Some(work) = self.work.as_ref().filter(|work| work.hand.lease() == lease) {
             info!(%lease, reason, "lease revoked");
-            work.stop.cancel();
+            work.signs.stop.cancel();
         }
     }
 
     /// Stops what is at work and waits for it, with signs of life if somebody listens: a checkpoint may still be written.
     pub(crate) async fn clear(&mut self, line: Option<Line<'_>>) {
         let Some(work) = self.work.as_ref() else { return };
-        work.stop.cancel();
+        work.signs.stop.cancel();
         let pause = line.map_or(Duration::from_secs(1), |(_, heartbeat)| heartbeat);
         let mut beat = tokio::time::interval(pause);
         while self.work.as_ref().is_some_and(|work| !work.hand.is_over() && !work.task.is_finished()) {
@@ -142,15 +172,9 @@ impl Desk {
 }
 
 /// Works on a lease and says how it ended.
-async fn work(
-    grant: Grant,
-    means: Means,
-    device: DeviceThread,
-    to_desk: mpsc::Sender<FromWorker>,
-    (stop, doubt): (CancellationToken, Doubt),
-) {
-    let lease = grant.lease;
-    let outcome = match Context::open(&grant, means, (stop.clone(), doubt), to_desk.clone()).await {
+async fn work(grant: Grant, means: Means, device: DeviceThread, to_desk: mpsc::Sender<FromWorker>, signs: Signs) {
+    let (lease, stop) = (grant.lease, signs.stop.clone());
+    let outcome = match Context::open(&grant, means, signs, to_desk.clone()).await {
         Ok(context) => {
             let shards = grant.shards.clone();
             device.run(move |device, kept| tasks::run(context, &shards, device, kept)).await

@@ -61,6 +61,8 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
 
     use data::artifact::{self, ArtifactId, Attempt, Plan, Spec};
     use data::job::{Split, Stage};
@@ -70,8 +72,9 @@ pub(crate) mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::context::{Context, Means};
+    use crate::context::{Context, Means, Signs};
     use crate::decoders::DecoderCommand;
+    use crate::gang::{Reach, Seat};
     use crate::kept::KnownPlan;
 
     pub(crate) const JOB: &str = r#"
@@ -140,9 +143,13 @@ pub(crate) mod tests {
         };
         let decoder = DecoderCommand { program: "none".into(), args: Vec::new() };
         let spool = store.folder().unwrap().to_owned();
-        let means = Means { store, spool, decoder, threads: 1, plan: KnownPlan::default() };
+        let reach = Reach { coordinator: "127.0.0.1:1".to_owned(), told: None };
+        let (plan, step_patience) = (KnownPlan::default(), Duration::ZERO);
+        let means = Means { store, spool, decoder, threads: 1, plan, reach, step_patience };
         let (to_coordinator, _) = mpsc::channel(8);
-        Context::open(&grant, means, (CancellationToken::new(), doubt), to_coordinator).await.unwrap()
+        let seat = Arc::new(Seat::new(step_patience));
+        let signs = Signs { stop: CancellationToken::new(), doubt, seat };
+        Context::open(&grant, means, signs, to_coordinator).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

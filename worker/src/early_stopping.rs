@@ -10,16 +10,19 @@ pub(crate) struct Course {
     /// Steps done.
     pub(crate) step: u64,
     /// The loss of the last one.
+    #[serde(with = "crate::exact::option")]
     pub(crate) loss: Option<f64>,
     /// The best validation figure, once there is one.
+    #[serde(with = "crate::exact::option")]
     pub(crate) best: Option<f64>,
     /// The step of the weights that are kept; 0 while there are none.
     pub(crate) best_step: u64,
     /// The step of the last validation.
-    validated: u64,
+    pub(crate) validated: u64,
     /// Validations since the best one.
-    stale: u32,
+    pub(crate) stale: u32,
     /// (step, figure) of every validation.
+    #[serde(with = "crate::exact::curve")]
     pub(crate) curve: Vec<(u64, f64)>,
     /// Seconds that went into the steps so far, over all attempts.
     pub(crate) seconds: f64,
@@ -68,6 +71,18 @@ impl Course {
 #[cfg(test)]
 mod tests {
     use super::Course;
+
+    #[test]
+    fn figures_are_read_as_they_were_written() {
+        for figure in [0.1 + 0.2, 1.0 / 3.0, f64::MIN_POSITIVE, 1e300, f64::NAN] {
+            let course = Course { loss: Some(figure), curve: vec![(3, figure)], ..Course::default() };
+            let text = serde_json::to_string(&course).expect("it has only string keys");
+            let read: Course = serde_json::from_str(&text).expect("it was just written");
+            let bits = |figure: Option<f64>| figure.map(f64::to_bits);
+            assert_eq!((bits(read.loss), read.best), (bits(Some(figure)), None));
+            assert_eq!((read.curve[0].0, read.curve[0].1.to_bits()), (3, figure.to_bits()));
+        }
+    }
 
     #[test]
     fn a_step_is_validated_once() {

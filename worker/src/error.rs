@@ -132,6 +132,23 @@ pub enum Error {
         /// What is missing and how to get it.
         what: String,
     },
+    /// A checkpoint is not what was written.
+    #[error("the checkpoint {folder} is damaged: {what}")]
+    Damaged {
+        /// Where it lies.
+        folder: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// This worker cannot train together with others as it is.
+    #[error("{0}")]
+    Gang(String),
+    /// This worker is not of the gang that it came to.
+    #[error("put out of the gang: {0}")]
+    PutOut(String),
+    /// The device's thread says nothing any more, and cannot be stopped: only the end of the process helps.
+    #[error("the device hangs: {0}; this worker ends, start it again")]
+    Hangs(String),
     /// The lease was revoked or the worker is leaving.
     #[error("stopped: {0}")]
     Stopped(String),
@@ -163,7 +180,7 @@ impl Error {
             // Work that reaches a worker behind the loss of its device was never begun.
             Self::Stopped(_) | Self::DeviceLost(_) => Class::Stopped,
             e if e.lost_device() => Class::Retry,
-            Self::Kernels(kernels::Error::Gang(_)) => Class::Retry,
+            Self::Kernels(kernels::Error::Gang(_)) | Self::Gang(_) | Self::PutOut(_) | Self::Hangs(_) => Class::Retry,
             Self::Panicked(_) | Self::Unreachable { .. } | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
             _ => Class::Fatal,
         }

@@ -12,6 +12,8 @@ pub mod devices;
 mod doubt;
 mod early_stopping;
 mod error;
+mod exact;
+mod gang;
 pub mod hand;
 mod kept;
 mod population;
@@ -19,6 +21,7 @@ mod ranking;
 mod retrieval;
 mod session;
 mod since;
+mod snapshot;
 mod tasks;
 mod training;
 

@@ -7,7 +7,9 @@ use data::store::Store;
 use futures::StreamExt;
 use kernels::Device;
 use proto::pb::workers_client::WorkersClient;
-use proto::{Endpoint, FromWorker, PROTOCOL, Progress, REGISTRATION, Register, ToWorker, Welcome, pb};
+use proto::{
+    Endpoint, FailureClass, FromWorker, LeaseId, PROTOCOL, Progress, REGISTRATION, Register, ToWorker, Welcome, pb,
+};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
@@ -20,6 +22,7 @@ use crate::context::Means;
 use crate::decoders::DecoderCommand;
 use crate::desk::Desk;
 use crate::device::DeviceThread;
+use crate::gang::Reach;
 use crate::kept::KnownPlan;
 use crate::{Error, Result};
 
@@ -48,6 +51,9 @@ pub struct Options {
     pub patience: Duration,
     /// How to start a process that decodes pictures.
     pub decoder: DecoderCommand,
+    /// The host that other workers of a gang find this one at, with or without a port to listen on; the address that leads to
+    /// the coordinator if nothing is said.
+    pub peers: Option<String>,
 }
 
 /// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled, on a device that `open`
@@ -76,6 +82,7 @@ pub async fn run(
                 return Ok(());
             }
             Ok(End::DeviceLost(cause)) => return Err(Error::DeviceLost(cause)),
+            Ok(End::Hangs(reason)) => return Err(Error::Hangs(reason)),
             Ok(End::Broken(reason)) => {
                 worker.desk.cut_off();
                 (pause, away_since) = (Duration::from_millis(50), Instant::now());
@@ -115,6 +122,8 @@ pub(crate) enum End {
     Untold,
     /// There is nothing to do it with any more; another process may open the device.
     DeviceLost(String),
+    /// The device's thread hangs: it cannot be waited for.
+    Hangs(String),
     /// The stream broke; the coordinator may come back, or another one.
     Broken(String),
 }
@@ -147,6 +156,14 @@ fn leave(to_coordinator: &mpsc::Sender<FromWorker>) -> End {
     // A coordinator that does not take it hears of the end all the same, as a loss.
     let _ = to_coordinator.try_send(FromWorker::Leaving);
     End::Over
+}
+
+/// Says that a lease hangs in this worker, which ends.
+fn hang(to_coordinator: &mpsc::Sender<FromWorker>, lease: LeaseId, reason: String) -> End {
+    let (class, words) = (FailureClass::Retry, format!("hangs: {reason}"));
+    let _ = to_coordinator.try_send(FromWorker::Failed { lease, class, reason: words });
+    let _ = to_coordinator.try_send(FromWorker::Leaving);
+    End::Hangs(reason)
 }
 
 /// What outlives a session.
@@ -191,7 +208,7 @@ impl Worker {
             Some(end) => end,
             None => self.listen(means, welcome.heartbeat, &to_coordinator, &mut stream, stop).await,
         };
-        if !matches!(end, End::Broken(_)) {
+        if !matches!(end, End::Broken(_) | End::Hangs(_)) {
             self.desk.clear(Some((&to_coordinator, welcome.heartbeat))).await;
         }
         // What was said last is on its way: the stream stays until the coordinator, too, has closed it.
@@ -255,7 +272,9 @@ impl Worker {
         self.store = Some(store.clone());
         let (spool, decoder, threads) =
             (self.options.spool.clone(), self.options.decoder.clone(), self.options.threads);
-        Ok(Means { store, spool, decoder, threads, plan: self.plan.clone() })
+        let reach = Reach { coordinator: self.options.coordinator.authority()?, told: self.options.peers.clone() };
+        let (plan, step_patience) = (self.plan.clone(), welcome.step_patience);
+        Ok(Means { store, spool, decoder, threads, plan, reach, step_patience })
     }
 
     async fn listen(
@@ -285,6 +304,9 @@ impl Worker {
                     }
                 }
                 _ = beat.tick() => {
+                    if let Some((lease, reason)) = self.desk.hangs() {
+                        return hang(to_coordinator, lease, reason);
+                    }
                     let sign = self.desk.sign_of_life(&means.store);
                     // A full channel says as much as a heartbeat would: it must not keep a stop from being seen.
                     if matches!(to_coordinator.try_send(sign), Err(TrySendError::Closed(_))) {
@@ -310,7 +332,7 @@ impl Worker {
         stop: &CancellationToken,
     ) -> Option<End> {
         match message {
-            ToWorker::Welcome(_) | ToWorker::Generation(_) | ToWorker::Regroup { .. } | ToWorker::Abort { .. } => None,
+            ToWorker::Welcome(_) => None,
             ToWorker::Refused(reason) => Some(End::Broken(reason)),
             ToWorker::Shutdown(reason) => {
                 info!(reason, "coordinator ends");
@@ -318,6 +340,18 @@ impl Worker {
             }
             ToWorker::Revoke { lease, reason } => {
                 self.desk.revoke(lease, &reason);
+                None
+            }
+            ToWorker::Generation(generation) => {
+                self.desk.call(generation);
+                None
+            }
+            ToWorker::Regroup { lease, generation } => {
+                self.desk.regroup(lease, generation);
+                None
+            }
+            ToWorker::Abort { lease, generation, reason } => {
+                self.desk.abort(lease, generation, reason);
                 None
             }
             ToWorker::Grant(grant) => {

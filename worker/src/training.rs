@@ -1,15 +1,32 @@
-//! The loop that all trainings share: step, validate, keep the best, checkpoint, stop, resume.
+//! The loop that all trainings share: meet the gang, step, validate, keep the best, checkpoint, stop, resume.
+//!
+//! Every member of a gang runs it, with the same steps in the same order; a training of one worker is a gang of one. What a
+//! member decides follows from the words of all, so all decide the same. See `docs/decisions/0012`.
 
 use std::time::Instant;
 
+use bytes::Bytes;
+use data::artifact::Digest;
 use data::job::Stage;
 use kernels::Tensor;
-use kernels::collective::{Bucket, Collective, Tree, local, slices_of};
+use kernels::collective::{Bucket, Collective, Tree, slices_of};
+use proto::{Broken, GenerationId};
+use serde_json::json;
 
-use crate::checkpoint::{self, Checkpoint};
-use crate::context::Context;
+use crate::checkpoint::{self, Saver};
+use crate::context::{Context, Output, stopped};
 use crate::early_stopping::Course;
-use crate::{Class, Error, Result};
+use crate::gang::{Fault, Healing, Meeting, Met, Phase, Standing, Verdict, Watched, Word, decode, encode, meet};
+use crate::snapshot::Snapshot;
+use crate::{Error, Result};
+
+#[cfg(test)]
+mod tests;
+
+/// Times that a step is tried whose gradients are no numbers.
+const TRIES: u32 = 2;
+/// Users that are named where a step fails.
+const NAMED: usize = 5;
 
 /// When a training validates and ends.
 pub(crate) struct Rules {
@@ -27,7 +44,8 @@ pub(crate) struct Rules {
     pub(crate) learning_rate: (&'static str, f64),
 }
 
-/// What learns. A step is made of slices, which anybody may compute: their sum is what is learnt from.
+/// What learns. A step is made of slices, which anybody may compute: their sum is what is learnt from. So is a validation made of
+/// chunks.
 pub(crate) trait Trainee {
     /// Prepares step number `step`, from 0, and returns how many slices it has. Examples and slices follow from that number
     /// alone.
@@ -42,95 +60,374 @@ pub(crate) trait Trainee {
     /// Learns from the sum of all slices.
     fn apply(&mut self, total: Bucket) -> Result<()>;
 
-    /// The figure that decides, larger is better; nothing where there is nobody to validate on.
-    fn validate(&self, cx: &Context) -> Result<Option<f64>>;
+    /// The parts of a validation.
+    fn chunks(&self) -> usize;
+
+    /// The sum of the figure over the users of a chunk.
+    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64>;
+
+    /// The figure that decides, larger is better, from the sums of all chunks; nothing where there is nobody to validate on.
+    fn figure(&self, sums: &[f64]) -> Option<f64>;
 
     /// Remembers the present weights as the ones to commit.
-    fn keep(&mut self, cx: &Context) -> Result<()>;
+    fn keep(&mut self) -> Result<()>;
 
     /// All that is needed to go on, kept weights included.
     fn files(&self) -> Result<Vec<(String, Vec<u8>)>>;
 
     /// Goes back to what [`Trainee::files`] gave, or stays as it is where that fails.
-    fn restore(&mut self, cx: &Context, from: &Checkpoint<Course>) -> Result<()>;
+    fn restore(&mut self, from: &Snapshot) -> Result<()>;
+
+    /// The digest of what was loaded and does not change: members that differ in it do not train the same.
+    fn loaded(&self) -> Result<Digest>;
+
+    /// What a step learns from, for whoever reads why it failed.
+    fn about(&self, step: u64) -> String;
+
+    /// What is committed at the end.
+    fn output(&self, course: &Course) -> Result<Output>;
 }
 
-/// Trains to the end, from the newest checkpoint that is whole. A stop on the way leaves a checkpoint of the last step.
-pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) -> Result<Course> {
-    let mut course = resume(cx, trainee)?;
-    checkpoint::discard_after(cx, course.step);
+/// Trains to the end and sees to it that the model is committed, from the newest checkpoint that is whole or from where the others
+/// of the gang are. A stop leaves a checkpoint of the last step, or members that have it.
+pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) -> Result<()> {
+    let meeting = Meeting::open(&cx.reach)?;
+    let mut course = Course::default();
+    if let Some(found) = checkpoint::newest(cx)? {
+        trainee.restore(&found)?;
+        tracing::info!(step = found.course.step, "training resumes from a checkpoint");
+        course = found.course;
+    }
     let clock = Clock { earlier: course.seconds, began: Instant::now() };
-    let mut alone = local::alone();
-    loop {
-        if course.validation_due(rules.validate_every, rules.steps) {
-            validate(cx, trainee, &mut course, &clock)?;
+    let saver = Saver::new(course.step);
+    let mut training =
+        Training { rules, trainee, course, clock, saver, loaded: None, tries: 0, seconds: (0.0, 0.0), world: 1 };
+    let ended = training.run(cx, &meeting);
+    training.saver.end(cx);
+    ended
+}
+
+/// How a generation ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The training is over, and its model committed.
+    Over,
+    /// The members meet again.
+    Regrouped,
+    /// This member leaves.
+    Left,
+}
+
+/// A member's training.
+struct Training<'a> {
+    rules: &'a Rules,
+    trainee: &'a mut dyn Trainee,
+    course: Course,
+    clock: Clock,
+    saver: Saver,
+    /// The digest of what was loaded, once somebody wanted to know.
+    loaded: Option<Digest>,
+    /// Times that the present step was tried in vain.
+    tries: u32,
+    /// Seconds of computing since the start: of the slowest member of each step, and of all on average.
+    seconds: (f64, f64),
+    /// The members of the last generation.
+    world: usize,
+}
+
+impl Training<'_> {
+    /// From generation to generation.
+    fn run(&mut self, cx: &mut Context, meeting: &Meeting) -> Result<()> {
+        let mut broken = None;
+        loop {
+            meet(Phase::Join);
+            cx.tell_ready(meeting, self.course.step, self.trainee.about(self.course.step), broken.take());
+            let Some(generation) = cx.seat.wait(&cx.stop()) else {
+                // Whoever waits cannot know whether others have what it has.
+                self.save_now(cx);
+                return Err(stopped());
+            };
+            let (number, seat, stop) = (generation.number, cx.seat.clone(), cx.stop());
+            let over = || stop.is_cancelled() || seat.aborted(number).is_some();
+            let ended = match meeting.ring(&generation, &seat, &over) {
+                Met::Ring(mut gang) => self.live(cx, number, &mut *gang),
+                Met::Broken(missed) => {
+                    broken = Some(missed);
+                    continue;
+                }
+            };
+            cx.seat.leave();
+            match ended {
+                Ok(End::Over) => return Ok(()),
+                Ok(End::Regrouped) => {}
+                Ok(End::Left) => return Err(stopped()),
+                Err(Error::Kernels(kernels::Error::Gang(reason))) => {
+                    let reason = cx.seat.aborted(number).unwrap_or(reason);
+                    tracing::info!(%number, reason, step = self.course.step, "generation broken");
+                    broken = Some(Broken { generation: number, reason, unreachable: None });
+                }
+                Err(e) => return Err(e),
+            }
         }
-        if course.step >= rules.steps || course.is_exhausted(rules.patience) {
-            tell(cx, rules, &course, course.step);
-            course.seconds = clock.seconds();
-            return Ok(course);
+    }
+
+    /// A generation.
+    fn live(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<End> {
+        self.world = gang.world();
+        tracing::info!(%number, rank = gang.rank(), world = gang.world(), step = self.course.step, "generation begins");
+        self.met(cx, number, Phase::Sync)?;
+        self.heal(gang)?;
+        if gang.rank() == 0 {
+            checkpoint::discard_after(cx, self.course.step);
         }
-        if let Err(stopped) = cx.check() {
-            save(cx, trainee, &mut course, &clock)?;
-            return Err(stopped);
+        loop {
+            if self.course.validation_due(self.rules.validate_every, self.rules.steps)
+                && let Some(end) = self.validate(cx, number, gang)?
+            {
+                return Ok(end);
+            }
+            if self.course.step >= self.rules.steps || self.course.is_exhausted(self.rules.patience) {
+                return self.finish(cx, gang);
+            }
+            if gang.world() == 1 && cx.check().is_err() {
+                self.save_now(cx);
+                return Ok(End::Left); // without another step
+            }
+            if let Some(end) = self.step(cx, number, gang)? {
+                return Ok(end);
+            }
         }
-        let loss = step(&mut alone, trainee, course.step)?;
-        course.step += 1;
-        if !loss.is_finite() {
-            let (key, learning_rate) = rules.learning_rate;
-            return Err(Error::Diverged { stage: rules.stage, step: course.step, loss, key, learning_rate });
+    }
+
+    /// Lets happen what tests want. Says whether this member's gradients are to be broken.
+    fn met(&self, cx: &Context, number: GenerationId, phase: Phase) -> Result<bool> {
+        match meet(phase) {
+            Some(Fault::Abort) if self.world > 1 => {
+                cx.seat.abort(number, "a fault on purpose".to_owned());
+                Ok(false)
+            }
+            Some(Fault::Abort) => Err(kernels::Error::Gang("a fault on purpose".to_owned()).into()),
+            fault => Ok(fault == Some(Fault::Nan)),
         }
-        course.loss = Some(loss);
-        tell(cx, rules, &course, rules.steps);
+    }
+
+    /// Brings those up who are behind, and puts those out who differ.
+    fn heal(&mut self, gang: &mut dyn Collective) -> Result<()> {
+        if gang.world() == 1 {
+            return Ok(());
+        }
+        let healing = self.compare(gang)?;
+        let (root, needed) = match healing {
+            Healing::Nothing => return Ok(()),
+            Healing::PutOut(why) => return Err(Error::PutOut(why)),
+            Healing::From { rank, needed } => (rank, needed),
+        };
+        let mut bytes = if gang.rank() == root { self.snapshot()?.to_bytes() } else { Vec::new() };
+        gang.broadcast(root, &mut bytes)?;
+        if needed {
+            let (snapshot, behind) = (Snapshot::from_bytes(bytes)?, self.course.step);
+            self.trainee.restore(&snapshot)?;
+            self.course = snapshot.course;
+            tracing::info!(from = root, behind, step = self.course.step, "brought up by another member");
+        }
+        match self.compare(gang)? {
+            Healing::Nothing => Ok(()),
+            Healing::PutOut(why) => Err(Error::PutOut(why)),
+            Healing::From { .. } => Err(kernels::Error::Gang("members are still at different steps".to_owned()).into()),
+        }
+    }
+
+    fn compare(&mut self, gang: &mut dyn Collective) -> Result<Healing> {
+        let loaded = match &self.loaded {
+            Some(loaded) => loaded.clone(),
+            None => self.loaded.insert(self.trainee.loaded()?).clone(),
+        };
+        let standing = Standing { step: self.course.step, state: self.snapshot()?.digest(), loaded };
+        let all = decode(&gang.all_gather(encode(&standing))?)?;
+        Ok(Standing::healing(&all, gang.rank()))
+    }
+
+    /// A step of all members: each computes its slices, and all learn from the sum. Where one is in trouble, nobody does.
+    fn step(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<Option<End>> {
+        let broken = self.met(cx, number, Phase::Forward)?;
+        cx.seat.watch(Watched::Computes(Instant::now()));
+        let (tree, mut word) = slices(self.trainee, gang, self.course.step, &|| cx.seat.beat())?;
+        cx.seat.watch(Watched::Not);
+        if broken {
+            "a fault on purpose".clone_into(&mut word.trouble);
+        }
+        (word.leaves, word.regroups) = (cx.check().is_err(), cx.seat.regroups());
+        self.met(cx, number, Phase::AllReduce)?;
+        let verdict = Word::verdict(&decode(&gang.all_gather(encode(&word))?)?)?;
+        if !verdict.troubled.is_empty() {
+            return self.try_again(gang.rank(), &verdict, &word);
+        }
+        let total = gang.all_reduce(tree, &self.trainee.parameters())?;
+        self.met(cx, number, Phase::Commit)?;
+        cx.seat.watch(Watched::Computes(Instant::now()));
+        self.trainee.apply(total)?;
+        cx.seat.watch(Watched::Not);
+        self.count(cx, &verdict);
+        if verdict.ends {
+            return self.part(cx, gang, &verdict, word.leaves).map(Some);
+        }
+        if gang.rank() == 0 && self.saver.is_due() {
+            self.save(cx, number)?;
+        }
+        Ok(None)
+    }
+
+    /// A step is done.
+    fn count(&mut self, cx: &mut Context, verdict: &Verdict) {
+        (self.course.step, self.tries) = (self.course.step + 1, 0);
+        // Ranks come in the order of their slices.
+        self.course.loss = Some(verdict.figures.iter().sum());
+        self.seconds = (self.seconds.0 + verdict.seconds.0, self.seconds.1 + verdict.seconds.1);
+        self.tell(cx, self.rules.steps);
+    }
+
+    /// Gradients that are no numbers may come of a bad moment of a device: once all try again. Whoever has them again goes, or says
+    /// what is wrong where nobody else is to try.
+    fn try_again(&mut self, rank: usize, verdict: &Verdict, word: &Word) -> Result<Option<End>> {
+        self.tries += 1;
+        let step = self.course.step + 1;
+        tracing::warn!(step, tries = self.tries, ranks = ?verdict.troubled, "gradients are no numbers");
+        if self.tries < TRIES || !verdict.troubled.contains(&rank) {
+            return Ok(None);
+        }
+        let loss = word.figures.iter().map(|bits| f64::from_bits(*bits)).sum();
+        let (key, learning_rate) = self.rules.learning_rate;
+        let diverged = Error::Diverged { stage: self.rules.stage, step, loss, key, learning_rate };
+        Err(if self.world == 1 { diverged } else { Error::Gang(diverged.to_string()) })
+    }
+
+    /// Validates the steps so far, every member a part of the users.
+    fn validate(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<Option<End>> {
+        let mut word = Word { step: self.course.step, ..Word::default() };
+        cx.seat.watch(Watched::Computes(Instant::now()));
+        for chunk in slices_of(gang.rank(), gang.world(), self.trainee.chunks()) {
+            match self.trainee.validate(cx, chunk) {
+                Ok(sum) => word.figures.push(sum.to_bits()),
+                Err(Error::Stopped(_)) => {
+                    "its users are not validated".clone_into(&mut word.trouble);
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
+            cx.seat.beat();
+        }
+        cx.seat.watch(Watched::Not);
+        (word.leaves, word.regroups) = (cx.check().is_err(), cx.seat.regroups());
+        let verdict = Word::verdict(&decode(&gang.all_gather(encode(&word))?)?)?;
+        if verdict.troubled.is_empty() {
+            let figure = self.trainee.figure(&verdict.figures);
+            if self.course.observe(figure) {
+                self.trainee.keep()?;
+            }
+            if gang.rank() == 0 {
+                self.save(cx, number)?;
+            }
+        }
+        // A validation that was left undone is done by whoever goes on.
+        if verdict.ends { self.part(cx, gang, &verdict, word.leaves).map(Some) } else { Ok(None) }
+    }
+
+    /// Ends a generation in order: nobody goes before all have what was done together.
+    fn part(&mut self, cx: &Context, gang: &mut dyn Collective, verdict: &Verdict, leaves: bool) -> Result<End> {
+        if verdict.all_leave && gang.rank() == 0 {
+            self.save_now(cx);
+        }
+        gang.barrier()?;
+        Ok(if leaves { End::Left } else { End::Regrouped })
+    }
+
+    /// The training is over: one commits, and nobody goes before the model is safe.
+    fn finish(&mut self, cx: &mut Context, gang: &mut dyn Collective) -> Result<End> {
+        self.tell(cx, self.course.step);
+        if gang.rank() == 0 {
+            self.saver.end(cx);
+            self.course.seconds = self.clock.seconds();
+            let mut output = self.trainee.output(&self.course)?;
+            output.stats.notes.extend(self.waiting().map(|share| ("waiting_share".to_owned(), json!(share))));
+            cx.commit(0, output)?;
+            checkpoint::clear(cx);
+        }
+        gang.barrier()?;
+        Ok(End::Over)
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        let course = Course { seconds: self.clock.seconds(), ..self.course.clone() };
+        let files = self.trainee.files()?.into_iter().map(|(name, bytes)| (name, Bytes::from(bytes)));
+        Ok(Snapshot { course, files: files.collect() })
+    }
+
+    /// Begins to write a checkpoint.
+    fn save(&mut self, cx: &Context, number: GenerationId) -> Result<()> {
+        self.met(cx, number, Phase::Checkpoint)?;
+        let snapshot = self.snapshot()?;
+        self.saver.begin(cx, snapshot);
+        Ok(())
+    }
+
+    /// Writes a checkpoint of the last step, unless there is one.
+    fn save_now(&mut self, cx: &Context) {
+        if self.saver.is_behind(self.course.step) {
+            match self.snapshot() {
+                Ok(snapshot) => self.saver.begin(cx, snapshot),
+                Err(e) => tracing::warn!(error = %e, "cannot write a checkpoint"),
+            }
+        }
+        self.saver.end(cx);
+    }
+
+    /// The share of its time that a member has waited for slower ones, on average.
+    fn waiting(&self) -> Option<f64> {
+        let (slowest, mean) = self.seconds;
+        (self.world > 1 && slowest > 0.0).then(|| 1.0 - mean / slowest)
+    }
+
+    fn tell(&self, cx: &mut Context, total: u64) {
+        let course = &self.course;
+        cx.progress(course.step, total, "steps", || {
+            let loss = course.loss.map_or_else(String::new, |loss| format!("loss {loss:.3}  "));
+            let best = match course.best {
+                Some(best) => format!("best {} {best:.4} at {}", self.rules.metric, course.best_step),
+                None => "not validated yet".to_owned(),
+            };
+            let waiting = self.waiting().map(|share| format!("  {:.0} % waiting", 100.0 * share));
+            loss + &best + &waiting.unwrap_or_default()
+        });
     }
 }
 
-/// A step of all members of a gang: each computes its slices, and all learn from the sum. Returns the loss.
-pub(crate) fn step(gang: &mut dyn Collective, trainee: &mut dyn Trainee, step: u64) -> Result<f64> {
-    let slices = trainee.begin(step)?;
-    let (mut tree, mut losses) = (Tree::new(slices), Vec::new());
+/// The sums of a member's slices of a step, and its word on them; `beat` is called behind each.
+pub(crate) fn slices(
+    trainee: &mut dyn Trainee,
+    gang: &dyn Collective,
+    step: u64,
+    beat: &dyn Fn(),
+) -> Result<(Tree, Word)> {
+    let (began, slices) = (Instant::now(), trainee.begin(step)?);
+    let (mut tree, mut word) = (Tree::new(slices), Word { step, ..Word::default() });
     for slice in slices_of(gang.rank(), gang.world(), slices) {
         let (gradients, loss) = trainee.slice(slice)?;
+        if !loss.is_finite() || !gradients.is_finite()? {
+            word.trouble = format!("slice {slice} is no number");
+        }
         tree.push(slice, gradients)?;
-        losses.extend(loss.to_le_bytes());
+        word.figures.push(loss.to_bits());
+        beat();
     }
-    let losses = gang.all_gather(losses)?.concat();
-    let total = gang.all_reduce(tree, &trainee.parameters())?;
-    trainee.apply(total)?;
-    // Ranks come in the order of their slices.
-    Ok(losses.chunks_exact(8).map(|eight| f64::from_le_bytes(std::array::from_fn(|i| eight[i]))).sum())
+    word.micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok((tree, word))
 }
 
-/// The course so far of the newest checkpoint that can be restored; a damaged one costs steps, not the training.
-fn resume(cx: &Context, trainee: &mut dyn Trainee) -> Result<Course> {
-    for found in checkpoint::newest_first::<Course>(cx)? {
-        match trainee.restore(cx, &found) {
-            Ok(()) => {
-                tracing::info!(step = found.manifest.step, "training resumes from a checkpoint");
-                return Ok(found.manifest);
-            }
-            Err(e) if e.class() == Class::Fatal => {
-                tracing::warn!(folder = found.folder(), error = %e, "checkpoint is damaged, looking for an older one");
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(Course::default())
-}
-
-/// Validates the steps so far. A stop on the way keeps them: the next attempt validates first.
-fn validate(cx: &Context, trainee: &mut dyn Trainee, course: &mut Course, clock: &Clock) -> Result<()> {
-    let figure = match trainee.validate(cx) {
-        Err(stopped @ Error::Stopped(_)) => {
-            save(cx, trainee, course, clock)?;
-            return Err(stopped);
-        }
-        outcome => outcome?,
-    };
-    if course.observe(figure) {
-        trainee.keep(cx)?;
-    }
-    save(cx, trainee, course, clock)
+/// The users that a step learns from, some of them by name.
+pub(crate) fn about<'a>(users: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let (all, shown) = (users.len(), users.take(NAMED).collect::<Vec<_>>());
+    let more = if all > NAMED { format!(" and {} more", all - NAMED) } else { String::new() };
+    format!("examples of the users {}{more}", shown.join(", "))
 }
 
 /// Measures the time that went into a training, over all attempts.
@@ -144,20 +441,4 @@ impl Clock {
     fn seconds(&self) -> f64 {
         self.earlier + self.began.elapsed().as_secs_f64()
     }
-}
-
-fn save(cx: &Context, trainee: &dyn Trainee, course: &mut Course, clock: &Clock) -> Result<()> {
-    course.seconds = clock.seconds();
-    checkpoint::save(cx, course.step, course, trainee.files()?)
-}
-
-fn tell(cx: &mut Context, rules: &Rules, course: &Course, total: u64) {
-    cx.progress(course.step, total, "steps", || {
-        let loss = course.loss.map_or_else(String::new, |loss| format!("loss {loss:.3}  "));
-        let best = match course.best {
-            Some(best) => format!("best {} {best:.4} at {}", rules.metric, course.best_step),
-            None => "not validated yet".to_owned(),
-        };
-        loss + &best
-    });
 }

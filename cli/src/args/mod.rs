@@ -265,6 +265,10 @@ pub(crate) struct Worker {
     /// Compute threads of a worker; an equal share of the cores by default.
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// The host by which other workers of a gang find this one, and a port if not any free one will do; the address on the way
+    /// to the coordinator by default.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) peers: Option<String>,
     /// Leave when standard input is closed, that is when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,

@@ -39,6 +39,19 @@ impl Bucket {
         self.tensors.iter().map(Tensor::len).sum()
     }
 
+    /// Whether every element is a finite number.
+    ///
+    /// # Errors
+    /// If the tensors cannot be read from their device.
+    pub fn is_finite(&self) -> Result<bool> {
+        for tensor in &self.tensors {
+            if !tensor.to_host()?.f32()?.iter().all(|x| x.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Adds another bucket, element by element, where the tensors lie.
     ///
     /// # Errors

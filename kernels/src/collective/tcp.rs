@@ -11,6 +11,7 @@
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 
 use super::tree::{Node, decode, encode, values};
 use super::{Bucket, Collective, Operation, Tree, elements, on_host};
@@ -27,7 +28,8 @@ pub struct Ring {
     world: usize,
     /// To the thread that writes. It takes everything, which is one bucket or message at most for each call that has not
     /// returned at the neighbour: where all members waited for room there, nobody would read.
-    to_next: Sender<Vec<u8>>,
+    to_next: Option<Sender<Vec<u8>>>,
+    writer: Option<JoinHandle<()>>,
     from_previous: Box<dyn Read + Send>,
     sent: u64,
     received: u64,
@@ -46,11 +48,12 @@ impl Ring {
         previous: impl Read + Send + 'static,
     ) -> Result<Self> {
         let (to_next, frames) = channel();
-        std::thread::Builder::new()
+        let writer = std::thread::Builder::new()
             .name("ring".to_owned())
             .spawn(move || write_all(next, &frames))
             .map_err(|e| Error::Device(format!("cannot start a thread of the ring: {e}")))?;
-        Ok(Self { rank, world, to_next, from_previous: Box::new(previous), sent: 0, received: 0 })
+        let (to_next, writer, from_previous) = (Some(to_next), Some(writer), Box::new(previous));
+        Ok(Self { rank, world, to_next, writer, from_previous, sent: 0, received: 0 })
     }
 
     fn send(&mut self, operation: Operation, payload: &[u8]) -> Result<()> {
@@ -60,7 +63,8 @@ impl Ring {
         frame.extend_from_slice(&(payload.len() as u64).to_le_bytes());
         frame.extend_from_slice(payload);
         self.sent += 1;
-        self.to_next.send(frame).map_err(|_| Error::Gang(format!("the rank behind rank {} is gone", self.rank)))
+        let gone = || Error::Gang(format!("the rank behind rank {} is gone", self.rank));
+        self.to_next.as_ref().ok_or_else(gone)?.send(frame).map_err(|_| gone())
     }
 
     fn receive(&mut self, operation: Operation) -> Result<Vec<u8>> {
@@ -115,6 +119,17 @@ impl Ring {
 
     fn astray(&self, what: &str) -> Error {
         Error::Gang(format!("rank {} {what}", self.previous()))
+    }
+}
+
+/// What was said is on its way before this member is gone, unless nobody takes it: then the caller's streams are closed, or
+/// the system closes them.
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.to_next = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join(); // it has panicked where the stream has
+        }
     }
 }
 

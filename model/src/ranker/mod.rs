@@ -161,6 +161,14 @@ impl Ranker {
         &mut self.weights.trainable
     }
 
+    /// The same for the same frozen weights, read by the same build: a checksum, against mistakes and not against forgers.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if weights cannot be read from their device.
+    pub fn fingerprint(&self) -> Result<u64> {
+        self.weights.fingerprint()
+    }
+
     /// The number of training steps made.
     #[must_use]
     pub fn steps(&self) -> u64 {

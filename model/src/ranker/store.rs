@@ -1,9 +1,10 @@
 //! The weights of a network: what is frozen, perhaps in four bits, and what is trained.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kernels::{
-    Device, Tensor,
+    Device, Dtype, Tensor,
     nf4::{self, Nf4Weight, Rounding},
 };
 
@@ -97,6 +98,25 @@ impl Weights {
         self.trainable = trainable;
         self.lora = Some(lora.clone());
         Ok(())
+    }
+
+    /// A checksum of what is frozen.
+    pub(crate) fn fingerprint(&self) -> Result<u64> {
+        let mut hasher = DefaultHasher::new();
+        for (name, weight) in &self.frozen {
+            name.hash(&mut hasher);
+            match weight {
+                Frozen::Nf4(weight) => hasher.write(weight.to_host()?.codes()),
+                Frozen::Dense(tensor) => {
+                    let tensor = tensor.to_host()?;
+                    match tensor.dtype() {
+                        Dtype::Bf16 => tensor.bf16()?.iter().for_each(|x| hasher.write_u16(x.to_bits())),
+                        _ => tensor.f32()?.iter().for_each(|x| hasher.write_u32(x.to_bits())),
+                    }
+                }
+            }
+        }
+        Ok(hasher.finish())
     }
 
     fn add(&mut self, name: &str, tensor: Tensor, trainable: bool) {

@@ -84,6 +84,16 @@ impl Endpoint {
         EndpointError::of_status(self, status)
     }
 
+    /// Its host and port.
+    ///
+    /// # Errors
+    /// If the URL names none.
+    pub fn authority(&self) -> Result<String, EndpointError> {
+        let uri = self.uri()?;
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        Ok(format!("{}:{port}", uri.host().unwrap_or_default()))
+    }
+
     fn failure(&self, error: &(dyn std::error::Error + 'static)) -> EndpointError {
         EndpointError::of(self, error)
     }

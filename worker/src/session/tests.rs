@@ -50,6 +50,7 @@ async fn patience_counts_the_time_of_attempts() {
         spool: std::env::temp_dir(),
         patience,
         decoder: DecoderCommand { program: "none".into(), args: Vec::new() },
+        peers: None,
     };
     let began = Instant::now();
     let ended = run(|| Device::cpu(1), options, CancellationToken::new()).await;

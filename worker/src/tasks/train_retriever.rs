@@ -1,6 +1,7 @@
 //! train_retriever: LRURec on the training sequences, the best checkpoint on validation kept.
 
-use data::dataset::{Holdout, KnownItems, training_items};
+use data::artifact::Digest;
+use data::dataset::{Catalogue, Holdout, KnownItems, training_items};
 use data::examples::{Permutation, deal};
 use data::job::{self, Split, Stage};
 use data::metrics::Metric;
@@ -11,12 +12,12 @@ use model::retriever::{
     Dropout, LruRec, LruRecConfig, PackedBatch, Recordings, example_key, optimizer_config, windows,
 };
 
-use crate::checkpoint::{self, Checkpoint};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
 use crate::population::{Population, User};
 use crate::retrieval::{ITEM_IDS_FILE, USERS, check_candidates, item_ids, retrieve};
-use crate::training::{Rules, Trainee, train};
+use crate::snapshot::Snapshot;
+use crate::training::{Rules, Trainee, about, train};
 use crate::{Error, Result};
 
 #[cfg(test)]
@@ -34,7 +35,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
         check_candidates(cx, &population)?; // before the training, and not behind it
     }
     let known = KnownItems::all(&population.catalogue);
-    let mut trainee = Retriever::new(cx.job.seed, &settings, &known, &users, device)?;
+    let mut trainee = Retriever::new(cx.job.seed, &settings, &population.catalogue, &known, &users, device)?;
     let rules = Rules {
         stage: Stage::TrainRetriever,
         steps: trainee.steps_per_epoch() * u64::from(settings.max_epochs),
@@ -43,27 +44,20 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
         metric: "R@10",
         learning_rate: ("retriever.learning_rate", settings.learning_rate),
     };
-    let course = train(cx, &rules, &mut trainee)?;
-    let mut output = Output::default();
-    let best = trainee.best.save()?;
-    output.file("model.safetensors", best.weights);
-    output.file("config.json", best.config);
-    output.file(ITEM_IDS_FILE, item_ids(&population.catalogue));
-    output.stats.rows = trainee.windows.len() as u64;
-    course.describe("best_recall@10", &mut output.stats);
-    cx.commit(0, output)?;
-    checkpoint::clear(cx);
-    Ok(())
+    train(cx, &rules, &mut trainee)
 }
 
 /// LRURec in training.
 struct Retriever<'a> {
     settings: &'a job::Retriever,
     seed: u64,
+    catalogue: &'a Catalogue,
     known: &'a KnownItems,
     users: &'a [User],
     /// Training windows: the slices that batches are made of, numbered by their place here.
     windows: Vec<&'a [u32]>,
+    /// The places of the users that they are of.
+    owners: Vec<usize>,
     device: &'a Device,
     recordings: Recordings,
     /// Those of the present step.
@@ -79,16 +73,17 @@ impl<'a> Retriever<'a> {
     fn new(
         seed: u64,
         settings: &'a job::Retriever,
+        catalogue: &'a Catalogue,
         known: &'a KnownItems,
         users: &'a [User],
         device: &'a Device,
     ) -> Result<Self> {
         let length = settings.max_length as usize;
-        let windows: Vec<&[u32]> = users
-            .iter()
-            .map(|u| training_items(&u.items))
-            .flat_map(|items| windows(items.len(), length).into_iter().map(move |w| &items[w]))
-            .collect();
+        let of_user = |(place, user): (usize, &'a User)| {
+            let items = training_items(&user.items);
+            windows(items.len(), length).into_iter().map(move |window| (&items[window], place))
+        };
+        let (windows, owners): (Vec<&[u32]>, Vec<usize>) = users.iter().enumerate().flat_map(of_user).unzip();
         if windows.is_empty() {
             return Err(Error::Nothing { stage: Stage::TrainRetriever, what: "no user has training items".to_owned() });
         }
@@ -102,9 +97,11 @@ impl<'a> Retriever<'a> {
         Ok(Self {
             settings,
             seed,
+            catalogue,
             known,
             users,
             windows,
+            owners,
             device,
             recordings,
             slices: Vec::new(),
@@ -119,6 +116,14 @@ impl<'a> Retriever<'a> {
         self.windows.len().div_ceil(self.settings.batch_size as usize) as u64
     }
 
+    /// The windows of a step, by number, and its epoch.
+    fn examples(&self, step: u64) -> (u64, Vec<u64>) {
+        let (epoch, place) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
+        let order = Permutation::new(self.windows.len() as u64, self.seed, epoch);
+        let batch = u64::from(self.settings.batch_size);
+        (epoch, (place * batch..((place + 1) * batch).min(order.len())).map(|i| order.at(i)).collect())
+    }
+
     /// Ranks as the reference validates: the history and the padding compete too.
     fn ranks_of_everything(&self, users: &[User]) -> Result<Vec<u32>> {
         let views: Vec<_> = users.iter().map(|u| Holdout::of(&u.items, Split::Validation)).collect();
@@ -130,11 +135,9 @@ impl<'a> Retriever<'a> {
 
 impl Trainee for Retriever<'_> {
     fn begin(&mut self, step: u64) -> Result<usize> {
-        let (epoch, place) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
-        let order = Permutation::new(self.windows.len() as u64, self.seed, epoch);
-        let batch = u64::from(self.settings.batch_size);
-        let examples = (place * batch..((place + 1) * batch).min(order.len())).map(|i| order.at(i));
-        let windows: Vec<_> = examples.map(|e| (self.windows[e as usize], example_key(epoch, e))).collect();
+        let (epoch, examples) = self.examples(step);
+        let window = |example: u64| (self.windows[example as usize], example_key(epoch, example));
+        let windows: Vec<_> = examples.into_iter().map(window).collect();
         let lengths: Vec<usize> = windows.iter().map(|(window, _)| window.len()).collect();
         let pack = |slice: Vec<usize>| {
             let windows = slice.into_iter().map(|place| windows[place]);
@@ -168,27 +171,33 @@ impl Trainee for Retriever<'_> {
         Ok(())
     }
 
-    /// Recall@10 of the validation items over all users.
-    fn validate(&self, cx: &Context) -> Result<Option<f64>> {
+    fn chunks(&self) -> usize {
+        self.users.len().div_ceil(USERS)
+    }
+
+    /// Hits among the first 10 of the validation items of a chunk of users.
+    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64> {
+        cx.check()?;
         if !self.model.params().is_finite() {
             let what = "the weights are not finite any more: lower retriever.learning_rate".to_owned();
             return Err(Error::Nothing { stage: Stage::TrainRetriever, what });
         }
-        let mut hits = 0.0;
-        for users in self.users.chunks(USERS) {
-            cx.check()?;
-            let ranks = if self.settings.validation_excludes_history {
-                let users: Vec<&User> = users.iter().collect();
-                retrieve(&self.model, self.known, &users, Split::Validation, 1)?.ranks
-            } else {
-                self.ranks_of_everything(users)?
-            };
-            hits += ranks.iter().map(|r| Metric::Recall.of(Some(*r), VALIDATION_K)).sum::<f64>();
-        }
-        Ok(Some(hits / self.users.len() as f64))
+        let users = &self.users[chunk * USERS..self.users.len().min((chunk + 1) * USERS)];
+        let ranks = if self.settings.validation_excludes_history {
+            let users: Vec<&User> = users.iter().collect();
+            retrieve(&self.model, self.known, &users, Split::Validation, 1)?.ranks
+        } else {
+            self.ranks_of_everything(users)?
+        };
+        Ok(ranks.iter().map(|r| Metric::Recall.of(Some(*r), VALIDATION_K)).sum())
     }
 
-    fn keep(&mut self, _: &Context) -> Result<()> {
+    /// Recall@10 over all users.
+    fn figure(&self, sums: &[f64]) -> Option<f64> {
+        Some(sums.iter().sum::<f64>() / self.users.len() as f64)
+    }
+
+    fn keep(&mut self) -> Result<()> {
         self.best = self.model.clone();
         Ok(())
     }
@@ -204,14 +213,34 @@ impl Trainee for Retriever<'_> {
         Ok(files.map(|(name, bytes)| (name.to_owned(), bytes)).into())
     }
 
-    fn restore(&mut self, cx: &Context, from: &Checkpoint<Course>) -> Result<()> {
-        let items = self.model.config().items;
-        let config = from.file(cx, "config.json")?;
-        let model = LruRec::load(&from.file(cx, "model.safetensors")?, &config, items)?.on(self.device)?;
-        let best = LruRec::load(&from.file(cx, "best.safetensors")?, &config, items)?.on(self.device)?;
-        let optimizer = from.file(cx, "optimizer.safetensors")?;
-        self.optimizer = AdamW::load(self.optimizer.config().clone(), &optimizer, model.params())?;
+    fn restore(&mut self, from: &Snapshot) -> Result<()> {
+        let (items, config) = (self.model.config().items, from.file("config.json")?);
+        let model = LruRec::load(from.file("model.safetensors")?, config, items)?.on(self.device)?;
+        let best = LruRec::load(from.file("best.safetensors")?, config, items)?.on(self.device)?;
+        let optimizer = from.file("optimizer.safetensors")?;
+        self.optimizer = AdamW::load(self.optimizer.config().clone(), optimizer, model.params())?;
         (self.model, self.best) = (model, best);
         Ok(())
+    }
+
+    /// The windows: all else follows from the job.
+    fn loaded(&self) -> Result<Digest> {
+        let items = self.windows.iter().flat_map(|window| window.iter().chain([&0]));
+        Ok(Digest::of_bytes(&items.flat_map(|item| item.to_le_bytes()).collect::<Vec<u8>>()))
+    }
+
+    fn about(&self, step: u64) -> String {
+        let (_, examples) = self.examples(step);
+        about(examples.iter().map(|example| self.users[self.owners[*example as usize]].id.as_str()))
+    }
+
+    fn output(&self, course: &Course) -> Result<Output> {
+        let (best, mut output) = (self.best.save()?, Output::default());
+        output.file("model.safetensors", best.weights);
+        output.file("config.json", best.config);
+        output.file(ITEM_IDS_FILE, item_ids(self.catalogue));
+        output.stats.rows = self.windows.len() as u64;
+        course.describe("best_recall@10", &mut output.stats);
+        Ok(output)
     }
 }

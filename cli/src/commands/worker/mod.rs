@@ -48,6 +48,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         spool: spool.clone(),
         patience: args.patience.map_or(Duration::MAX, Duration::from_secs),
         decoder: super::decoder()?,
+        peers: args.peers,
     };
     let ended = worker::run(move || place.open(threads), options, stop).await;
     // What a stopped task left there; nothing durable lies in it.

@@ -58,13 +58,24 @@ impl<'a> Examples<'a> {
         Ok(Example::from_text(&ids, ANSWER_TOKENS, model::retriever::example_key(epoch, number))?)
     }
 
-    /// The examples of one step, the same ones whatever computes them.
-    pub(super) fn batch(&self, prompts: &Prompts, step: u64, size: u64) -> Result<Vec<Example>> {
+    /// The numbers of the examples of one step, and its epoch.
+    fn numbers(&self, step: u64, size: u64) -> (u64, Vec<u64>) {
         let per_epoch = self.prefixes.len().div_ceil(size);
         let (epoch, place) = (step / per_epoch, step % per_epoch);
         let order = Permutation::new(self.prefixes.len(), self.seed, epoch);
-        let places: Vec<u64> = (place * size..((place + 1) * size).min(order.len())).collect();
-        places.par_iter().map(|p| self.example(prompts, epoch, order.at(*p))).collect()
+        (epoch, (place * size..((place + 1) * size).min(order.len())).map(|place| order.at(place)).collect())
+    }
+
+    /// The users whom one step learns from.
+    pub(super) fn users(&self, step: u64, size: u64) -> Vec<&str> {
+        let (_, numbers) = self.numbers(step, size);
+        numbers.into_iter().map(|number| self.users[self.prefixes.at(number).user].id.as_str()).collect()
+    }
+
+    /// The examples of one step, the same ones whatever computes them.
+    pub(super) fn batch(&self, prompts: &Prompts, step: u64, size: u64) -> Result<Vec<Example>> {
+        let (epoch, numbers) = self.numbers(step, size);
+        numbers.par_iter().map(|number| self.example(prompts, epoch, *number)).collect()
     }
 }
 

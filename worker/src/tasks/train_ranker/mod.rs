@@ -3,6 +3,7 @@
 mod examples;
 mod validation;
 
+use data::artifact::Digest;
 use data::examples::deal;
 use data::job::{self, Stage};
 use kernels::collective::Bucket;
@@ -10,12 +11,12 @@ use kernels::{Device, Tensor};
 use model::ranker::{Example, ModelFile, Ranker, Schedule, State};
 use serde_json::json;
 
-use crate::checkpoint::{self, Checkpoint};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
 use crate::population::Population;
 use crate::ranking::{Prompts, options};
-use crate::training::{Rules, Trainee, train};
+use crate::snapshot::Snapshot;
+use crate::training::{Rules, Trainee, about, train};
 use crate::{Error, Result};
 use examples::Examples;
 use validation::Validation;
@@ -31,19 +32,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let rules = rules(&settings, &examples);
     let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?, device)?;
     let mut trainee = Tuning::new(ranker, &settings, &prompts, &examples, &validation, rules.steps);
-    let course = train(cx, &rules, &mut trainee)?;
-    judge(&settings, &course, &validation)?;
-    let mut output = Output::default();
-    for file in &trainee.best {
-        output.file(file.name, file.bytes.clone());
-    }
-    output.stats.rows = course.step * u64::from(settings.batch_size);
-    course.describe("best_ndcg@10", &mut output.stats);
-    output.stats.notes.insert("retriever_order_ndcg@10".to_owned(), json!(validation.order()));
-    output.stats.notes.insert("validation_users".to_owned(), json!(validation.answers.len()));
-    cx.commit(0, output)?;
-    checkpoint::clear(cx);
-    Ok(())
+    train(cx, &rules, &mut trainee)
 }
 
 fn rules(settings: &job::Ranker, examples: &Examples<'_>) -> Rules {
@@ -141,11 +130,20 @@ impl Trainee for Tuning<'_> {
         Ok(())
     }
 
-    fn validate(&self, cx: &Context) -> Result<Option<f64>> {
-        self.validation.ndcg(cx, &self.ranker, self.prompts.verbalizer.tokens())
+    fn chunks(&self) -> usize {
+        self.validation.chunks()
     }
 
-    fn keep(&mut self, _: &Context) -> Result<()> {
+    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64> {
+        cx.check()?;
+        self.validation.gains(chunk, &self.ranker, self.prompts.verbalizer.tokens())
+    }
+
+    fn figure(&self, sums: &[f64]) -> Option<f64> {
+        self.validation.ndcg(sums)
+    }
+
+    fn keep(&mut self) -> Result<()> {
         self.best = self.model_files()?;
         Ok(())
     }
@@ -158,11 +156,11 @@ impl Trainee for Tuning<'_> {
         Ok(present.chain(best).collect())
     }
 
-    fn restore(&mut self, cx: &Context, from: &Checkpoint<Course>) -> Result<()> {
-        let file = |name: &str| Ok::<_, Error>(from.file(cx, name)?.to_vec());
+    fn restore(&mut self, from: &Snapshot) -> Result<()> {
+        let file = |name: &str| Ok::<_, Error>(from.file(name)?.to_vec());
         let state = State { params: file("params.safetensors")?, optimizer: file("optimizer.safetensors")? };
         let names = self.model_files()?.into_iter().map(|f| f.name);
-        let best: Vec<ModelFile> = match from.manifest.best_step {
+        let best: Vec<ModelFile> = match from.course.best_step {
             0 => Vec::new(),
             _ => names
                 .map(|name| Ok(ModelFile { name, bytes: file(&format!("best-{name}"))? }))
@@ -172,5 +170,27 @@ impl Trainee for Tuning<'_> {
         self.ranker.load_state(&state)?;
         self.best = best;
         Ok(())
+    }
+
+    fn loaded(&self) -> Result<Digest> {
+        Ok(Digest::of_bytes(&self.ranker.fingerprint()?.to_le_bytes()))
+    }
+
+    fn about(&self, step: u64) -> String {
+        about(self.examples.users(step, u64::from(self.settings.batch_size)).into_iter())
+    }
+
+    fn output(&self, course: &Course) -> Result<Output> {
+        judge(self.settings, course, self.validation)?;
+        let mut output = Output::default();
+        for file in &self.best {
+            output.file(file.name, file.bytes.clone());
+        }
+        output.stats.rows = course.step * u64::from(self.settings.batch_size);
+        course.describe("best_ndcg@10", &mut output.stats);
+        let (order, users) = (self.validation.order(), self.validation.answers.len());
+        output.stats.notes.insert("retriever_order_ndcg@10".to_owned(), json!(order));
+        output.stats.notes.insert("validation_users".to_owned(), json!(users));
+        Ok(output)
     }
 }

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 
 /// The metric that decides, NDCG@10.
 const VALIDATION_K: u32 = 10;
-/// Prompts scored between two looks at the stop signal.
+/// Prompts that are scored together, between two looks at the stop signal.
 const PROMPTS: usize = 32;
 
 /// Validation users whose held-out item is among the candidates, as prompts.
@@ -57,35 +57,42 @@ impl Validation {
 
     /// NDCG@10 of the retriever's own order on these users, if there are any.
     pub(super) fn order(&self) -> Option<f64> {
-        mean(self.answers.iter().map(|(answer, _)| gain(*answer)))
+        let gains = self.answers.iter().map(|(answer, _)| gain(*answer));
+        (!self.answers.is_empty()).then(|| gains.sum::<f64>() / self.answers.len() as f64)
     }
 
-    /// NDCG@10 of a ranker over these users.
-    pub(super) fn ndcg(&self, cx: &Context, ranker: &Ranker, labels: &[u32]) -> Result<Option<f64>> {
-        let mut gains = Vec::with_capacity(self.answers.len());
-        for (prompts, answers) in self.prompts.chunks(PROMPTS).zip(self.answers.chunks(PROMPTS)) {
-            cx.check()?;
-            for (logits, (answer, candidates)) in ranker.score(prompts, labels)?.iter().zip(answers) {
-                // A short list of candidates leaves labels that stand for nothing.
-                let logits = &logits[..*candidates];
-                let own = logits[*answer];
-                if !own.is_finite() {
-                    let what = "the ranker's scores are not finite: lower ranker.learning_rate".to_owned();
-                    return Err(Error::Nothing { stage: Stage::TrainRanker, what });
-                }
-                let before = logits.iter().enumerate().filter(|(i, l)| **l > own || (**l == own && i < answer)).count();
-                gains.push(gain(before));
+    /// The parts in which they are scored.
+    pub(super) fn chunks(&self) -> usize {
+        self.answers.len().div_ceil(PROMPTS)
+    }
+
+    /// The sum of the gains of a ranker over the users of a part.
+    pub(super) fn gains(&self, chunk: usize, ranker: &Ranker, labels: &[u32]) -> Result<f64> {
+        let part = chunk * PROMPTS..self.answers.len().min((chunk + 1) * PROMPTS);
+        let mut sum = 0.0;
+        for (logits, (answer, candidates)) in
+            ranker.score(&self.prompts[part.clone()], labels)?.iter().zip(&self.answers[part])
+        {
+            // A short list of candidates leaves labels that stand for nothing.
+            let logits = &logits[..*candidates];
+            let own = logits[*answer];
+            if !own.is_finite() {
+                let what = "the ranker's scores are not finite: lower ranker.learning_rate".to_owned();
+                return Err(Error::Nothing { stage: Stage::TrainRanker, what });
             }
+            let before = logits.iter().enumerate().filter(|(i, l)| **l > own || (**l == own && i < answer)).count();
+            sum += gain(before);
         }
-        Ok(mean(gains.into_iter()))
+        Ok(sum)
+    }
+
+    /// NDCG@10 over these users, from the sums of all parts.
+    pub(super) fn ndcg(&self, sums: &[f64]) -> Option<f64> {
+        let users = self.answers.len();
+        (users > 0).then(|| sums.iter().sum::<f64>() / users as f64)
     }
 }
 
 fn gain(place: usize) -> f64 {
     Metric::Ndcg.of(u32::try_from(place + 1).ok(), VALIDATION_K)
-}
-
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
-    let n = values.len();
-    (n > 0).then(|| values.sum::<f64>() / n as f64)
 }

@@ -1,17 +1,18 @@
 #![allow(clippy::unwrap_used)]
 
-use data::dataset::Catalogue;
 use data::job::Job;
 use data::tables::ItemRow;
-use kernels::collective::local;
+use kernels::collective::{Collective, local};
 
 use super::*;
-use crate::training::step;
+use crate::gang::{Word, decode, encode};
+use crate::training::slices;
 
 const STEPS: u64 = 12;
 
 /// A shop in which histories are of many lengths.
 struct Shop {
+    catalogue: Catalogue,
     known: KnownItems,
     users: Vec<User>,
     settings: job::Retriever,
@@ -23,7 +24,8 @@ impl Shop {
             let (item_id, title, attributes) = (format!("{n:03}"), String::new(), "{}".to_owned());
             ItemRow { item_id, title, image: None, attributes }
         };
-        let known = KnownItems::all(&Catalogue::new((1..=40).map(item).collect()).unwrap());
+        let catalogue = Catalogue::new((1..=40).map(item).collect()).unwrap();
+        let known = KnownItems::all(&catalogue);
         let item = |user: u32, n: u32| (user * 7 + n * n * 3 + n) % 40 + 1;
         let items = |user: u32| (0..4 + user * user % 23).map(|n| item(user, n)).collect();
         let users = (0..30).map(|user| User { id: format!("{user:02}"), items: items(user) }).collect();
@@ -31,12 +33,21 @@ impl Shop {
             "schema_version = 1\nname = \"shop\"\n[dataset]\npath = \"log\"\n[ranker]\nbase = \"base\"\n\
              [retriever]\nhidden = 8\nlayers = 1\nbatch_size = 12\nmax_length = 16\nslices = {slices}\n"
         );
-        Self { known, users, settings: Job::parse("job.toml", &text, &[]).unwrap().retriever }
+        Self { catalogue, known, users, settings: Job::parse("job.toml", &text, &[]).unwrap().retriever }
     }
 
     fn trainee<'a>(&'a self, device: &'a Device) -> Retriever<'a> {
-        Retriever::new(7, &self.settings, &self.known, &self.users, device).unwrap()
+        Retriever::new(7, &self.settings, &self.catalogue, &self.known, &self.users, device).unwrap()
     }
+}
+
+/// A step of a member of a gang. Returns the loss.
+fn step(gang: &mut dyn Collective, trainee: &mut Retriever<'_>, step: u64) -> f64 {
+    let (tree, word) = slices(trainee, gang, step, &|| ()).unwrap();
+    let words: Vec<Word> = decode(&gang.all_gather(encode(&word)).unwrap()).unwrap();
+    let total = gang.all_reduce(tree, &trainee.parameters()).unwrap();
+    trainee.apply(total).unwrap();
+    Word::verdict(&words).unwrap().figures.iter().sum()
 }
 
 /// What is learnt, to the bit, and the losses on the way.
@@ -58,7 +69,7 @@ fn train(shop: &Shop, worlds: &[(u64, usize)]) -> Learnt {
         let all = std::thread::scope(|scope| {
             let gang = members.iter_mut().zip(local::group(*world));
             let work = gang.map(|(trainee, mut end)| {
-                scope.spawn(move || (*first..last).map(|n| step(&mut end, trainee, n).unwrap().to_bits()).collect())
+                scope.spawn(move || (*first..last).map(|n| step(&mut end, trainee, n).to_bits()).collect())
             });
             let work: Vec<_> = work.collect();
             work.into_iter().map(|member| member.join().unwrap()).collect::<Vec<Vec<u64>>>()
