@@ -30,13 +30,16 @@ const RULES: Rules = Rules {
     learning_rate: ("retriever.learning_rate", 0.1),
 };
 
+/// What happens at a step.
+type Happening = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// Follows a target that moves: what it learns depends on every step and on the order of sums.
 struct Follower {
     weights: Tensor,
     step: u64,
     kept: Vec<u8>,
     /// Something happens at this step of this member.
-    at: Option<(u64, Arc<dyn Fn(u64) + Send + Sync>)>,
+    at: Option<(u64, Happening)>,
     loaded: &'static str,
     /// Steps whose gradients are no numbers, and how often.
     broken: (u64, u32),
