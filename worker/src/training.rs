@@ -175,8 +175,8 @@ impl Training<'_> {
     fn live(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<End> {
         self.world = gang.world();
         tracing::info!(%number, rank = gang.rank(), world = gang.world(), step = self.course.step, "generation begins");
-        self.met(cx, number, Phase::Sync)?;
-        self.heal(gang)?;
+        self.computing(cx, |this| this.met(cx, number, Phase::Sync))?;
+        self.heal(cx, gang)?;
         if gang.rank() == 0 {
             checkpoint::discard_after(cx, self.course.step);
         }
@@ -212,17 +212,18 @@ impl Training<'_> {
     }
 
     /// Brings those up who are behind, and puts those out who differ.
-    fn heal(&mut self, gang: &mut dyn Collective) -> Result<()> {
+    fn heal(&mut self, cx: &Context, gang: &mut dyn Collective) -> Result<()> {
         if gang.world() == 1 {
             return Ok(());
         }
-        let healing = self.compare(gang)?;
+        let healing = self.compare(cx, gang)?;
         let (root, needed) = match healing {
             Healing::Nothing => return Ok(()),
             Healing::PutOut(why) => return Err(Error::PutOut(why)),
             Healing::From { rank, needed } => (rank, needed),
         };
-        let mut bytes = if gang.rank() == root { self.snapshot()?.to_bytes() } else { Vec::new() };
+        let own = gang.rank() == root;
+        let mut bytes = if own { self.computing(cx, |this| this.snapshot())?.to_bytes() } else { Vec::new() };
         gang.broadcast(root, &mut bytes)?;
         if needed {
             let (snapshot, behind) = (Snapshot::from_bytes(bytes)?, self.course.step);
@@ -230,43 +231,47 @@ impl Training<'_> {
             self.course = snapshot.course;
             tracing::info!(from = root, behind, step = self.course.step, "brought up by another member");
         }
-        match self.compare(gang)? {
+        match self.compare(cx, gang)? {
             Healing::Nothing => Ok(()),
             Healing::PutOut(why) => Err(Error::PutOut(why)),
             Healing::From { .. } => Err(kernels::Error::Gang("members are still at different steps".to_owned()).into()),
         }
     }
 
-    fn compare(&mut self, gang: &mut dyn Collective) -> Result<Healing> {
-        let loaded = match &self.loaded {
-            Some(loaded) => loaded.clone(),
-            None => self.loaded.insert(self.trainee.loaded()?).clone(),
-        };
-        let standing = Standing { step: self.course.step, state: self.snapshot()?.digest(), loaded };
+    fn compare(&mut self, cx: &Context, gang: &mut dyn Collective) -> Result<Healing> {
+        let standing = self.computing(cx, |this| {
+            let loaded = match &this.loaded {
+                Some(loaded) => loaded.clone(),
+                None => this.loaded.insert(this.trainee.loaded()?).clone(),
+            };
+            cx.seat.beat();
+            Ok(Standing { step: this.course.step, state: this.snapshot()?.digest(), loaded })
+        })?;
         let all = decode(&gang.all_gather(encode(&standing))?)?;
         Ok(Standing::healing(&all, gang.rank()))
     }
 
     /// A step of all members: each computes its slices, and all learn from the sum. Where one is in trouble, nobody does.
     fn step(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<Option<End>> {
-        let broken = self.met(cx, number, Phase::Forward)?;
-        cx.seat.watch(Watched::Computes(Instant::now()));
-        let (tree, mut word) = slices(self.trainee, gang, self.course.step, &|| cx.seat.beat())?;
-        cx.seat.watch(Watched::Not);
-        if broken {
-            "a fault on purpose".clone_into(&mut word.trouble);
-        }
+        let (tree, mut word) = self.computing(cx, |this| {
+            let broken = this.met(cx, number, Phase::Forward)?;
+            let (tree, mut word) = slices(this.trainee, gang, this.course.step, &|| cx.seat.beat())?;
+            if broken {
+                "a fault on purpose".clone_into(&mut word.trouble);
+            }
+            this.met(cx, number, Phase::AllReduce)?;
+            Ok((tree, word))
+        })?;
         (word.leaves, word.regroups) = (cx.check().is_err(), cx.seat.regroups());
-        self.met(cx, number, Phase::AllReduce)?;
         let verdict = Word::verdict(&decode(&gang.all_gather(encode(&word))?)?)?;
         if !verdict.troubled.is_empty() {
             return self.try_again(gang.rank(), &verdict, &word);
         }
         let total = gang.all_reduce(tree, &self.trainee.parameters())?;
-        self.met(cx, number, Phase::Commit)?;
-        cx.seat.watch(Watched::Computes(Instant::now()));
-        self.trainee.apply(total)?;
-        cx.seat.watch(Watched::Not);
+        self.computing(cx, |this| {
+            this.met(cx, number, Phase::Commit)?;
+            this.trainee.apply(total)
+        })?;
         self.count(cx, &verdict);
         if verdict.ends {
             return self.part(cx, gang, &verdict, word.leaves).map(Some);
@@ -304,19 +309,20 @@ impl Training<'_> {
     /// Validates the steps so far, every member a part of the users.
     fn validate(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<Option<End>> {
         let mut word = Word { step: self.course.step, ..Word::default() };
-        cx.seat.watch(Watched::Computes(Instant::now()));
-        for chunk in slices_of(gang.rank(), gang.world(), self.trainee.chunks()) {
-            match self.trainee.validate(cx, chunk) {
-                Ok(sum) => word.figures.push(sum.to_bits()),
-                Err(Error::Stopped(_)) => {
-                    "its users are not validated".clone_into(&mut word.trouble);
-                    break;
+        self.computing(cx, |this| {
+            for chunk in slices_of(gang.rank(), gang.world(), this.trainee.chunks()) {
+                match this.trainee.validate(cx, chunk) {
+                    Ok(sum) => word.figures.push(sum.to_bits()),
+                    Err(Error::Stopped(_)) => {
+                        "its users are not validated".clone_into(&mut word.trouble);
+                        return Ok(());
+                    }
+                    Err(e) => return Err(e),
                 }
-                Err(e) => return Err(e),
+                cx.seat.beat();
             }
-            cx.seat.beat();
-        }
-        cx.seat.watch(Watched::Not);
+            Ok(())
+        })?;
         (word.leaves, word.regroups) = (cx.check().is_err(), cx.seat.regroups());
         let verdict = Word::verdict(&decode(&gang.all_gather(encode(&word))?)?)?;
         if verdict.troubled.is_empty() {
@@ -356,6 +362,14 @@ impl Training<'_> {
         Ok(End::Over)
     }
 
+    /// Does something that may take as long as steps may, and not longer.
+    fn computing<T>(&mut self, cx: &Context, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        cx.seat.watch(Watched::Computes(Instant::now()));
+        let done = work(self)?;
+        cx.seat.watch(Watched::Not);
+        Ok(done)
+    }
+
     fn snapshot(&self) -> Result<Snapshot> {
         let course = Course { seconds: self.clock.seconds(), ..self.course.clone() };
         let files = self.trainee.files()?.into_iter().map(|(name, bytes)| (name, Bytes::from(bytes)));
@@ -364,8 +378,10 @@ impl Training<'_> {
 
     /// Begins to write a checkpoint.
     fn save(&mut self, cx: &Context, number: GenerationId) -> Result<()> {
-        self.met(cx, number, Phase::Checkpoint)?;
-        let snapshot = self.snapshot()?;
+        let snapshot = self.computing(cx, |this| {
+            this.met(cx, number, Phase::Checkpoint)?;
+            this.snapshot()
+        })?;
         self.saver.begin(cx, snapshot);
         Ok(())
     }

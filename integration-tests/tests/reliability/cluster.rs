@@ -44,6 +44,11 @@ impl Process {
         true
     }
 
+    /// Whether it has ended.
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// The exit code, once it has ended by itself.
     pub(crate) fn code(&mut self) -> Option<i32> {
         self.child.try_wait().unwrap().and_then(|status| status.code())
@@ -171,6 +176,15 @@ impl Cluster {
         self.workers[place] = self.new_worker();
     }
 
+    /// Starts the workers again that ended, however they did.
+    pub(crate) fn revive(&mut self) {
+        for place in 0..self.workers.len() {
+            if self.workers[place].has_ended() {
+                self.workers[place] = self.new_worker();
+            }
+        }
+    }
+
     /// Kills the coordinator and starts another one.
     pub(crate) fn kill_coordinator(&mut self) {
         if let Some(mut killed) = self.coordinator.take() {
@@ -217,7 +231,12 @@ impl Cluster {
 
     /// The same with more overrides.
     pub(crate) fn submit_with(&mut self, population: &Population, more: &[&str]) -> String {
-        let (job, sets) = (population.job().display().to_string(), sets(more));
+        self.submit_file(&population.job(), more)
+    }
+
+    /// Submits a job file, as soon as a coordinator takes it. Returns the job's id.
+    pub(crate) fn submit_file(&mut self, job: &Path, more: &[&str]) -> String {
+        let (job, sets) = (job.display().to_string(), sets(more));
         let args: Vec<&str> = ["submit", &job].into_iter().chain(sets.iter().map(String::as_str)).collect();
         let mut submitted = None;
         self.until("the job is taken", |cluster| {
@@ -291,7 +310,7 @@ impl Cluster {
             .collect()
     }
 
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let mut words = String::new();
         for process in self.coordinator.iter().chain(&self.workers) {
             let said = process.said();

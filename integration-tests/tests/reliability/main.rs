@@ -11,6 +11,7 @@ mod clocks;
 mod cluster;
 mod disk;
 mod failpoints;
+mod gangs;
 mod kills;
 mod oracle;
 mod outage;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long a slow member is slow.
-const SLOW: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_millis(800);
 
 /// Where a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the training thread sleeps between two looks at whether it is to stop.
 const LOOK: Duration = Duration::from_millis(50);
-/// The first step of a generation may compile kernels.
-const FIRST: Duration = Duration::from_secs(600);
-/// A step may take so many times as long as the longest lately.
+/// A step may take so many times as long as the longest so far, and the first one, which may compile kernels, so many times
+/// as long as any may.
 const TIMES: u32 = 10;
 
 /// What the training thread is at.
@@ -43,7 +42,7 @@ struct State {
     regroup: Option<GenerationId>,
     aborted: Option<(GenerationId, String)>,
     watched: Watched,
-    /// The longest silences of computing lately, and how long one may be at least.
+    /// The longest silence of computing so far, and how long one may be at least.
     longest: Option<Duration>,
     patience: Duration,
 }
@@ -93,7 +92,8 @@ impl Seat {
     pub(crate) fn hangs(&self) -> Option<String> {
         let state = self.state();
         let Watched::Computes(since) = state.watched else { return None };
-        let limit = state.longest.map_or(FIRST, |longest| TIMES * longest).max(state.patience);
+        let limit = TIMES * state.longest.unwrap_or(state.patience);
+        let limit = limit.max(state.patience);
         let silent = since.elapsed();
         (silent > limit).then(|| {
             let secs = |time: Duration| time.as_secs_f64();
@@ -119,7 +119,6 @@ impl Seat {
     pub(crate) fn enter(&self, number: GenerationId, streams: Vec<TcpStream>) {
         let mut state = self.state();
         state.inside = Some((number, streams));
-        state.longest = None;
         state.close_aborted();
     }
 
@@ -241,17 +240,16 @@ mod tests {
 
     #[test]
     fn a_step_hangs_that_is_silent_for_longer_than_patience_and_steps_before() {
-        let seat = Seat::new(Duration::ZERO);
-        seat.enter(GenerationId(1), Vec::new());
+        let seat = Seat::new(Duration::from_secs(30));
         let ago = |time| Watched::Computes(Instant::now().checked_sub(Duration::from_secs(time)).unwrap());
-        seat.watch(ago(20));
+        seat.watch(ago(200));
         assert_eq!(seat.hangs(), None, "the first step may compile kernels");
-        seat.watch(ago(300));
-        assert!(seat.hangs().unwrap().contains("has said nothing for 300"));
+        seat.watch(ago(3000));
+        assert!(seat.hangs().unwrap().contains("has said nothing for 3000"));
         seat.watch(Watched::Not);
         assert_eq!(seat.hangs(), None, "whoever waits does not hang");
-        seat.state().patience = Duration::from_secs(9000);
-        seat.watch(ago(8000));
+        seat.state().patience = Duration::from_secs(90_000);
+        seat.watch(ago(80_000));
         assert_eq!(seat.hangs(), None);
     }
 }
