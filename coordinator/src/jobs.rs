@@ -1,6 +1,6 @@
 //! The life of a job around the core: submitted, taken up again, settled.
 
-use data::job::Job;
+use data::job::{Job, Stage};
 use data::store::Store;
 use futures::FutureExt;
 use proto::{FailureClass, JobId, JobState, JobStatus};
@@ -119,6 +119,7 @@ impl Shell {
             split: s.split,
             needs: s.needs.clone(),
             complete: *complete,
+            gang: most_members(s.artifact.stage, &job),
         });
         let event = Event::Submitted { job: id.clone(), stages: entries.collect() };
         for stage in stages {
@@ -226,6 +227,15 @@ fn unseen(job: JobId) -> JobStatus {
     let failure: Option<FailureClass> = None;
     let (state, age) = (JobState::Running, std::time::Duration::ZERO);
     JobStatus { job, state, stages: vec![], workers: 0, reason: String::new(), failure, waiting: String::new(), age }
+}
+
+/// The most workers that have something to do in a stage together: in a training as many as it has slices.
+fn most_members(stage: Stage, job: &Job) -> u32 {
+    match stage {
+        Stage::TrainRetriever => job.retriever.slices,
+        Stage::TrainRanker => job.ranker.slices,
+        _ => 1,
+    }
 }
 
 async fn write_report(store: &Store, id: &JobId, job: &Job) -> Result<()> {

@@ -18,6 +18,7 @@ mod inputs;
 mod jobs;
 pub mod journal;
 pub mod leadership;
+mod notes;
 pub mod opening;
 pub mod plan;
 pub mod publish;

@@ -74,6 +74,8 @@ async fn stage(store: &Store, record: &StageRecord) -> Result<StageStatus> {
         quarantined: done.iter().filter(aside).map(|d| d.shard).collect(),
         rejected,
         working: 0,
+        members: 0,
+        generations: 0,
     })
 }
 

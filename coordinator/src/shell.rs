@@ -6,7 +6,7 @@ use std::time::Duration;
 use data::artifact::ArtifactId;
 use data::job::Job;
 use data::store::Store;
-use proto::{Committed, FromWorker, Grant, Info, JobId, JobStatus, Register, ToWorker, Welcome, WorkerId};
+use proto::{Grant, Info, JobId, JobStatus, Register, ToWorker, Welcome, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -16,7 +16,7 @@ use crate::coordinator::Options;
 use crate::core::{Action, Core, Event, Joiner, Lease};
 use crate::ended::EndedJobs;
 use crate::inbox::{Input, Submission, Watcher};
-use crate::journal::{Entry, Journal, Writer};
+use crate::journal::{Journal, Writer};
 use crate::leadership::{Leadership, Lookout};
 use crate::plan::PlannedStage;
 use crate::quarantine::Quarantines;
@@ -166,56 +166,13 @@ impl Shell {
         let actions = self.core.handle(event, now);
         // What changes a stage is shown at once, what only counts up with the next tick.
         let show = actions.iter().any(|a| matches!(a, Action::Open(_) | Action::Finish(_) | Action::Ended(..)));
+        self.note_actions(&actions);
         for action in actions {
             self.perform(action);
         }
         if show {
             self.publish();
         }
-    }
-
-    /// What a job's journal has to say of an event, while the core still knows whom it concerns.
-    fn note(&mut self, event: &Event) {
-        let (worker, level, text) = match event {
-            Event::Said(worker, FromWorker::Failed { class, reason, .. })
-                if *class != proto::FailureClass::Returned =>
-            {
-                (*worker, "warn", format!("failed: {reason}"))
-            }
-            Event::Said(worker, FromWorker::Committed { committed, .. }) => {
-                let Committed { shard, rows, took, .. } = committed;
-                (*worker, "info", format!("shard {shard} done: {rows} rows in {:.1} s", took.as_secs_f64()))
-            }
-            Event::Left(worker) => (*worker, "warn", "the worker is gone; what it held goes to others".to_owned()),
-            Event::Quarantined { artifact, committed } => {
-                let (rows, shard) = (committed.rejected.values().sum::<u64>(), committed.shard);
-                let text = format!("shard {shard} is put aside with {rows} rows, see the table of rejected rows");
-                return self.note_stage(artifact, "error", text);
-            }
-            Event::Broken { artifact, reason, .. } => return self.note_stage(artifact, "error", reason.clone()),
-            Event::Opened { artifact, rows, done } => {
-                let shards = if rows.len() == 1 { "shard" } else { "shards" };
-                let text = format!("{} {shards}, {} done before", rows.len(), done.len());
-                return self.note_stage(artifact, "info", text);
-            }
-            Event::Finished(artifact) => return self.note_stage(artifact, "info", "complete".to_owned()),
-            _ => return,
-        };
-        let Some((job, stage)) = self.core.lease_of(worker).and_then(|lease| self.core.purpose(lease)) else { return };
-        let name = self.core.name_of(worker).unwrap_or_default();
-        self.journal.note(job, Entry::now(level, &stage, name, text));
-    }
-
-    fn note_stage(&mut self, artifact: &ArtifactId, level: &str, text: String) {
-        let stage = self.core.stage_of(artifact);
-        for job in self.core.wanting(artifact) {
-            self.journal.note(job, Entry::now(level, &stage, "", text.clone()));
-        }
-    }
-
-    /// A line about a whole job.
-    pub(crate) fn note_job(&mut self, job: &JobId, level: &str, text: String) {
-        self.journal.note(job, Entry::now(level, "", "", text));
     }
 
     fn join(&mut self, register: Register, to: mpsc::Sender<ToWorker>, reply: oneshot::Sender<WorkerId>) {
@@ -246,6 +203,11 @@ impl Shell {
             Action::Quarantine(id, shard, reason) => self.quarantine(&id, shard, reason),
             Action::Grant(worker, lease) => self.grant(worker, lease),
             Action::Revoke(worker, lease, reason) => self.tell(worker, ToWorker::Revoke { lease, reason }),
+            Action::Begin(worker, generation) => self.tell(worker, ToWorker::Generation(generation)),
+            Action::Regroup(worker, lease, generation) => self.tell(worker, ToWorker::Regroup { lease, generation }),
+            Action::Abort(worker, lease, generation, reason) => {
+                self.tell(worker, ToWorker::Abort { lease, generation, reason });
+            }
             Action::Evict(worker, reason) => {
                 warn!(%worker, reason, "worker evicted");
                 self.tell(worker, ToWorker::Refused(reason));

@@ -279,6 +279,10 @@ pub struct StageStatus {
     pub quarantined: Vec<u32>,
     /// Rows that leases at work have computed and not committed.
     pub working: u64,
+    /// Workers that train together now; 0 where nobody trains.
+    pub members: u32,
+    /// How often they began to under this coordinator: at the start, and whenever one came or went.
+    pub generations: u32,
 }
 
 /// The shards of a stage; all 0 before it is opened.
@@ -324,4 +328,6 @@ pub struct WorkerStatus {
     pub shards: u32,
     /// It takes no more leases.
     pub leaving: bool,
+    /// It has been silent for longer than is usual, and gets nothing new before it speaks.
+    pub suspect: bool,
 }

@@ -112,6 +112,8 @@ fn statuses_survive_the_wire() {
         rejected: [("why".to_owned(), 5)].into(),
         quarantined: vec![8],
         working: 3,
+        members: 2,
+        generations: 4,
     };
     let status = JobStatus {
         job: JobId("j".into()),
@@ -132,6 +134,7 @@ fn statuses_survive_the_wire() {
         job: Some(JobId("j".into())),
         shards: 4,
         leaving: true,
+        suspect: true,
     };
     let (root, build, waiting) = ("r".into(), "b".into(), "for the store".into());
     let info = Info { root, term: 2, build, workers: vec![worker], waiting };

@@ -19,6 +19,12 @@ pub(crate) struct Coordinator {
     /// A worker that is silent for so long is lost, and what it held goes to others.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) dead_after: Duration,
+    /// A worker that is silent for so long, and for two heartbeats, gets nothing new before it speaks again.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
+    pub(crate) suspect_after: Duration,
+    /// Once one worker is ready to train, others have so long to become ready and begin with it; later ones join in.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
+    pub(crate) last_call: Duration,
     /// A lease holds as many shards as take about so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = Policy::default().lease_target.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) lease_seconds: u64,
@@ -167,6 +173,7 @@ mod tests {
         };
         let (said, policy) = (line.coordinator, Policy::default());
         assert_eq!((said.dead_after, said.dead_after / 2), (policy.dead_after, policy.claim_grace));
+        assert_eq!((said.suspect_after, said.last_call), (policy.suspect_after, policy.last_call));
         assert_eq!(
             (said.lease_seconds, said.quarantine_after),
             (policy.lease_target.as_secs(), policy.quarantine_after)

@@ -55,6 +55,8 @@ fn options(args: &Args) -> Result<Options> {
     }
     let policy = Policy {
         dead_after: args.dead_after,
+        suspect_after: args.suspect_after.max(2 * args.heartbeat).min(args.dead_after),
+        last_call: args.last_call,
         // Workers that were cut off are back as soon as they would be missed.
         claim_grace: args.dead_after / 2,
         lease_target: std::time::Duration::from_secs(args.lease_seconds),

@@ -91,7 +91,7 @@ impl Listed {
 fn json(info: &Info, jobs: &[Listed]) -> Value {
     let worker = |w: &WorkerStatus| {
         json!({
-            "worker": w.worker.0, "name": w.name, "device": w.device, "leaving": w.leaving,
+            "worker": w.worker.0, "name": w.name, "device": w.device, "leaving": w.leaving, "suspect": w.suspect,
             "job": w.job.as_ref().map(|job| &job.0), "stage": w.stage, "shards": w.shards,
         })
     };
@@ -136,10 +136,11 @@ fn workers_table(workers: &[WorkerStatus]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["worker", "device", "state", "job", "stage", "shards"]);
     for worker in workers {
-        let state = match (worker.leaving, worker.job.is_some()) {
-            (true, _) => "leaving",
-            (false, true) => "at work",
-            (false, false) => "idle",
+        let state = match (worker.suspect, worker.leaving, worker.job.is_some()) {
+            (true, ..) => "suspect",
+            (_, true, _) => "leaving",
+            (_, false, true) => "at work",
+            (_, false, false) => "idle",
         };
         let shards = if worker.shards == 0 { String::new() } else { worker.shards.to_string() };
         let job = worker.job.as_ref().map(|job| job.0.clone()).unwrap_or_default();

@@ -121,6 +121,8 @@ mod tests {
             rejected: [].into(),
             quarantined: vec![],
             working,
+            members: 0,
+            generations: 0,
         }
     }
 

@@ -52,6 +52,8 @@ fn stage(job: JobState, stage: &StageStatus) -> Value {
         "oldest_lease_s": stage.oldest_lease.as_secs(),
         "rejected": stage.rejected,
         "quarantined": stage.quarantined,
+        "members": stage.members,
+        "generations": stage.generations,
         "note": stage.progress.note,
     })
 }

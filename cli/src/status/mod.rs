@@ -62,6 +62,7 @@ pub(crate) fn settled(status: &JobStatus) -> JobStatus {
     let mut status = status.clone();
     for stage in status.stages.iter_mut().filter(|s| status.state.ended() && s.state == StageState::Running) {
         (stage.rate, stage.working, stage.oldest_lease, stage.shards.leased) = (0.0, 0, Duration::ZERO, 0);
+        stage.members = 0;
         stage.progress.note.clear();
     }
     status

@@ -24,6 +24,8 @@ fn stage(state: StageState, done: u64, total: u64) -> StageStatus {
         rejected: [("the shard killed its workers".to_owned(), 16)].into(),
         quarantined: vec![3],
         working: 5,
+        members: 0,
+        generations: 0,
     }
 }
 
@@ -68,6 +70,8 @@ fn a_page_names_what_is_wrong() {
     {
         assert!(text.contains(part), "no `{part}` in\n{text}");
     }
+    let gang = StageStatus { members: 3, generations: 5, ..stage(StageState::Running, 60, 100) };
+    assert!(page(&job(JobState::Running, gang)).contains("3 workers"));
     assert!(text.contains("rank:test: put aside: 16 × the shard killed its workers (shards 3)"), "{text}");
 }
 

@@ -102,7 +102,11 @@ fn row(job: JobState, stage: &StageStatus) -> [String; 12] {
     }
     let shards = stage.shards;
     let at_work = if shards.leased > 0 { format!(" +{}", shards.leased) } else { String::new() };
-    cells[2] = format!("{}/{}{at_work}", grouped(shards.done.into()), grouped(shards.all.into()));
+    cells[2] = match stage.members {
+        0 => format!("{}/{}{at_work}", grouped(shards.done.into()), grouped(shards.all.into())),
+        1 => "1 worker".to_owned(),
+        members => format!("{} workers", grouped(members.into())),
+    };
     if stage.progress.total > 0 {
         cells[3] = grouped(stage.progress.done);
         cells[4] = format!("{} {}", grouped(stage.progress.total), stage.progress.unit).trim_end().to_owned();

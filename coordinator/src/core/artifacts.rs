@@ -7,6 +7,7 @@ use data::artifact::ArtifactId;
 use data::job::{Split, Stage};
 use proto::{Committed, FailureClass, LeaseId, Progress, StageState};
 
+use super::gang::Gang;
 use super::leases::DONE_BY_OTHERS;
 use super::shards::Shards;
 use super::{Action, Core, StageEntry};
@@ -28,6 +29,8 @@ pub(super) struct Artifact {
     pub(super) leases: BTreeSet<LeaseId>,
     /// Commits that were heard of before it was open.
     pub(super) early: Vec<Committed>,
+    /// Those who train it, if it is a training.
+    pub(super) gang: Option<Gang>,
 }
 
 /// Where an artifact stands.
@@ -63,6 +66,7 @@ impl Artifact {
             last: Progress::default(),
             leases: BTreeSet::new(),
             early: Vec::new(),
+            gang: is_training(stage.artifact.stage).then(|| Gang::new(stage.gang)),
         }
     }
 
@@ -138,6 +142,10 @@ impl Artifact {
     pub(super) fn can_spare_shards(&self) -> bool {
         matches!(self.id.stage, Stage::Retrieve | Stage::Rank) && self.split != Some(Split::Train)
     }
+}
+
+fn is_training(stage: Stage) -> bool {
+    matches!(stage, Stage::TrainRetriever | Stage::TrainRanker)
 }
 
 impl Core {

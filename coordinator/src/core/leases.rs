@@ -5,12 +5,13 @@ use std::time::Duration;
 use data::artifact::ArtifactId;
 use proto::{Claim, Committed, FailureClass, LeaseId, Progress, WorkerId};
 
-use super::shards::Shards;
-use super::{Action, Core, Lease};
+use super::{Action, Core};
 
 /// Why a lease is taken back whose shards are all done.
 pub(super) const DONE_BY_OTHERS: &str = "another worker was faster";
 const UNWANTED: &str = "no running job wants this any more";
+/// What progress counts in a training.
+const STEPS: &str = "steps";
 
 /// A lease in a worker's hands.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) struct Held {
     pub(super) progress: Progress,
     /// Whether its worker has said a word about it: before, nobody knows that it has arrived.
     pub(super) heard_of: bool,
-    revoked: bool,
+    pub(super) revoked: bool,
 }
 
 impl Held {
@@ -50,118 +51,9 @@ pub(super) enum End {
 }
 
 impl Core {
-    /// Gives pending shards to idle workers: first job first, first stage first, first shard first.
-    pub(super) fn grant_idle(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if now < self.hold_until {
-            return; // those who hold something from before speak first
-        }
-        while let Some(worker) = self.idle.first().copied().filter(|_| self.pending) {
-            let pending = |id: &&ArtifactId| {
-                self.artifacts.get(*id).and_then(|a| a.open()).is_some_and(|s| !s.pending.is_empty())
-            };
-            let Some(id) = self.open.iter().find(pending).cloned() else {
-                self.pending = false;
-                return;
-            };
-            let lease = self.next_lease();
-            let most = self.fair_share(&id);
-            let target = self.policy.lease_target;
-            let Some(shards) = self.artifacts.get_mut(&id).and_then(|a| a.open_mut()) else { return };
-            let taken = shards.take(lease, target, most);
-            self.grant(worker, lease, &id, taken, now, actions);
-        }
-    }
-
-    /// When nothing is left to begin with, idle workers try what others are slow with; the first commit counts.
-    pub(super) fn duplicate_slow(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if now < self.hold_until || self.idle.is_empty() {
-            return;
-        }
-        for (id, shard) in self.slow(now) {
-            let Some(worker) = self.idle.first().copied() else { return };
-            let lease = self.next_lease();
-            if let Some(shards) = self.artifacts.get_mut(&id).and_then(|a| a.open_mut()) {
-                shards.join(shard, lease);
-            }
-            self.grant(worker, lease, &id, vec![shard], now, actions);
-        }
-    }
-
-    /// The shards that one worker alone has had for long enough, the one that will be done last first. Of a lease over
-    /// several it is the last one, which its holder would begin with last; the next ones follow at the next look.
-    fn slow(&self, now: Duration) -> Vec<(ArtifactId, u32)> {
-        let mut slow = Vec::new();
-        for id in &self.open {
-            let Some(artifact) = self.artifacts.get(id).filter(|a| a.is_map()) else { continue };
-            let Some(shards) = artifact.open().filter(|s| s.pending.is_empty()) else { continue };
-            for held in artifact.leases.iter().filter_map(|lease| self.leases.get(lease)) {
-                let waited = now.saturating_sub(held.since);
-                if waited < self.policy.duplicate_after {
-                    continue;
-                }
-                let Some(shard) = held.shards.iter().rev().find(|s| shards.hands(**s) == 1) else { continue };
-                let takes = shards.estimate(*shard).unwrap_or_default();
-                // A shard that is at work for less time than it needs is not slow.
-                if held.shards.len() == 1 && waited.as_secs_f64() < 1.5 * takes {
-                    continue;
-                }
-                slow.push((takes * held.shards.len() as f64 + waited.as_secs_f64(), id, *shard));
-            }
-        }
-        slow.sort_by(|a, b| b.0.total_cmp(&a.0));
-        slow.into_iter().map(|(_, id, shard)| (id.clone(), shard)).collect()
-    }
-
-    /// The most shards of a lease, so that all workers end at about the same time.
-    fn fair_share(&self, id: &ArtifactId) -> usize {
-        let Some(artifact) = self.artifacts.get(id) else { return 1 };
-        let pending = artifact.open().map_or(0, |s| s.pending.len());
-        let workers = self.workers.len().max(1);
-        pending.div_ceil(2 * workers).clamp(1, self.policy.max_bundle)
-    }
-
-    fn next_lease(&mut self) -> LeaseId {
-        self.leases_granted += 1;
-        LeaseId::of(self.term, self.leases_granted)
-    }
-
-    fn grant(
-        &mut self,
-        worker: WorkerId,
-        id: LeaseId,
-        artifact: &ArtifactId,
-        shards: Vec<u32>,
-        now: Duration,
-        actions: &mut Vec<Action>,
-    ) {
-        let job = self.wanted_by(artifact).cloned();
-        let Some((known, job)) = self.artifacts.get_mut(artifact).zip(job) else { return };
-        known.attempts += 1;
-        let (split, of) = (known.split, known.open().map_or(0, Shards::all));
-        actions.push(Action::Grant(
-            worker,
-            Lease { id, job, artifact: artifact.clone(), split, shards: shards.clone(), of },
-        ));
-        self.hold(worker, id, artifact, shards, now);
-    }
-
-    fn hold(&mut self, worker: WorkerId, id: LeaseId, artifact: &ArtifactId, shards: Vec<u32>, now: Duration) {
-        self.idle.remove(&worker);
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.lease = Some(id);
-        }
-        if let Some(artifact) = self.artifacts.get_mut(artifact) {
-            artifact.leases.insert(id);
-            artifact.begun = true;
-        }
-        let (artifact, progress) = (artifact.clone(), Progress::default());
-        let held = Held { worker, artifact, shards, since: now, progress, heard_of: false, revoked: false };
-        self.leases.insert(id, held);
-    }
-
     /// A worker that was cut off says what it goes on with.
     pub(super) fn claim(&mut self, worker: WorkerId, claim: Claim, now: Duration, actions: &mut Vec<Action>) {
-        let Claim { lease, stage, digest, mut shards, .. } = claim;
+        let Claim { lease, stage, digest, mut shards, generation } = claim;
         // Its session before may still look alive from here: it is not, and what it held is not lost.
         let before = self.leases.get(&lease).map(|held| (held.worker, held.shards.clone()));
         if let Some((before, held)) = before.filter(|(before, _)| *before != worker) {
@@ -178,6 +70,10 @@ impl Core {
             return;
         };
         self.hold(worker, lease, &id, shards, now);
+        if let Some(gang) = self.gang_mut(&id) {
+            gang.claim(lease, generation);
+            self.restless.insert(id.clone());
+        }
         let Some(held) = self.leases.get_mut(&lease) else { return };
         held.heard_of = true;
         // Where there is nothing left of it, its commits and its end are still to be said.
@@ -211,6 +107,9 @@ impl Core {
         }
         held.progress = progress.clone();
         if let Some(artifact) = self.artifacts.get_mut(&held.artifact) {
+            if let Some(gang) = artifact.gang.as_mut().filter(|_| progress.unit == STEPS) {
+                gang.reached(lease, progress.done);
+            }
             artifact.last = progress;
         }
     }
@@ -240,6 +139,9 @@ impl Core {
     ) {
         let Some(artifact) = self.artifacts.get_mut(id) else { return };
         artifact.hear_early(committed);
+        if let Some(gang) = &mut artifact.gang {
+            gang.finish();
+        }
         let Some(shards) = artifact.open_mut() else { return };
         let Some(leases) = shards.committed(committed) else { return };
         self.changed |= shards.is_complete();
@@ -254,13 +156,12 @@ impl Core {
     /// What a lease held goes back; its end counts for the shard that was at work.
     pub(super) fn end_lease(&mut self, lease: LeaseId, end: End, reason: &str, actions: &mut Vec<Action>) {
         let Some(held) = self.leases.remove(&lease) else { return };
-        self.pending = true;
+        (self.pending, self.room) = (true, true);
         if let Some(worker) = self.workers.get_mut(&held.worker).filter(|w| w.lease == Some(lease)) {
             worker.lease = None;
-            if !worker.leaving {
-                self.idle.insert(held.worker);
-            }
+            self.rest(held.worker);
         }
+        self.leave_gang(&held, lease, end, reason);
         let Some(artifact) = self.artifacts.get_mut(&held.artifact) else { return };
         artifact.leases.remove(&lease);
         let Some(shards) = artifact.open_mut() else { return };
@@ -269,6 +170,7 @@ impl Core {
         }
         let Some(at_work) = held.shards.first().copied() else { return };
         match end {
+            _ if artifact.gang.is_some() => {}
             End::Returned => {}
             End::Failed => self.count_failure(&held.artifact, at_work, lease, reason),
             End::Lost => self.count_loss(&held.artifact, at_work, lease, held.heard_of, reason, actions),

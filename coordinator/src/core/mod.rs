@@ -8,13 +8,17 @@
 //!               ├─────────────────┘──── too many workers lost ───► condemned ──Quarantined──► done, its rows rejected
 //!               └─────────────────────────────────────────── Spared ───┘
 //! lease      granted, or claimed after a coordinator's end ──► ended, lost or revoked; at the tail two leases may
-//!            work on one shard, and the first done record counts
+//!            work on one shard, and the first done record counts; a gang trains on leases of the one shard that it has
 //! ```
 //!
 //! There is no clock, randomness, lock or hash order in here: the same events at the same times give the same actions.
 //! What comes often, heartbeats and progress, costs no more than looking up its worker, whoever idles meanwhile.
 
 mod artifacts;
+mod events;
+mod gang;
+mod gangs;
+mod grants;
 mod jobs;
 mod leases;
 mod policy;
@@ -29,151 +33,15 @@ use std::time::Duration;
 
 use data::artifact::ArtifactId;
 use data::job::{Split, Stage};
-use proto::{Claim, Committed, FailureClass, FromWorker, JobId, JobState, LeaseId, WorkerId};
+use proto::{JobId, JobState, LeaseId, WorkerId};
 
 use artifacts::Artifact;
+pub use events::{Action, Event, Joiner, Lease, StageEntry};
+use gang::Numbers;
 use jobs::Job;
 use leases::Held;
 pub use policy::Policy;
 use workers::Worker;
-
-/// One stage of a submitted job.
-#[derive(Clone, Debug)]
-pub struct StageEntry {
-    /// What it makes.
-    pub artifact: ArtifactId,
-    /// The split, where it has one.
-    pub split: Option<Split>,
-    /// What it reads; all of it stands earlier in the job.
-    pub needs: Vec<ArtifactId>,
-    /// Whether the store holds it already.
-    pub complete: bool,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A job was submitted.
-    Submitted {
-        /// The job.
-        job: JobId,
-        /// Its stages in order.
-        stages: Vec<StageEntry>,
-    },
-    /// The shards of an artifact are known.
-    Opened {
-        /// The artifact.
-        artifact: ArtifactId,
-        /// Rows of every shard; 0 where unknown.
-        rows: Vec<u64>,
-        /// Shards with a done record.
-        done: Vec<u32>,
-    },
-    /// What the records of shards that were done before say of rejected rows; it may come long after they were opened.
-    Tallied {
-        /// The artifact.
-        artifact: ArtifactId,
-        /// Those of them that have rejected rows.
-        records: Vec<Committed>,
-    },
-    /// An artifact is complete in the store.
-    Finished(ArtifactId),
-    /// An artifact can neither be opened nor finished.
-    Broken {
-        /// The artifact.
-        artifact: ArtifactId,
-        /// Whether the same may succeed later.
-        class: FailureClass,
-        /// Why.
-        reason: String,
-    },
-    /// A shard that killed its workers is put aside: its done record says so.
-    Quarantined {
-        /// The artifact.
-        artifact: ArtifactId,
-        /// The shard, with the rows that it has now and those that were put aside.
-        committed: Committed,
-    },
-    /// A shard that was to be put aside is not: somebody has computed it before, or nobody wants it any more.
-    Spared {
-        /// The artifact.
-        artifact: ArtifactId,
-        /// The shard.
-        shard: u32,
-    },
-    /// A worker registered.
-    Joined(WorkerId, Joiner),
-    /// A worker's stream closed.
-    Left(WorkerId),
-    /// A worker said something.
-    Said(WorkerId, FromWorker),
-    /// Somebody cancelled a job.
-    Cancelled {
-        /// The job.
-        job: JobId,
-        /// Why.
-        reason: String,
-    },
-    /// The report of a job whose stages are all done cannot be written.
-    Unreported {
-        /// The job.
-        job: JobId,
-        /// Whether the same may succeed later.
-        class: FailureClass,
-        /// Why.
-        reason: String,
-    },
-    /// Time passed.
-    Tick,
-}
-
-/// What a worker brings along.
-#[derive(Clone, Debug, Default)]
-pub struct Joiner {
-    /// A name for people.
-    pub name: String,
-    /// Where it computes.
-    pub device: String,
-    /// What it still holds from a session that broke.
-    pub claims: Vec<Claim>,
-}
-
-/// Shards for one worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Its id.
-    pub id: LeaseId,
-    /// A job that wants it.
-    pub job: JobId,
-    /// What it makes.
-    pub artifact: ArtifactId,
-    /// The split, where it has one.
-    pub split: Option<Split>,
-    /// The shards, in the order of work.
-    pub shards: Vec<u32>,
-    /// Shards of the artifact in all.
-    pub of: u32,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Find out the shards of an artifact and answer with [`Event::Opened`].
-    Open(ArtifactId),
-    /// Complete an artifact whose shards are all done and answer with [`Event::Finished`].
-    Finish(ArtifactId),
-    /// Put a shard aside that kills its workers: name its rows, write its done record, answer with
-    /// [`Event::Quarantined`], [`Event::Spared`] or, where that is too much, [`Event::Broken`].
-    Quarantine(ArtifactId, u32, String),
-    /// Give shards to a worker.
-    Grant(WorkerId, Lease),
-    /// Take a lease back.
-    Revoke(WorkerId, LeaseId, String),
-    /// Close a worker's session.
-    Evict(WorkerId, String),
-    /// A job has ended.
-    Ended(JobId, JobState),
-}
 
 /// Everything that the coordinator knows while it leads.
 #[derive(Debug, Default)]
@@ -197,6 +65,13 @@ pub struct Core {
     /// Workers without a lease that would take one.
     idle: BTreeSet<WorkerId>,
     leases: BTreeMap<LeaseId, Held>,
+    generations: Numbers,
+    /// Gangs in which something has happened since they were looked at.
+    restless: BTreeSet<ArtifactId>,
+    /// Whether a gang may have room for an idle worker: not once a look has found none, as with `pending`.
+    room: bool,
+    /// Since when a shard is pending and nobody is idle.
+    starved: Option<Duration>,
     /// Whether jobs and stages have to be looked at again.
     changed: bool,
 }
@@ -205,7 +80,7 @@ impl Core {
     /// The coordinator of a term, which knows nothing yet.
     #[must_use]
     pub fn new(policy: Policy, term: u64) -> Self {
-        Self { policy, term, ..Self::default() }
+        Self { policy, term, generations: Numbers::new(term), ..Self::default() }
     }
 
     /// Workers of an earlier coordinator may come back with what they hold: nothing is granted before they had time to.
@@ -223,9 +98,11 @@ impl Core {
             self.open_ready(&mut actions);
             self.finish_complete(&mut actions);
             self.open = self.list_open();
-            self.pending = true;
+            (self.pending, self.room) = (true, true);
         }
+        self.review_gangs(now, &mut actions);
         self.grant_idle(now, &mut actions);
+        self.join_gangs(now, &mut actions);
         actions
     }
 
@@ -257,6 +134,7 @@ impl Core {
                 self.evict_silent(now, actions);
                 self.look(now);
                 self.duplicate_slow(now, actions);
+                self.look_at_gangs(now, actions);
             }
         }
     }

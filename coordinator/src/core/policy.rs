@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Policy {
     /// A worker that is silent for so long is lost.
     pub dead_after: Duration,
+    /// A worker that is silent for so long gets nothing more before it speaks again.
+    pub suspect_after: Duration,
     /// A shard that fails so often fails its stage.
     pub max_failures: u32,
     /// A shard of users that costs so many workers is put aside.
@@ -21,12 +23,21 @@ pub struct Policy {
     pub duplicate_after: Duration,
     /// After a coordinator took over, workers of the one before have so long to say what they hold.
     pub claim_grace: Duration,
+    /// Once a member of a gang is ready to train, the others have so long to become it too.
+    pub last_call: Duration,
+    /// A training that loses members so often at one step fails.
+    pub max_step_losses: u32,
+    /// A worker that failed in a training, or could not be reached there, is kept out of it for so long.
+    pub bar_for: Duration,
+    /// Where a shard waits and nobody is idle, a gang hands back a member each time that so much has passed.
+    pub rebalance_every: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
             dead_after: Duration::from_secs(10),
+            suspect_after: Duration::from_secs(3),
             max_failures: 3,
             quarantine_after: 3,
             max_losses: 5,
@@ -34,6 +45,10 @@ impl Default for Policy {
             max_bundle: 256,
             duplicate_after: proto::DUPLICATE_AFTER,
             claim_grace: Duration::from_secs(5),
+            last_call: Duration::from_secs(3),
+            max_step_losses: 3,
+            bar_for: Duration::from_secs(60),
+            rebalance_every: Duration::from_secs(5),
         }
     }
 }

@@ -7,6 +7,7 @@ use proto::{JobId, JobStatus, LeaseId, Progress, ShardCounts, StageState, StageS
 
 use super::Core;
 use super::artifacts::{Artifact, Phase};
+use super::gang::Gang;
 use super::jobs::WantedStage;
 use super::leases::Held;
 use super::shards::Shards;
@@ -44,6 +45,7 @@ impl Core {
                 job: held.and_then(|h| self.wanted_by(&h.artifact).cloned()),
                 shards: held.map_or(0, |h| u32::try_from(h.shards.len()).unwrap_or(u32::MAX)),
                 leaving: worker.leaving,
+                suspect: worker.suspect,
             }
         };
         self.workers.iter().map(status).collect()
@@ -77,6 +79,7 @@ impl Core {
     fn stage_status(&self, stage: &WantedStage, now: Duration) -> StageStatus {
         let artifact = self.artifacts.get(&stage.artifact);
         let shards = artifact.and_then(Artifact::shards);
+        let gang = artifact.and_then(|a| a.gang.as_ref());
         let leases = artifact.into_iter().flat_map(|a| &a.leases);
         let at_work: Vec<&Held> = match artifact.map(|a| &a.phase) {
             Some(Phase::Open(_)) => leases.filter_map(|lease| self.leases.get(lease)).collect(),
@@ -102,6 +105,8 @@ impl Core {
             rejected: shards.map(|s| s.rejected.clone()).unwrap_or_default(),
             quarantined: shards.map(|s| s.quarantined.iter().copied().collect()).unwrap_or_default(),
             working: working(shards, &at_work),
+            members: gang.map_or(0, Gang::training),
+            generations: gang.map_or(0, Gang::opened),
         }
     }
 }
@@ -110,6 +115,11 @@ impl Core {
 fn progress(artifact: &Artifact, at_work: &[&Held]) -> Progress {
     let Some(shards) = artifact.open() else { return artifact.last.clone() };
     let mut sum = Progress { done: shards.done_rows(), total: shards.total_rows(), ..artifact.last.clone() };
+    if artifact.gang.is_some() {
+        // Members of a gang have done the same steps, and who has just come knows of none.
+        let furthest = at_work.iter().map(|held| &held.progress).max_by_key(|progress| progress.done);
+        return furthest.unwrap_or(&artifact.last).clone();
+    }
     if sum.total == 0 {
         for held in at_work {
             sum.done += held.progress.done;

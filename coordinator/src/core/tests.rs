@@ -1,10 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
+mod gangs;
 mod leases;
 mod scale;
 
 use data::artifact::Digest;
-use proto::{FailureClass, JobState};
+use proto::{Claim, Committed, FailureClass, FromWorker, JobState};
 
 use super::*;
 
@@ -18,6 +19,7 @@ fn entry(artifact: &ArtifactId, needs: &[&ArtifactId]) -> StageEntry {
         split: None,
         needs: needs.iter().map(|a| (*a).clone()).collect(),
         complete: false,
+        gang: 1,
     }
 }
 
@@ -79,7 +81,7 @@ fn a_job_runs_from_the_first_stage_to_its_end() {
 fn a_silent_worker_loses_its_lease_to_another() {
     let (mut core, ..) = begun();
     let first = granted(&core.handle(joined(WorkerId(1)), at(1))).clone();
-    assert_eq!(core.handle(joined(WorkerId(2)), at(8)), []);
+    assert_eq!(core.handle(joined(WorkerId(2)), at(9)), []);
     let actions = core.handle(Event::Tick, at(11));
     assert!(matches!(actions[0], Action::Evict(WorkerId(1), _)), "{actions:?}");
     assert_eq!(granted(&actions).shards, first.shards);

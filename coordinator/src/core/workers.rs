@@ -15,6 +15,8 @@ pub(super) struct Worker {
     last_heard: Duration,
     /// It has said that it goes: it gets nothing more, and its end is no loss.
     pub(super) leaving: bool,
+    /// It has been silent for longer than is usual.
+    pub(super) suspect: bool,
     pub(super) lease: Option<LeaseId>,
 }
 
@@ -26,8 +28,9 @@ impl Core {
             actions.push(Action::Evict(id, reason));
             return;
         }
-        self.workers.insert(id, Worker { name, device, last_heard: now, leaving: false, lease: None });
-        self.idle.insert(id);
+        let worker = Worker { name, device, last_heard: now, leaving: false, suspect: false, lease: None };
+        self.workers.insert(id, worker);
+        self.rest(id);
         // A worker has one lease.
         if let Some(claim) = claims.into_iter().next() {
             self.claim(id, claim, now, actions);
@@ -40,20 +43,42 @@ impl Core {
             return;
         };
         worker.last_heard = now;
+        if std::mem::take(&mut worker.suspect) {
+            self.rest(id);
+        }
         match message {
-            FromWorker::Register(_) | FromWorker::Heartbeat | FromWorker::Ready(_) => {}
-            FromWorker::Leaving => {
-                worker.leaving = true;
-                self.idle.remove(&id);
-            }
+            FromWorker::Register(_) | FromWorker::Heartbeat => {}
+            FromWorker::Leaving => self.let_go(id),
+            FromWorker::Ready(ready) => self.note_ready(id, ready, actions),
             FromWorker::Progress { lease, progress } => self.note_progress(id, lease, progress),
             FromWorker::Committed { lease, committed } => self.note_committed(id, lease, &committed, now, actions),
             FromWorker::Ended { lease } => self.end_of(id, lease, End::Returned, "", actions),
             FromWorker::Failed { lease, class, reason } => match class {
                 FailureClass::Returned => self.end_of(id, lease, End::Returned, &reason, actions),
-                FailureClass::Retry => self.end_of(id, lease, End::Failed, &reason, actions),
+                FailureClass::Retry => {
+                    self.bar(id, lease, now);
+                    self.end_of(id, lease, End::Failed, &reason, actions);
+                }
                 FailureClass::Fatal => self.fail_lease(id, lease, reason, actions),
             },
+        }
+    }
+
+    /// A worker that has nothing in hand may get something, unless it goes or may be gone.
+    pub(super) fn rest(&mut self, id: WorkerId) {
+        if self.workers.get(&id).is_some_and(|w| w.lease.is_none() && !w.leaving && !w.suspect) {
+            self.idle.insert(id);
+            self.room = true;
+        }
+    }
+
+    /// A worker takes no more leases.
+    fn let_go(&mut self, id: WorkerId) {
+        self.idle.remove(&id);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.leaving = true;
+        if let Some(lease) = worker.lease {
+            self.note_leaving(lease);
         }
     }
 
@@ -76,7 +101,14 @@ impl Core {
         }
     }
 
+    /// Those who have been silent for a while get nothing new, and those who have for long are lost.
     pub(super) fn evict_silent(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for (id, worker) in &mut self.workers {
+            if !worker.suspect && now.saturating_sub(worker.last_heard) >= self.policy.suspect_after {
+                worker.suspect = true;
+                self.idle.remove(id);
+            }
+        }
         let limit = self.policy.dead_after;
         let silent: Vec<WorkerId> =
             self.workers.iter().filter(|(_, w)| now.saturating_sub(w.last_heard) >= limit).map(|(id, _)| *id).collect();

@@ -1,10 +1,10 @@
-//! What is computed: a dataset that is prepared already, and two jobs that share the retrieval.
+//! What is computed: a dataset that is prepared already, and two jobs that share the retrieval and train a ranker each.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use coordinator::plan::PlannedStage;
-use data::artifact::{ArtifactId, Attempt, Commit, Output, PartPayload, Plan, Spec, Stats, role};
+use data::artifact::{ArtifactId, Attempt, Commit, FilePayload, Output, PartPayload, Plan, Spec, Stats, role};
 use data::job::{Split, Stage};
 use data::store::Store;
 use data::tables::{
@@ -32,9 +32,10 @@ impl Catalogue {
         let prepare = planned(Stage::Prepare, None, json!({"shards": shards}), &[]);
         let retrieve = planned(Stage::Retrieve, Some(SPLIT), json!({}), &[&prepare]);
         let job = |n: usize| {
-            let rank = planned(Stage::Rank, Some(SPLIT), json!({"variant": n}), &[&prepare, &retrieve]);
+            let train = planned(Stage::TrainRanker, None, json!({"variant": n}), &[&prepare]);
+            let rank = planned(Stage::Rank, Some(SPLIT), json!({}), &[&prepare, &retrieve, &train]);
             let evaluate = planned(Stage::Evaluate, None, json!({}), &[&prepare, &retrieve, &rank]);
-            (format!("job-{n}"), vec![prepare.clone(), retrieve.clone(), rank, evaluate])
+            (format!("job-{n}"), vec![prepare.clone(), train, retrieve.clone(), rank, evaluate])
         };
         Self { shards, jobs: (0..jobs).map(job).collect(), prepare }
     }
@@ -129,6 +130,7 @@ pub(crate) fn compute(id: &ArtifactId, shard: u32, of: u32, attempt: &str) -> At
             let rows: Vec<RankingRow> = users.iter().cloned().map(row).collect();
             vec![payload(&rows, name, &footer)]
         }
+        Stage::TrainRanker => vec![],
         _ => {
             let name_of = |text: &str| text.to_owned();
             let row = MetricRow {
@@ -145,7 +147,9 @@ pub(crate) fn compute(id: &ArtifactId, shard: u32, of: u32, attempt: &str) -> At
             vec![payload(&[row], name, &footer)]
         }
     };
-    let rows = if id.stage == Stage::Evaluate { 1 } else { users.len() as u64 };
+    let rows = if matches!(id.stage, Stage::Evaluate | Stage::TrainRanker) { 1 } else { users.len() as u64 };
     let stats = Stats { rows, seconds: 1.0, ..Stats::default() };
-    Attempt { shard, id: attempt.to_owned(), parts, stats, ..Attempt::default() }
+    let model = FilePayload { name: "adapter.safetensors".into(), bytes: id.digest.to_string().into() };
+    let files = if id.stage == Stage::TrainRanker { vec![model] } else { vec![] };
+    Attempt { shard, id: attempt.to_owned(), parts, files, stats, ..Attempt::default() }
 }

@@ -42,7 +42,7 @@ async fn something(world: &World, places: u64) {
     let worker = (!workers.is_empty()).then(|| workers[sim.draw(workers.len() as u64) as usize].clone());
     let coordinators = world.coordinators();
     let leader = coordinators.last().map(|(process, _)| *process);
-    match sim.draw(14) {
+    match sim.draw(15) {
         0 | 1 => {
             if let Some((_, process, _)) = worker {
                 world.kill(process);
@@ -87,6 +87,11 @@ async fn something(world: &World, places: u64) {
             tell(world, Input::Cancel(job));
         }
         11 => submit(world, any_job(world)).await,
+        12 => {
+            let (one, other) = (sim.draw(places), sim.draw(places));
+            sim.log(|| format!("places {one} and {other} are apart"));
+            world.rings.part((one != other).then_some((one, other)));
+        }
         _ => world.start_worker(sim.draw(places)),
     }
 }
@@ -111,7 +116,7 @@ fn revive(world: &World, places: u64) {
 
 async fn heal(world: &World) {
     world.sim.log(|| "nothing goes wrong from now on".to_owned());
-    world.bad.heal();
+    world.heal();
     for process in 1..=world.sim.process() {
         world.sim.thaw(process);
     }

@@ -15,10 +15,11 @@ use futures::FutureExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use proto::{Claim, FromWorker, JobStatus, LeaseId, StageState, WorkerId};
+use proto::{Claim, FromWorker, Generation, GenerationId, JobStatus, LeaseId, StageState, WorkerId};
 
 use crate::catalogue::{Catalogue, SPLIT, users};
 use crate::executor::Sim;
+use crate::world::GANG;
 
 /// Watches the objects; cheap to clone.
 #[derive(Clone)]
@@ -99,7 +100,8 @@ impl Facts {
             }
             self.named.insert(part.path.clone());
         }
-        let expected = if id.stage == Stage::Evaluate { 1 } else { users(done.shard).len() as u64 };
+        let whole = matches!(id.stage, Stage::Evaluate | Stage::TrainRanker);
+        let expected = if whole { 1 } else { users(done.shard).len() as u64 };
         let aside = done.rejected.get(QUARANTINED).copied().unwrap_or(0);
         let of_table = |table| done.parts.iter().filter(|p| p.table == table).map(|p| p.rows).sum::<u64>();
         for table in tables(id.stage) {
@@ -121,6 +123,7 @@ fn tables(stage: Stage) -> Vec<Table> {
     match stage {
         Stage::Retrieve => vec![Table::Candidates, Table::TargetRanks],
         Stage::Rank => vec![Table::Rankings],
+        Stage::TrainRanker => vec![],
         _ => vec![Table::Metrics],
     }
 }
@@ -147,6 +150,7 @@ pub(crate) fn check_tables(objects: &Arc<InMemory>, catalogue: &Catalogue) -> Re
                 whole::<CandidateRow>(&store, id, catalogue, |r| (r.split, r.user_id.clone()))?;
                 whole::<TargetRankRow>(&store, id, catalogue, |r| (r.split, r.user_id.clone()))?;
             }
+            Stage::TrainRanker => {}
             Stage::Rank => whole::<RankingRow>(&store, id, catalogue, |r| (r.split, r.user_id.clone()))?,
             _ => {
                 let rows: Vec<MetricRow> = rows(&store, id)?;
@@ -207,6 +211,9 @@ pub(crate) struct Watch {
     known: BTreeMap<ArtifactId, BTreeSet<u32>>,
     /// Shards done by digest, as last shown.
     shown: BTreeMap<String, u32>,
+    /// The generation of every training that was begun last, and who has been in one.
+    generations: BTreeMap<ArtifactId, GenerationId>,
+    veterans: BTreeSet<LeaseId>,
 }
 
 struct Holding {
@@ -219,7 +226,8 @@ struct Holding {
 impl Watch {
     pub(crate) fn new(sim: &Sim, term: u64) -> Self {
         let (leases, known, shown) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { sim: sim.clone(), term, leases, known, shown }
+        let (generations, veterans) = (BTreeMap::new(), BTreeSet::new());
+        Self { sim: sim.clone(), term, leases, known, shown, generations, veterans }
     }
 
     pub(crate) fn opened(&mut self, id: &ArtifactId, done: &[u32]) {
@@ -230,7 +238,31 @@ impl Watch {
         self.known.entry(id.clone()).or_default().insert(shard);
     }
 
+    /// A generation has a higher number than those before it, is of members that hold a lease, and has one of those who
+    /// have trained, as long as there is one: what is learned is in their hands only.
+    pub(crate) fn begun(&mut self, generation: &Generation) {
+        let Generation { lease, number, members, .. } = generation;
+        let Some(Holding { artifact, .. }) = self.leases.get(lease) else {
+            return self.sim.violated(format!("term {}: {lease} begins {number} and is not held", self.term));
+        };
+        if self.generations.insert(artifact.clone(), *number).is_none_or(|last| last < *number) {
+            let mut trained = self.leases.iter().filter(|(_, h)| h.artifact == *artifact && !h.revoked);
+            let any = trained.any(|(lease, _)| self.veterans.contains(lease));
+            if any && !members.iter().any(|member| self.veterans.contains(&member.lease)) {
+                self.sim.violated(format!("term {}: {number} begins anew though somebody has trained", self.term));
+            }
+        } else if self.generations.get(artifact) != Some(number) {
+            self.sim.violated(format!("term {}: {number} is older than another of {artifact}", self.term));
+        }
+        if generation.rank as usize + 1 == members.len() {
+            self.veterans.extend(members.iter().map(|member| member.lease));
+        }
+    }
+
     pub(crate) fn claimed(&mut self, worker: WorkerId, id: Option<&ArtifactId>, claim: &Claim) {
+        if claim.generation.is_some() {
+            self.veterans.insert(claim.lease);
+        }
         if let Some(artifact) = id.cloned() {
             let shards = claim.shards.iter().copied().collect();
             self.leases.insert(claim.lease, Holding { worker, artifact, shards, revoked: false });
@@ -258,6 +290,11 @@ impl Watch {
                     self.known.entry(holding.artifact.clone()).or_default().insert(committed.shard);
                 }
             }
+            // Its gang counts with it no more.
+            FromWorker::Leaving => {
+                let of = |h: &&mut Holding| h.worker == worker && h.artifact.stage == Stage::TrainRanker;
+                self.leases.values_mut().filter(of).for_each(|holding| holding.revoked = true);
+            }
             FromWorker::Ended { lease } | FromWorker::Failed { lease, .. }
                 if self.leases.get(lease).is_some_and(|h| h.worker == worker) =>
             {
@@ -276,7 +313,8 @@ impl Watch {
                     .violated(format!("term {} grants shard {shard} of {}, which is done", self.term, lease.artifact));
             }
             let hands = self.leases.values().filter(holds).filter(|h| h.shards.contains(shard)).count();
-            if hands > usize::from(lease.shards.len() == 1) {
+            let most = if lease.artifact.stage == Stage::TrainRanker { GANG as usize - 1 } else { 1 };
+            if hands > most || (hands > 0 && lease.shards.len() != 1) {
                 let what = format!("shard {shard} of {} with {hands} others at work on it", lease.artifact);
                 self.sim.violated(format!("term {} grants {what}", self.term));
             }

@@ -14,6 +14,7 @@ mod coordinator_process;
 mod executor;
 mod invariants;
 mod network;
+mod rings;
 mod store;
 mod worker_process;
 mod world;

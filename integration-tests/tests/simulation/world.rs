@@ -1,6 +1,7 @@
 //! What all processes share: the store, the network, and who is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::coordinator_process::{Input, lead};
 use crate::executor::{Process, Sim};
 use crate::invariants::Ledger;
 use crate::network::{Cut, WorkerEnd, stream};
+use crate::rings::Rings;
 use crate::store::{BadStore, Line};
 use crate::worker_process::work;
 
@@ -25,6 +27,7 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// As patient as a coordinator that has no day to lose.
 pub(crate) const POLICY: Policy = Policy {
     dead_after: Duration::from_secs(4),
+    suspect_after: Duration::from_secs(2),
     max_failures: 3,
     quarantine_after: 3,
     max_losses: 5,
@@ -32,7 +35,13 @@ pub(crate) const POLICY: Policy = Policy {
     max_bundle: 4,
     duplicate_after: Duration::from_secs(3),
     claim_grace: Duration::from_secs(2),
+    last_call: Duration::from_secs(1),
+    max_step_losses: 3,
+    bar_for: Duration::from_secs(5),
+    rebalance_every: Duration::from_secs(2),
 };
+/// The most members of a gang.
+pub(crate) const GANG: u32 = 3;
 const RETRY: Retry =
     Retry { attempts: 5, first: Duration::from_millis(50), longest: Duration::from_secs(1), deadline: Duration::MAX };
 
@@ -59,6 +68,10 @@ pub(crate) struct World {
     /// A shard that kills or stuns most of those who compute it.
     pub(crate) poison: Option<(ArtifactId, u32)>,
     pub(crate) broken: Option<Broken>,
+    /// What members of gangs say to each other.
+    pub(crate) rings: Rings,
+    /// Nothing goes wrong any more.
+    healed: Arc<AtomicBool>,
     roster: Arc<Mutex<Roster>>,
 }
 
@@ -106,7 +119,20 @@ impl World {
         sim.log(|| format!("{shards} shards, {jobs} jobs, poison {poison:?}, {line:?}"));
         let ledger = Ledger::new(catalogue.clone());
         let bad = BadStore::new(&sim, objects.clone(), ledger, line, broken);
-        Self { sim, objects, bad, catalogue, poison, broken, roster: Arc::default() }
+        let (rings, healed, roster) = (Rings::default(), Arc::default(), Arc::default());
+        Self { sim, objects, bad, catalogue, poison, broken, rings, healed, roster }
+    }
+
+    /// Whether things still go wrong by themselves.
+    pub(crate) fn is_restless(&self) -> bool {
+        !self.healed.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing goes wrong.
+    pub(crate) fn heal(&self) {
+        self.healed.store(true, Ordering::Relaxed);
+        self.bad.heal();
+        self.rings.part(None);
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {

@@ -73,6 +73,8 @@ impl TryFrom<pb::StageStatus> for StageStatus {
             rejected: sorted(s.rejected),
             quarantined: s.quarantined,
             working: s.working,
+            members: s.members,
+            generations: s.generations,
         })
     }
 }
@@ -105,6 +107,8 @@ impl From<StageStatus> for pb::StageStatus {
             rejected: s.rejected.into_iter().collect(),
             quarantined: s.quarantined,
             working: s.working,
+            members: s.members,
+            generations: s.generations,
         }
     }
 }
@@ -119,6 +123,7 @@ impl From<pb::InfoReply> for Info {
             job: optional(w.job_id).map(JobId),
             shards: w.shards,
             leaving: w.leaving,
+            suspect: w.suspect,
         });
         Self { root: i.root, term: i.term, build: i.build, workers: workers.collect(), waiting: i.waiting }
     }
@@ -134,6 +139,7 @@ impl From<Info> for pb::InfoReply {
             job_id: w.job.map(|j| j.0).unwrap_or_default(),
             shards: w.shards,
             leaving: w.leaving,
+            suspect: w.suspect,
         });
         Self { root: i.root, term: i.term, build: i.build, workers: workers.collect(), waiting: i.waiting }
     }

@@ -7,6 +7,7 @@ use proto::{JobId, JobState};
 use tokio::sync::oneshot;
 
 use super::{Coordinator, Input};
+use crate::world::GANG;
 
 impl Coordinator {
     /// Notes in the store that a job is wanted, then takes it in.
@@ -53,6 +54,7 @@ impl Coordinator {
             split: stage.split,
             needs: stage.needs.clone(),
             complete: *complete,
+            gang: GANG,
         };
         let stages = stages.iter().zip(complete).map(entry).collect();
         self.feed(Event::Submitted { job: id, stages });

@@ -292,6 +292,14 @@ impl Coordinator {
                 self.watch.revoked(lease, self.core.lease_of(worker) == Some(lease));
                 self.tell(worker, ToWorker::Revoke { lease, reason });
             }
+            Action::Begin(worker, generation) => {
+                self.watch.begun(&generation);
+                self.tell(worker, ToWorker::Generation(generation));
+            }
+            Action::Regroup(worker, lease, generation) => self.tell(worker, ToWorker::Regroup { lease, generation }),
+            Action::Abort(worker, lease, generation, reason) => {
+                self.tell(worker, ToWorker::Abort { lease, generation, reason });
+            }
             Action::Evict(worker, reason) => {
                 self.watch.gone(worker);
                 self.tell(worker, ToWorker::Refused(reason));

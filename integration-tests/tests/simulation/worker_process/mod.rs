@@ -1,19 +1,21 @@
 //! A worker: the session and the desk as they are, over the simulated network; the work is waiting, and a real commit.
 
+mod task;
+mod training;
+
 use std::time::Duration;
 
-use data::artifact::{self, ArtifactId, Aside, Attempt, Digest, Done, Plan};
-use data::job::Stage;
 use data::store::Store;
-use proto::{Committed, FailureClass, FromWorker, Grant, PROTOCOL, Progress, REGISTRATION, Register, ToWorker};
+use proto::{Claim, FromWorker, Grant, LeaseId, PROTOCOL, Progress, REGISTRATION, Register, ToWorker};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use worker::hand::Hand;
 
-use crate::catalogue::{SPLIT, compute, footer};
 use crate::executor::Process;
 use crate::network::WorkerEnd;
 use crate::world::{HEARTBEAT, World};
+use task::Task;
+use training::Standing;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -32,6 +34,16 @@ struct Worker {
 struct Work {
     hand: Hand,
     stop: CancellationToken,
+    /// Where it stands in its gang, if it trains.
+    standing: Standing,
+    /// What its gang is told.
+    to_member: UnboundedSender<ToWorker>,
+}
+
+impl Work {
+    fn claim(&self) -> Claim {
+        Claim { generation: self.standing.generation(), ..self.hand.claim() }
+    }
 }
 
 enum Ended {
@@ -70,7 +82,7 @@ impl Worker {
             threads: 1,
             device: "cpu".into(),
             term: self.term,
-            claims: self.work.iter().map(|work| work.hand.claim()).collect(),
+            claims: self.work.iter().map(Work::claim).collect(),
         };
         end.say(FromWorker::Register(register));
         let welcome = tokio::select! {
@@ -87,6 +99,9 @@ impl Worker {
         self.term = welcome.term;
         for word in self.work.iter().flat_map(|work| work.hand.repeat()) {
             end.say(word);
+        }
+        if let Some(ready) = self.work.as_ref().and_then(|work| work.standing.again()) {
+            end.say(FromWorker::Ready(ready));
         }
         let ended = self.listen(&mut end, stop).await;
         if let Ended::Over = ended {
@@ -107,12 +122,11 @@ impl Worker {
                 word = end.hear() => match word {
                     None | Some(ToWorker::Refused(_)) => return Ended::Broken,
                     Some(ToWorker::Shutdown(_)) => return Ended::Over,
-                    Some(
-                        ToWorker::Welcome(_)
-                        | ToWorker::Generation(_)
-                        | ToWorker::Regroup { .. }
-                        | ToWorker::Abort { .. },
-                    ) => {}
+                    Some(ToWorker::Welcome(_)) => {}
+                    Some(ToWorker::Generation(ref generation)) => self.tell_member(generation.lease, word),
+                    Some(ToWorker::Regroup { lease, .. } | ToWorker::Abort { lease, .. }) => {
+                        self.tell_member(lease, word);
+                    }
                     Some(ToWorker::Revoke { lease, .. }) => {
                         if let Some(work) = self.work.as_ref().filter(|work| work.hand.lease() == lease) {
                             work.stop.cancel();
@@ -126,7 +140,7 @@ impl Worker {
                 },
                 word = self.words.recv() => {
                     let Some(word) = word else { return Ended::Broken };
-                    if self.remember(&word) && !end.say(word) {
+                    if self.is_to_be_said(&word) && !end.say(word) {
                         return Ended::Broken;
                     }
                 }
@@ -137,6 +151,23 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// Passes on what is for the member of a gang whose lease it is.
+    fn tell_member(&self, lease: LeaseId, word: Option<ToWorker>) {
+        if let Some((work, word)) = self.work.as_ref().filter(|work| work.hand.lease() == lease).zip(word) {
+            let _ = work.to_member.send(word);
+        }
+    }
+
+    /// Takes a word of the work down. Says whether it is to go out: that a member waits is said once in every session.
+    fn is_to_be_said(&mut self, word: &FromWorker) -> bool {
+        match word {
+            FromWorker::Ready(ready) => {
+                self.work.as_ref().is_some_and(|work| work.hand.lease() == ready.lease && work.standing.say())
+            }
+            _ => self.remember(word),
         }
     }
 
@@ -164,7 +195,7 @@ impl Worker {
             let word = tokio::select! {
                 biased;
                 Some(word) = self.words.recv() => {
-                    if !self.remember(&word) {
+                    if !self.is_to_be_said(&word) {
                         continue;
                     }
                     word
@@ -180,6 +211,7 @@ impl Worker {
 
     fn start(&mut self, grant: Grant) {
         let (hand, stop) = (Hand::new(&grant), CancellationToken::new());
+        let (standing, (to_member, orders)) = (Standing::default(), unbounded_channel());
         let task = Task {
             world: self.world.clone(),
             process: self.process,
@@ -187,105 +219,9 @@ impl Worker {
             store: self.store.clone().until(stop.clone()),
             stop: stop.clone(),
             to_desk: self.to_desk.clone(),
+            standing: standing.clone(),
         };
-        self.work = Some(Work { hand, stop });
-        self.world.sim.spawn(self.process, task.run(grant));
-    }
-}
-
-/// Work on a lease.
-struct Task {
-    world: World,
-    process: Process,
-    place: u64,
-    store: Store,
-    stop: CancellationToken,
-    to_desk: UnboundedSender<FromWorker>,
-}
-
-impl Task {
-    async fn run(self, grant: Grant) {
-        let lease = grant.lease;
-        let word = match self.shards(&grant).await {
-            Ok(()) => FromWorker::Ended { lease },
-            Err(error) => {
-                let reason = error.map_or_else(|| "stopped".to_owned(), |e: data::Error| e.to_string());
-                self.world.sim.log(|| format!("worker {} {lease}: {reason}", self.process));
-                let class = if self.stop.is_cancelled() { FailureClass::Returned } else { FailureClass::Retry };
-                FromWorker::Failed { lease, class, reason }
-            }
-        };
-        let _ = self.to_desk.send(word);
-    }
-
-    /// Computes and commits the shards of a lease. An error without a cause is a stop.
-    async fn shards(&self, grant: &Grant) -> Result<(), Option<data::Error>> {
-        let stage: Stage = grant.stage.parse().map_err(|_| None)?;
-        let digest = Digest::try_from(grant.digest.clone()).map_err(|_| None)?;
-        let id = ArtifactId { stage, digest };
-        let Some(plan) = artifact::read_plan(&self.store, &id).await? else {
-            self.world.sim.violated(format!("{id} was granted before it was planned"));
-            return Err(None);
-        };
-        for shard in grant.shards.iter().copied() {
-            let began = self.world.sim.now();
-            self.compute(grant, &id, shard).await?;
-            let attempt = format!("{}-{}-{shard}", self.process, grant.lease);
-            let done = self.commit(&id, &plan, compute(&id, shard, plan.shards, &attempt)).await?;
-            let took = self.world.sim.now() - began;
-            let committed = Committed { shard, rows: done.rows, took, rejected: done.rejected };
-            let _ = self.to_desk.send(FromWorker::Committed { lease: grant.lease, committed });
-        }
-        Ok(())
-    }
-
-    /// Commits a shard, or completes that it is put aside.
-    async fn commit(&self, id: &ArtifactId, plan: &Plan, attempt: Attempt) -> Result<Done, Option<data::Error>> {
-        let (shard, footer) = (attempt.shard, footer(id, &attempt.id));
-        match artifact::commit_shard(&self.store, id, plan, attempt).await {
-            Ok(commit) => Ok(commit.done().clone()),
-            Err(data::Error::PutAside { .. }) => {
-                self.world.sim.log(|| format!("shard {shard} of {id} was put aside before"));
-                match artifact::quarantine(&self.store, id, Some(SPLIT), plan, shard, &footer).await? {
-                    Aside::Done(done) => Ok(done),
-                    Aside::Computed => {
-                        self.world.sim.violated(format!("shard {shard} of {id} has parts of two minds"));
-                        Err(None)
-                    }
-                }
-            }
-            Err(e) => Err(Some(e)),
-        }
-    }
-
-    /// A shard that is bad for workers kills them, or lets them hang for so long that they count as dead.
-    async fn suffer(&self, id: &ArtifactId, shard: u32) {
-        let sim = &self.world.sim;
-        if sim.chance(400) {
-            sim.log(|| format!("shard {shard} of {id} kills worker {}", self.process));
-            self.world.kill(self.process);
-            std::future::pending::<()>().await;
-        } else if sim.chance(600) {
-            sim.log(|| format!("shard {shard} of {id} stuns worker {}", self.process));
-            sim.freeze(self.process, sim.between(3500, 9000));
-            sim.sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    async fn compute(&self, grant: &Grant, id: &ArtifactId, shard: u32) -> Result<(), Option<data::Error>> {
-        let sim = &self.world.sim;
-        let slow = if self.place == 0 { 4 } else { 1 };
-        for step in 1..=3 {
-            sim.sleep(sim.between(50, 500 * slow)).await;
-            if self.world.poison.as_ref().is_some_and(|(poison, at)| poison == id && *at == shard) {
-                self.suffer(id, shard).await;
-            }
-            if self.stop.is_cancelled() {
-                return Err(None);
-            }
-            let progress = Progress { done: step, total: 3, unit: "steps".into(), note: String::new() };
-            let _ = self.to_desk.send(FromWorker::Progress { lease: grant.lease, progress });
-        }
-        Ok(())
+        self.work = Some(Work { hand, stop, standing, to_member });
+        self.world.sim.spawn(self.process, task.run(grant, orders));
     }
 }
