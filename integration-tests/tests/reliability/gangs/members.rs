@@ -22,9 +22,9 @@ fn a_ranker_is_the_same_from_any_gang_and_when_workers_are_killed() {
             training.cluster.kill_worker(kill % workers);
             training.until("it goes on", |now| now > step + 2);
         }
+        training.ends_as_if_nothing_had_happened();
         let worlds = worlds(&training);
         assert!(worlds.contains(&(workers as u64)), "gangs were of {worlds:?} workers");
-        training.ends_as_if_nothing_had_happened();
     }
 }
 
@@ -46,6 +46,7 @@ fn who_is_told_to_leave_costs_no_step() {
     training.until("the others go on", |now| now > step + 20);
     let broken = said(&training, "generation broken");
     assert!(broken.is_empty(), "{broken:#?}");
+    assert!(worlds(&training).contains(&2), "the others are {:?}", worlds(&training));
     training.ends_as_if_nothing_had_happened();
 }
 

@@ -106,7 +106,7 @@ impl Training {
     }
 
     /// Waits for the end and compares the model with that of an undisturbed worker.
-    pub(crate) fn ends_as_if_nothing_had_happened(mut self) {
+    pub(crate) fn ends_as_if_nothing_had_happened(&mut self) {
         self.until("the training ends", |_| false);
         let outputs = JobOutputs::open(self.cluster.root(), &self.job);
         let model = outputs.model(self.what.stage(), self.what.file());
