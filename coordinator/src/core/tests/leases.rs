@@ -190,6 +190,7 @@ fn nothing_is_granted_before_those_who_hold_something_have_spoken() {
     assert_eq!(core.handle(joined(WORKERS[0]), at(1)), []);
     let old = Lease { id: LeaseId::of(1, 7), job: job("j"), artifact: id, split: None, shards: vec![1], of: 3 };
     assert_eq!(core.handle(back(WORKERS[1], claim(&old, &[1])), at(2)), []);
+    beat(&mut core, WORKERS[0], at(4));
     assert_eq!(core.handle(Event::Tick, at(4)), []);
     assert_eq!(granted(&core.handle(Event::Tick, at(5))).shards, [2], "0 is done and 1 in the hands of its holder");
 }
