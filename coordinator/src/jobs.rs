@@ -117,6 +117,7 @@ impl Shell {
         let entries = stages.iter().zip(&complete).map(|(s, complete)| StageEntry {
             artifact: s.artifact.clone(),
             split: s.split,
+            trial: s.trial.clone(),
             needs: s.needs.clone(),
             complete: *complete,
         });

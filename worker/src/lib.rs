@@ -18,6 +18,7 @@ mod population;
 mod ranking;
 mod retrieval;
 mod session;
+mod settings;
 mod since;
 mod tasks;
 mod training;

@@ -44,6 +44,8 @@ pub struct StageEntry {
     pub artifact: ArtifactId,
     /// The split, where it has one.
     pub split: Option<Split>,
+    /// The settings of a trial of the job's sweep, for people.
+    pub trial: Option<String>,
     /// What it reads; all of it stands earlier in the job.
     pub needs: Vec<ArtifactId>,
     /// Whether the store holds it already.
@@ -279,9 +281,14 @@ impl Core {
         self.artifacts.contains_key(artifact)
     }
 
-    /// The stage that an artifact belongs to, for messages.
-    fn stage_name(artifact: &ArtifactId, split: Option<Split>) -> String {
+    /// The stage that an artifact is to a job, for messages.
+    fn stage_name(artifact: &ArtifactId, split: Option<Split>, job: Option<&Job>) -> String {
         let stage: Stage = artifact.stage;
-        split.map_or_else(|| stage.to_string(), |split| format!("{stage}:{split}"))
+        let name = split.map_or_else(|| stage.to_string(), |split| format!("{stage}:{split}"));
+        let wanted = job.and_then(|job| job.stages.iter().find(|wanted| wanted.artifact == *artifact));
+        match wanted.and_then(|wanted| wanted.trial.as_ref()) {
+            Some(trial) => format!("{name}[{trial}]"),
+            None => name,
+        }
     }
 }

@@ -16,6 +16,7 @@ fn entry(artifact: &ArtifactId, needs: &[&ArtifactId]) -> StageEntry {
     StageEntry {
         artifact: artifact.clone(),
         split: None,
+        trial: None,
         needs: needs.iter().map(|a| (*a).clone()).collect(),
         complete: false,
     }
