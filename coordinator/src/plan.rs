@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::inputs::InputFiles;
 
+#[cfg(test)]
+mod tests;
+
 /// A job as stages in the order in which they run.
 #[derive(Clone, Debug)]
 pub struct JobPlan {
@@ -275,44 +278,5 @@ impl Planner<'_> {
         let spec = split.and_then(|split| self.since(&spec, split)).unwrap_or(spec);
         let artifact = ArtifactId { stage, digest: spec.digest() };
         self.stages.push(PlannedStage { artifact, split, trial: None, spec, needs: inputs.needs });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    const NIGHTLY: &str = "schema_version = 1\nname = \"night\"\nsplits = [\"all\"]\nstages = [\"prepare\", \"retrieve\"]\n\
-        [dataset]\npath = \"/data\"\n[retriever]\nfrom = \"job:shop-0123456789ab\"\n";
-
-    /// The spec of the candidates of a night, over a dataset of some content.
-    fn night(data: &str, earlier: Option<&Spec>) -> Spec {
-        let job = Job::parse("job", NIGHTLY, &[]).unwrap();
-        let digest = |text: &str| Digest::of_bytes(text.as_bytes());
-        let mut files = InputFiles::default();
-        files.dataset.insert("file:ratings.csv".to_owned(), digest(data));
-        files.retriever.insert("train_retriever".to_owned(), digest("the model"));
-        files.since.extend(earlier.map(|spec| ((Stage::Retrieve, Split::All), spec.clone())));
-        plan(&job, &files).stages.pop().unwrap().spec
-    }
-
-    #[test]
-    fn rows_that_are_copied_are_named_in_the_digest() {
-        let (monday, tuesday) = (night("monday", None), night("tuesday", None));
-        assert_eq!(monday.inputs["train_retriever"], Digest::of_bytes(b"the model"));
-        let since = night("tuesday", Some(&monday));
-        assert_eq!(since.inputs[SINCE], monday.digest());
-        assert_ne!(since.digest(), tuesday.digest());
-        assert_eq!(since.inputs.len(), tuesday.inputs.len() + 1);
-    }
-
-    #[test]
-    fn a_night_without_changes_is_the_one_before() {
-        let monday = night("monday", None);
-        assert_eq!(night("monday", Some(&monday)), monday);
-        let tuesday = night("tuesday", Some(&monday));
-        assert_eq!(night("tuesday", Some(&tuesday)), tuesday, "whatever that one was made from");
     }
 }

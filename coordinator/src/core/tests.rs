@@ -2,6 +2,7 @@
 
 mod leases;
 mod scale;
+mod trials;
 
 use data::artifact::Digest;
 use proto::{FailureClass, JobState};

@@ -9,6 +9,7 @@ mod problem;
 mod publish;
 mod reader;
 mod sections;
+mod settings;
 mod stage;
 mod sweep;
 #[cfg(test)]

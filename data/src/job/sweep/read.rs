@@ -1,9 +1,11 @@
 //! Reads `[sweep]` and tries every value: each trial is checked as a job of its own would be.
 
+use std::collections::BTreeSet;
+
 use toml::{Table, Value};
 
 use super::keys::{divides_prefixes, section_of};
-use super::{MAX_TRIALS, Sweep, SweptKey, Trial, parse};
+use super::{MAX_TRIALS, Sweep, SweptKey, Trial};
 use crate::Error;
 use crate::job::reader::Source;
 use crate::job::{Job, ModelSection, Problem};
@@ -44,26 +46,25 @@ impl Sweep {
         if source.has_problems() { Self::default() } else { sweep }
     }
 
-    /// Reads every trial, and finds out what is wrong where one cannot be read.
+    /// Reads every trial, and finds out what is wrong where one cannot be read or is there twice.
     fn try_all(&self, source: &Source) {
-        for section in ModelSection::ALL {
-            let points = self.points(section);
-            let trials: Vec<Result<Trial, Vec<Problem>>> =
-                points.iter().map(|point| Trial::of(source.table(), section, point).map_err(problems)).collect();
-            let mut settings: Vec<_> = trials.iter().flatten().map(|trial| &trial.settings).collect();
-            settings.sort_by_cached_key(|settings| format!("{settings:?}"));
-            if trials.iter().any(Result::is_err) || settings.windows(2).any(|pair| pair[0] == pair[1]) {
-                self.try_values(source);
-            }
-            if !source.has_problems() {
-                report_points(source, &points, &trials);
-            }
-            let negatives = || trials.iter().flatten().map(|trial| trial.job.ranker.negatives);
-            for swept in self.keys(section).filter(|swept| divides_prefixes(&swept.key, negatives())) {
-                let why = "decides which prefixes candidates are retrieved for, once for all trials: it can be swept only \
-                           with ranker.negatives = \"random\"";
-                source.report(&format!("sweep.{}", swept.key), why);
-            }
+        let tried = ModelSection::ALL.map(|section| Tried::of(self, section, source.table()));
+        if tried.iter().all(Tried::is_sound) {
+            return tried.iter().for_each(|tried| self.check_shared(source, tried));
+        }
+        self.try_values(source);
+        if !source.has_problems() {
+            tried.iter().for_each(|tried| tried.report(source));
+        }
+    }
+
+    /// Whether the trials of the ranker can all draw from the same candidates.
+    fn check_shared(&self, source: &Source, tried: &Tried<'_>) {
+        let negatives = || tried.trials.iter().flatten().map(|trial| trial.job.ranker.negatives);
+        for swept in self.keys(tried.section).filter(|swept| divides_prefixes(&swept.key, negatives())) {
+            let why = "decides which prefixes candidates are retrieved for, once for all trials: it can be swept only with \
+                       ranker.negatives = \"random\"";
+            source.report(&format!("sweep.{}", swept.key), why);
         }
     }
 
@@ -75,22 +76,56 @@ impl Sweep {
                 let report = |message: String| {
                     source.report(&format!("sweep.{}", swept.key), format!("value {} {message}", place + 1));
                 };
-                match parse(source.table(), [(swept.key.as_str(), value)].into_iter()).map_err(problems) {
+                match Trial::of(source.table(), swept.section, &[(swept.key.as_str(), value)]).map_err(problems) {
                     Err(found) => {
                         found.into_iter().filter(|p| p.key == swept.key).for_each(|problem| report(problem.message));
                     }
-                    Ok(_) => {
-                        let point = [(swept.key.as_str(), value)];
-                        let Ok(mut trial) = Trial::of(source.table(), swept.section, &point) else { continue };
+                    Ok(mut trial) => {
                         let own = trial.settings.remove(&swept.key).unwrap_or_default();
-                        match before.iter().position(|other| *other == own) {
-                            Some(same) => report(format!("is {value}, as value {} is", same + 1)),
-                            None => {}
+                        if let Some(same) = before.iter().position(|other| *other == own) {
+                            report(format!("is {value}, as value {} is", same + 1));
                         }
                         before.push(own);
                     }
                 }
             }
+        }
+    }
+}
+
+/// The trials of a model as far as they could be read.
+struct Tried<'a> {
+    section: ModelSection,
+    points: Vec<Vec<(&'a str, &'a Value)>>,
+    trials: Vec<Result<Trial, Vec<Problem>>>,
+}
+
+impl<'a> Tried<'a> {
+    fn of(sweep: &'a Sweep, section: ModelSection, file: &Table) -> Self {
+        let points = sweep.points(section);
+        let trials = points.iter().map(|point| Trial::of(file, section, point).map_err(problems)).collect();
+        Self { section, points, trials }
+    }
+
+    /// Whether all could be read and no two are the same.
+    fn is_sound(&self) -> bool {
+        let labels: BTreeSet<&str> = self.trials.iter().flatten().map(|trial| trial.label.as_str()).collect();
+        labels.len() == self.trials.len()
+    }
+
+    /// Says what is wrong only with several values together.
+    fn report(&self, source: &Source) {
+        let trials = self.points.iter().zip(&self.trials);
+        let mut failed = trials.filter_map(|(point, trial)| Some((point, trial.as_ref().err()?)));
+        for (point, problems) in failed.by_ref().take(NAMED) {
+            let point: Vec<String> = point.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            for Problem { key, message, .. } in problems {
+                source.report("sweep", format!("the trial of {}: {key} {message}", point.join(", ")));
+            }
+        }
+        let more = failed.count();
+        if more > 0 {
+            source.report("sweep", format!("{more} more trials fail in the same way or another"));
         }
     }
 }
@@ -103,21 +138,6 @@ fn axis(key: &str, value: &Value, job: &Job) -> Result<SweptKey, String> {
         return Err("is an empty list: name the values to try, or leave the key out".to_owned());
     }
     Ok(SweptKey { key: key.to_owned(), section, values: values.clone() })
-}
-
-/// What is wrong only with several values together.
-fn report_points(source: &Source, points: &[Vec<(&str, &Value)>], trials: &[Result<Trial, Vec<Problem>>]) {
-    let mut failed = points.iter().zip(trials).filter_map(|(point, trial)| Some((point, trial.as_ref().err()?)));
-    for (point, problems) in failed.by_ref().take(NAMED) {
-        let point: Vec<String> = point.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-        for Problem { key, message, .. } in problems {
-            source.report("sweep", format!("the trial of {}: {key} {message}", point.join(", ")));
-        }
-    }
-    let more = failed.count();
-    if more > 0 {
-        source.report("sweep", format!("so do {more} more trials"));
-    }
 }
 
 /// Every key of the section with its full name, written with quotes or without.
