@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::Parser;
 
-use args::{Args, Command, LogFormat};
+use args::{Args, Command, LogFormat, RunsAction};
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
@@ -63,6 +63,9 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Validate(validate) => commands::validate::run(&validate),
         Command::Outputs(outputs) => commands::outputs::run(outputs).await,
         Command::Show(show) => commands::show::run(show).await,
+        Command::Runs(runs) => match runs.action {
+            RunsAction::Compare(compare) => commands::compare::run(compare).await,
+        },
         Command::Captions(captions) => commands::captions::run(captions).await,
         Command::Rm(rm) => commands::rm::run(rm).await,
         Command::Gc(gc) => commands::gc::run(gc).await,

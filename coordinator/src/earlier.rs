@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use data::artifact::{self, ArtifactId, Digest, Spec, role};
+use data::artifact::{self, ArtifactId, Digest, Spec, role, sweep};
 use data::job::{Job, ModelSection, Split, Stage};
 use data::store::Store;
 
@@ -55,7 +55,7 @@ impl Earlier {
         if let Some(id) = retriever {
             let named = Named { store, key: "retriever.from", id: &id };
             self.retriever = Some(named.model(Stage::TrainRetriever, Stage::Retrieve).await?.digest);
-            job.adopt(ModelSection::Retriever, &named.job().await?, &id)?;
+            job.adopt(ModelSection::Retriever, &named.job(ModelSection::Retriever).await?, &id)?;
         }
         let ranker = job.ranker.from.job().filter(|_| job.runs(Stage::Rank)).map(str::to_owned);
         if let Some(id) = ranker {
@@ -64,7 +64,7 @@ impl Earlier {
             let inputs = named.spec(&model).await?.inputs;
             self.ranker_base = inputs.into_iter().filter(|(role, _)| role.starts_with("base:")).collect();
             self.ranker = Some(model.digest);
-            job.adopt(ModelSection::Ranker, &named.job().await?, &id)?;
+            job.adopt(ModelSection::Ranker, &named.job(ModelSection::Ranker).await?, &id)?;
         }
         Ok(())
     }
@@ -121,15 +121,23 @@ impl Named<'_> {
         }
     }
 
-    /// The job as it ran.
-    async fn job(&self) -> Result<Job> {
-        Ok(Job::parse(self.id, &records::job_toml(self.store, self.id).await?, &[])?)
+    /// The job as it ran; of one that has tried several settings for a model, with those that it has chosen.
+    async fn job(&self, section: ModelSection) -> Result<Job> {
+        let job = Job::parse(self.id, &records::job_toml(self.store, self.id).await?, &[])?;
+        let trained = self.stages().await?.into_iter().find(|s| s.is(section.training(), None));
+        match trained {
+            Some(trained) => match sweep::choice(self.store, &trained.artifact()).await? {
+                Some(choice) => Ok(job.with_settings(&choice.settings)?),
+                None => Ok(job),
+            },
+            None => Ok(job),
+        }
     }
 
     /// A finished stage.
     async fn stage(&self, stage: Stage, split: Option<Split>) -> Result<ArtifactId> {
         let stages = self.stages().await?;
-        let Some(found) = stages.iter().find(|s| s.stage == stage && s.split == split) else {
+        let Some(found) = stages.iter().find(|s| s.is(stage, split)) else {
             let has: Vec<String> = stages.iter().map(|s| role(s.stage, s.split)).collect();
             return Err(self.wrong(&format!("has no stage {}, it has {}", role(stage, split), has.join(", "))));
         };

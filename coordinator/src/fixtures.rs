@@ -191,7 +191,7 @@ pub(crate) fn plan(dataset: u32, candidates: u32, extra: &BTreeMap<String, Diges
         inputs.extend(more.clone());
         let spec = Spec { stage, split, format_version: 1, config, inputs };
         let needs = needs.iter().map(|&n| stages[n].artifact.clone()).collect();
-        stages.push(PlannedStage { artifact: spec.id(), split, spec, needs });
+        stages.push(PlannedStage { artifact: spec.id(), split, trial: None, spec, needs });
     };
     let none = BTreeMap::new();
     add(Stage::Prepare, None, json!({"dataset": dataset}), &[], &none);

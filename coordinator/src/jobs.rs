@@ -1,5 +1,6 @@
 //! The life of a job around the core: submitted, taken up again, settled.
 
+use data::artifact::sweep;
 use data::job::{Job, Stage};
 use data::store::Store;
 use futures::FutureExt;
@@ -10,6 +11,7 @@ use tracing::{error, info, warn};
 use crate::core::{Event, StageEntry};
 use crate::inbox::{Input, Reply, Submission};
 use crate::opening::{admitted, patiently, planned, recorded};
+use crate::plan::PlannedStage;
 use crate::shell::{KnownJob, Shell};
 use crate::submissions::{self, Active, Ended, Round};
 use crate::{Error, Result, admission, publish, records, removal, report};
@@ -117,9 +119,10 @@ impl Shell {
         let entries = stages.iter().zip(&complete).map(|(s, complete)| StageEntry {
             artifact: s.artifact.clone(),
             split: s.split,
+            trial: s.trial.clone(),
             needs: s.needs.clone(),
             complete: *complete,
-            gang: most_members(s.artifact.stage, &job),
+            gang: most_members(s, &job),
         });
         let event = Event::Submitted { job: id.clone(), stages: entries.collect() };
         for stage in stages {
@@ -229,9 +232,11 @@ fn unseen(job: JobId) -> JobStatus {
     JobStatus { job, state, stages: vec![], workers: 0, reason: String::new(), failure, waiting: String::new(), age }
 }
 
-/// The most workers that have something to do in a stage together: in a training as many as it has slices.
-fn most_members(stage: Stage, job: &Job) -> u32 {
-    match stage {
+/// The most workers that have something to do in a stage together: in a training as many as it has slices, and none but one
+/// to choose among trials.
+fn most_members(stage: &PlannedStage, job: &Job) -> u32 {
+    match stage.artifact.stage {
+        _ if sweep::trials_of(&stage.spec).is_some() => 1,
         Stage::TrainRetriever => job.retriever.slices,
         Stage::TrainRanker => job.ranker.slices,
         _ => 1,

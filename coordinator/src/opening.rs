@@ -76,11 +76,9 @@ pub(crate) async fn recorded(store: &Store, id: &str) -> Result<Submission> {
             let reason = "an earlier version of this program wrote it: submit the job file again";
             return Err(Error::Record { path: path(), reason: reason.to_owned() });
         };
-        let is_input = |made: &&PlannedStage| {
-            spec.inputs.get(&artifact::role(made.artifact.stage, made.split)) == Some(&made.artifact.digest)
-        };
+        let is_input = |made: &&PlannedStage| spec.inputs.values().any(|digest| *digest == made.artifact.digest);
         let needs = stages.iter().filter(is_input).map(|made| made.artifact.clone()).collect();
-        stages.push(PlannedStage { artifact, split: record.split, spec, needs });
+        stages.push(PlannedStage { artifact, split: record.split, trial: record.trial, spec, needs });
     }
     let complete = complete(store, &stages).await?;
     Ok(Submission { id: JobId(id.to_owned()), job: Box::new(job), stages, complete, round: None, submitted: None })

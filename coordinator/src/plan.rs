@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use data::artifact::{ArtifactId, Digest, SINCE, Spec, role};
-use data::job::{CaptionsFrom, Job, ModelFrom, Negatives, Split, Stage};
+use data::artifact::{ArtifactId, Digest, SINCE, Spec, role, sweep};
+use data::job::{CaptionsFrom, Job, ModelFrom, ModelSection, Negatives, Split, Stage, Trial};
 use proto::JobId;
 use serde_json::{Value, json};
 
 use crate::inputs::InputFiles;
+
+#[cfg(test)]
+mod tests;
 
 /// A job as stages in the order in which they run.
 #[derive(Clone, Debug)]
@@ -28,10 +31,20 @@ pub struct PlannedStage {
     pub artifact: ArtifactId,
     /// The split, where it has one.
     pub split: Option<Split>,
+    /// The settings of a trial of the sweep, for people. Nothing but the choice reads its output.
+    pub trial: Option<String>,
     /// Everything that can change the result.
     pub spec: Spec,
     /// The artifacts that it reads.
     pub needs: Vec<ArtifactId>,
+}
+
+impl PlannedStage {
+    /// Whether this is what others mean by a stage and a split: no trial is.
+    #[must_use]
+    pub fn is(&self, stage: Stage, split: Option<Split>) -> bool {
+        self.artifact.stage == stage && self.split == split && self.trial.is_none()
+    }
 }
 
 /// Raised when the meaning of a stage's output changes.
@@ -74,13 +87,20 @@ fn retrieve_splits(job: &Job) -> Vec<Split> {
     let mut splits = job.splits.clone();
     if job.runs(Stage::TrainRanker) {
         splits.push(Split::Validation);
-        if job.ranker.negatives != Negatives::Random {
+        if negatives(job).any(|negatives| negatives != Negatives::Random) {
             splits.push(Split::Train);
         }
     }
     splits.sort_unstable();
     splits.dedup();
     splits
+}
+
+/// Those that the ranker's training uses, in one trial or another.
+fn negatives(job: &Job) -> impl Iterator<Item = Negatives> {
+    let trials = job.trials(ModelSection::Ranker);
+    let own = trials.is_empty().then_some(job.ranker.negatives);
+    own.into_iter().chain(trials.into_iter().map(|trial| trial.job.ranker.negatives))
 }
 
 struct Planner<'a> {
@@ -90,7 +110,7 @@ struct Planner<'a> {
 }
 
 /// The inputs of a stage: role → digest, and which of them are artifacts of this job.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inputs {
     digests: BTreeMap<String, Digest>,
     needs: Vec<ArtifactId>,
@@ -131,8 +151,10 @@ impl Planner<'_> {
     }
 
     fn train_retriever(&mut self) {
-        let inputs = self.inputs(&[(Stage::Prepare, None)]);
-        self.add(Stage::TrainRetriever, None, json!({"seed": self.job.seed, "retriever": self.job.retriever}), inputs);
+        self.train(ModelSection::Retriever, |planner, job| {
+            let inputs = planner.inputs(&[(Stage::Prepare, None)]);
+            (json!({"seed": job.seed, "retriever": job.retriever}), inputs)
+        });
     }
 
     fn retrieve(&mut self, split: Split) {
@@ -146,15 +168,43 @@ impl Planner<'_> {
     }
 
     fn train_ranker(&mut self) {
-        let mut from = vec![(Stage::Prepare, None), (Stage::Caption, None), (Stage::Retrieve, Some(Split::Validation))];
-        if self.job.ranker.negatives != Negatives::Random {
-            from.push((Stage::Retrieve, Some(Split::Train)));
+        self.train(ModelSection::Ranker, |planner, job| {
+            let mut from =
+                vec![(Stage::Prepare, None), (Stage::Caption, None), (Stage::Retrieve, Some(Split::Validation))];
+            if job.ranker.negatives != Negatives::Random {
+                from.push((Stage::Retrieve, Some(Split::Train)));
+            }
+            let mut inputs = planner.inputs(&from);
+            inputs.digests.extend(planner.files.base.clone());
+            (json!({"seed": job.seed, "candidates": job.retriever.candidates, "ranker": job.ranker}), inputs)
+        });
+    }
+
+    /// The training of a model, or a training for each trial of the sweep and the choice behind them. `needed` says what a
+    /// job's training depends on: a trial has the digest that it would have in a job of its own.
+    fn train(&mut self, section: ModelSection, needed: impl Fn(&Self, &Job) -> (Value, Inputs)) {
+        let stage = section.training();
+        let trials = if self.job.runs(stage) { self.job.trials(section) } else { Vec::new() };
+        if trials.is_empty() {
+            let (config, inputs) = needed(self, self.job);
+            return self.add(stage, None, config, inputs);
         }
-        let mut inputs = self.inputs(&from);
-        inputs.digests.extend(self.files.base.clone());
-        let config =
-            json!({"seed": self.job.seed, "candidates": self.job.retriever.candidates, "ranker": self.job.ranker});
-        self.add(Stage::TrainRanker, None, config, inputs);
+        let mut all = Inputs::default();
+        for (place, Trial { label, job, .. }) in trials.iter().enumerate() {
+            let (config, inputs) = needed(self, job);
+            // The choice stands for a training: who reads it looks at what that was made from.
+            all.digests.extend(inputs.digests.clone());
+            all.needs.extend(inputs.needs.clone());
+            self.add(stage, None, config, inputs);
+            let Some(made) = self.stages.last_mut() else { continue };
+            made.trial = Some(label.clone());
+            all.digests.insert(sweep::trial_role(place + 1), made.artifact.digest.clone());
+            all.needs.push(made.artifact.clone());
+        }
+        all.needs.sort();
+        all.needs.dedup();
+        let settings: Vec<_> = trials.into_iter().map(|trial| trial.settings).collect();
+        self.add(stage, None, sweep::config(&settings), all);
     }
 
     fn rank(&mut self, split: Split) {
@@ -198,7 +248,7 @@ impl Planner<'_> {
     fn inputs(&self, from: &[(Stage, Option<Split>)]) -> Inputs {
         let mut inputs = Inputs::default();
         for (stage, split) in from {
-            let made = self.stages.iter().find(|s| s.artifact.stage == *stage && s.split == *split);
+            let made = self.stages.iter().find(|s| s.is(*stage, *split));
             if let Some(made) = made {
                 inputs.digests.insert(role(*stage, *split), made.artifact.digest.clone());
                 inputs.needs.push(made.artifact.clone());
@@ -227,45 +277,6 @@ impl Planner<'_> {
         let spec = Spec { stage, split, format_version: format_version(stage), config, inputs: inputs.digests };
         let spec = split.and_then(|split| self.since(&spec, split)).unwrap_or(spec);
         let artifact = ArtifactId { stage, digest: spec.digest() };
-        self.stages.push(PlannedStage { artifact, split, spec, needs: inputs.needs });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    const NIGHTLY: &str = "schema_version = 1\nname = \"night\"\nsplits = [\"all\"]\nstages = [\"prepare\", \"retrieve\"]\n\
-        [dataset]\npath = \"/data\"\n[retriever]\nfrom = \"job:shop-0123456789ab\"\n";
-
-    /// The spec of the candidates of a night, over a dataset of some content.
-    fn night(data: &str, earlier: Option<&Spec>) -> Spec {
-        let job = Job::parse("job", NIGHTLY, &[]).unwrap();
-        let digest = |text: &str| Digest::of_bytes(text.as_bytes());
-        let mut files = InputFiles::default();
-        files.dataset.insert("file:ratings.csv".to_owned(), digest(data));
-        files.retriever.insert("train_retriever".to_owned(), digest("the model"));
-        files.since.extend(earlier.map(|spec| ((Stage::Retrieve, Split::All), spec.clone())));
-        plan(&job, &files).stages.pop().unwrap().spec
-    }
-
-    #[test]
-    fn rows_that_are_copied_are_named_in_the_digest() {
-        let (monday, tuesday) = (night("monday", None), night("tuesday", None));
-        assert_eq!(monday.inputs["train_retriever"], Digest::of_bytes(b"the model"));
-        let since = night("tuesday", Some(&monday));
-        assert_eq!(since.inputs[SINCE], monday.digest());
-        assert_ne!(since.digest(), tuesday.digest());
-        assert_eq!(since.inputs.len(), tuesday.inputs.len() + 1);
-    }
-
-    #[test]
-    fn a_night_without_changes_is_the_one_before() {
-        let monday = night("monday", None);
-        assert_eq!(night("monday", Some(&monday)), monday);
-        let tuesday = night("tuesday", Some(&monday));
-        assert_eq!(night("tuesday", Some(&tuesday)), tuesday, "whatever that one was made from");
+        self.stages.push(PlannedStage { artifact, split, trial: None, spec, needs: inputs.needs });
     }
 }

@@ -21,6 +21,9 @@ pub struct StageRecord {
     pub stage: Stage,
     /// The split, where it has one.
     pub split: Option<Split>,
+    /// The settings of a trial of the sweep, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<String>,
     /// The digest of the artifact.
     pub digest: Digest,
     /// Everything that can change its result: what of other jobs this one needs is known from here on. Records of earlier
@@ -30,6 +33,19 @@ pub struct StageRecord {
 }
 
 impl StageRecord {
+    /// Whether this is what others mean by a stage and a split of the job: no trial is.
+    #[must_use]
+    pub fn is(&self, stage: Stage, split: Option<Split>) -> bool {
+        self.stage == stage && self.split == split && self.trial.is_none()
+    }
+
+    /// The name of the stage in reports: `rank.test`, `train_retriever[dropout=0.1]`.
+    #[must_use]
+    pub fn role(&self) -> String {
+        let role = data::artifact::role(self.stage, self.split);
+        self.trial.as_ref().map_or_else(|| role.clone(), |trial| format!("{role}[{trial}]"))
+    }
+
     /// The artifact.
     #[must_use]
     pub fn artifact(&self) -> ArtifactId {
@@ -43,6 +59,7 @@ pub fn of_stages(stages: &[PlannedStage]) -> Vec<StageRecord> {
     let record = |s: &PlannedStage| StageRecord {
         stage: s.artifact.stage,
         split: s.split,
+        trial: s.trial.clone(),
         digest: s.artifact.digest.clone(),
         spec: Some(s.spec.clone()),
     };

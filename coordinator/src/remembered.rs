@@ -62,6 +62,7 @@ async fn stage(store: &Store, record: &StageRecord) -> Result<StageStatus> {
     Ok(StageStatus {
         stage: record.stage.to_string(),
         split: record.split.map(|s| s.to_string()),
+        trial: record.trial.clone(),
         digest: record.digest.to_string(),
         state,
         progress,

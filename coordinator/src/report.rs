@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use data::artifact::sweep::CHOICE;
 use data::artifact::{Done, done_records};
-use data::job::{Job, Split, Stage};
+use data::job::{Job, ModelSection, Split, Stage};
 use data::store::Store;
 use data::tables::{MetricRow, RejectedRow, Table, read_all};
 use serde_json::{Map, Value, json};
@@ -36,11 +37,14 @@ pub async fn write(
     let (mut timings, mut aside) = (Map::new(), Map::new());
     for stage in stages {
         let done = done_records(store, &stage.artifact()).await?;
-        let role = data::artifact::role(stage.stage, stage.split);
+        let role = stage.role();
         timings.insert(role.clone(), timing(&done));
         let rejected = rejected(&done);
         if !rejected.is_empty() {
             aside.insert(role, json!(rejected));
+        }
+        if stage.trial.is_some() {
+            continue;
         }
         match stage.stage {
             Stage::Prepare => report["dataset"] = counts(&done),
@@ -61,6 +65,9 @@ pub async fn write(
             _ => {}
         }
     }
+    if let Some(sweep) = choices(&mut report) {
+        report["sweep"] = sweep;
+    }
     if let Some(earlier) = &job.since {
         report["since"] = since(store, earlier, stages).await?;
     }
@@ -72,6 +79,16 @@ pub async fn write(
     let text = format!("{report:#}\n");
     store.put(&path(id), text.into()).await?;
     Ok(())
+}
+
+/// What was chosen for each model that was swept, which is said apart from its training.
+fn choices(report: &mut Value) -> Option<Value> {
+    let mut choice = |section: ModelSection| {
+        let training = report.get_mut(format!("{}_training", section.name()))?;
+        Some((section.name().to_owned(), training.as_object_mut()?.remove(CHOICE)?))
+    };
+    let choices: Map<String, Value> = ModelSection::ALL.into_iter().filter_map(&mut choice).collect();
+    (!choices.is_empty()).then_some(Value::Object(choices))
 }
 
 fn timing(done: &[Done]) -> Value {

@@ -48,7 +48,7 @@ impl JobOutputs {
     /// If the job has no such stage.
     #[must_use]
     pub fn artifact(&self, stage: Stage, split: Option<Split>) -> ArtifactId {
-        let found = self.stages.iter().find(|s| s.stage == stage && s.split == split);
+        let found = self.stages.iter().find(|s| s.is(stage, split));
         found.unwrap_or_else(|| panic!("the job has no stage {stage} for {split:?}")).artifact()
     }
 

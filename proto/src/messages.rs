@@ -255,6 +255,8 @@ pub struct StageStatus {
     pub stage: String,
     /// The split by name, where it has one.
     pub split: Option<String>,
+    /// The settings of a trial of the job's sweep.
+    pub trial: Option<String>,
     /// The artifact's digest.
     pub digest: String,
     /// Where it stands.

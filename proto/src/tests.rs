@@ -100,6 +100,7 @@ fn statuses_survive_the_wire() {
     let stage = StageStatus {
         stage: "rank".into(),
         split: Some("all".into()),
+        trial: Some("dropout=0.1".into()),
         digest: "ab".into(),
         state: StageState::Running,
         progress: Progress { done: 1, total: 9, unit: "users".into(), note: "n".into() },

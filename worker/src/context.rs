@@ -20,7 +20,7 @@ use crate::decoders::DecoderCommand;
 use crate::doubt::{Doubt, Looks};
 use crate::gang::{Meeting, Reach, Seat};
 use crate::kept::{Fits, KnownPlan};
-use crate::{Error, Result};
+use crate::{Error, Result, settings};
 
 /// Why users have no row whom the stage before has put aside.
 const WITHOUT_INPUT: &str = "put aside by the stage before";
@@ -128,8 +128,9 @@ impl Context {
         // Whoever is to stop does not wait for a store that is away.
         let store = store.until(stop.clone());
         let (spec, plan) = plan.or_read(&store, &artifact).await?;
+        let job = settings::job_of(&store, Job::parse("job", &grant.job_toml, &[])?, &spec).await?;
         Ok(Self {
-            job: Job::parse("job", &grant.job_toml, &[])?,
+            job,
             artifact,
             split,
             spec,

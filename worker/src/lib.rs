@@ -20,6 +20,7 @@ mod population;
 mod ranking;
 mod retrieval;
 mod session;
+mod settings;
 mod since;
 mod snapshot;
 mod tasks;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod cluster;
+mod runs;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use worker::devices::Wish;
 
 use crate::connection::Reach;
 pub(crate) use cluster::{Cancel, Coordinator, Logs, Ps, Resume, Status, Submit};
+pub(crate) use runs::{Compare, Runs, RunsAction};
 
 /// From an interaction log, titles and pictures to ranked recommendations for every user.
 #[derive(Debug, Parser)]
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     Outputs(Outputs),
     /// Show one user: history, candidates, rank before and after.
     Show(Show),
+    /// Compare what jobs have reached, or the trials of a sweep.
+    Runs(Runs),
     /// List the captions of a job, or write them with their pictures into one page.
     Captions(Captions),
     /// Remove a job and free what no other job needs.

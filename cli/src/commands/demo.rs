@@ -90,7 +90,7 @@ async fn read<R: Row>(
     (stage, split): (Stage, Option<Split>),
     table: Table,
 ) -> Result<Vec<R>> {
-    let found = stages.iter().find(|s| s.stage == stage && s.split == split).context("the demo's job lacks a stage")?;
+    let found = stages.iter().find(|s| s.is(stage, split)).context("the demo's job lacks a stage")?;
     Ok(read_all(store, &found.artifact().table_prefix(table)).await?)
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod cancel;
 pub(crate) mod captions;
 pub(crate) mod certs;
+pub(crate) mod compare;
 pub(crate) mod coordinator;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -26,7 +27,7 @@ use std::path::Path;
 
 use ::worker::decoders::DecoderCommand;
 use anyhow::{Context, Result};
-use data::job::{CaptionsFrom, Job, Stage};
+use data::job::{CaptionsFrom, Job, ModelSection, Stage};
 use data::store::Store;
 use serde_json::Value;
 
@@ -105,7 +106,24 @@ fn check_captioner(job: &Job) -> Result<()> {
 fn check_base(job: &Job) -> Result<()> {
     let layout = ::coordinator::check_layout("ranker.base", job.ranker.base.as_ref());
     layout.map_err(|e| crate::exit::BadRequest(e.to_string()))?;
-    ::worker::check_ranker(job).map_err(|e| crate::exit::BadRequest(format!("ranker: {e}")).into())
+    let check = |job: &Job, of: &str| {
+        ::worker::check_ranker(job).map_err(|e| crate::exit::BadRequest(format!("ranker{of}: {e}")))
+    };
+    let trials = job.trials(ModelSection::Ranker);
+    if trials.is_empty() {
+        check(job, "")?;
+    }
+    // Most trials have the prompt of another one.
+    let mut checked: Vec<Value> = Vec::new();
+    for trial in trials {
+        let ranker = &trial.job.ranker;
+        let keys = serde_json::json!([ranker.scoring_keys(), ranker.trainable, ranker.lora]);
+        if !checked.contains(&keys) {
+            check(&trial.job, &format!("[{}]", trial.label))?;
+            checked.push(keys);
+        }
+    }
+    Ok(())
 }
 
 /// The text of the prompt template: of a file, relative to where the command runs or to the job file.

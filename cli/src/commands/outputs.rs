@@ -14,7 +14,7 @@ use crate::terminal::print;
 use crate::{exit, target};
 
 /// Where jobs run that are given no root.
-const DEFAULT_ROOT: &str = "file://./runs";
+pub(crate) const DEFAULT_ROOT: &str = "file://./runs";
 
 /// A folder of a job.
 struct Folder {

@@ -72,7 +72,7 @@ fn not_there(stage: &str) -> anyhow::Error {
 
 impl Story {
     async fn read(store: &Store, stages: &[StageRecord], split: Split, user: &str) -> Result<Self> {
-        let of = |stage: Stage, split: Option<Split>| stages.iter().find(|s| s.stage == stage && s.split == split);
+        let of = |stage: Stage, split: Option<Split>| stages.iter().find(|s| s.is(stage, split));
         let prepare = of(Stage::Prepare, None).ok_or_else(|| not_there("prepare"))?;
         let retrieve = of(Stage::Retrieve, Some(split)).ok_or_else(|| not_there("retrieve"))?;
         let (shard, history) = find_history(store, prepare, user).await?;

@@ -109,6 +109,7 @@ mod tests {
         StageStatus {
             stage: "rank".to_owned(),
             split: None,
+            trial: None,
             digest: String::new(),
             state,
             progress: Progress { done, total, unit: "users".to_owned(), note: String::new() },

@@ -44,7 +44,7 @@ impl Printer {
 /// The progress of one job.
 pub(crate) struct Progress {
     printer: Printer,
-    stages: BTreeMap<(String, Option<String>), Shown>,
+    stages: BTreeMap<String, Shown>,
     told_reused: bool,
     started: Instant,
     /// A line above the stages about the job as a whole.
@@ -103,7 +103,7 @@ impl Progress {
             if stage.reused || uncounted || stage.state == StageState::Waiting {
                 continue;
             }
-            let key = (stage.stage.clone(), stage.split.clone());
+            let key = stage_name(stage);
             if !self.stages.contains_key(&key) {
                 let shown = self.begin(stage);
                 self.stages.insert(key.clone(), shown);
@@ -169,6 +169,10 @@ impl Progress {
         let ended = stage.state != StageState::Running;
         shown.measured.look(stage);
         let text = describe(&shown.measured, stage);
+        // Of trials there may be more than a screen has lines: those that have ended move up out of the way.
+        if let Some(bar) = shown.bar.take_if(|_| ended && stage.trial.is_some()) {
+            bar.finish_and_clear();
+        }
         if let Some(bar) = &shown.bar {
             let text = format!("{}  {text}", draw(stage, colours()));
             if ended {

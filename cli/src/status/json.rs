@@ -36,6 +36,7 @@ fn stage(job: JobState, stage: &StageStatus) -> Value {
     json!({
         "stage": stage.stage,
         "split": stage.split,
+        "trial": stage.trial,
         "digest": stage.digest,
         "state": stage_state_name(job, stage),
         "reused": stage.reused,

@@ -31,9 +31,10 @@ pub(crate) fn stage_state_name(job: JobState, stage: &StageStatus) -> &'static s
     }
 }
 
-/// `rank:test`
+/// `rank:test`, `train_retriever[dropout=0.1 weight_decay=0]`
 pub(crate) fn stage_name(stage: &StageStatus) -> String {
-    stage.split.as_ref().map_or_else(|| stage.stage.clone(), |split| format!("{}:{split}", stage.stage))
+    let name = stage.split.as_ref().map_or_else(|| stage.stage.clone(), |split| format!("{}:{split}", stage.stage));
+    stage.trial.as_ref().map_or_else(|| name.clone(), |trial| format!("{name}[{trial}]"))
 }
 
 /// Percent of a stage that are safe; nothing while its size is unknown. 100 comes with the end of the stage and not

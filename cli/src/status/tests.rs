@@ -12,6 +12,7 @@ fn stage(state: StageState, done: u64, total: u64) -> StageStatus {
     StageStatus {
         stage: "rank".to_owned(),
         split: Some("test".to_owned()),
+        trial: None,
         digest: "0123456789ab".to_owned(),
         state,
         progress: Progress { done, total, unit: "users".to_owned(), note: String::new() },

@@ -11,6 +11,8 @@ pub struct StageEntry {
     pub artifact: ArtifactId,
     /// The split, where it has one.
     pub split: Option<Split>,
+    /// The settings of a trial of the job's sweep, for people.
+    pub trial: Option<String>,
     /// What it reads; all of it stands earlier in the job.
     pub needs: Vec<ArtifactId>,
     /// Whether the store holds it already.

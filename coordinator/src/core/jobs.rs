@@ -24,6 +24,7 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) struct WantedStage {
     pub(super) artifact: ArtifactId,
+    pub(super) trial: Option<String>,
     pub(super) reused: bool,
 }
 
@@ -40,7 +41,9 @@ impl Job {
 impl Core {
     /// A job that failed or was cancelled is taken up again by submitting it again.
     pub(super) fn submit(&mut self, id: JobId, stages: Vec<StageEntry>, now: Duration) {
-        let wanted = stages.iter().map(|s| WantedStage { artifact: s.artifact.clone(), reused: s.complete }).collect();
+        let wanted =
+            |s: &StageEntry| WantedStage { artifact: s.artifact.clone(), trial: s.trial.clone(), reused: s.complete };
+        let wanted = stages.iter().map(wanted).collect();
         for stage in stages {
             let fresh = Artifact::new(&stage);
             // What nobody wants may have been removed from the store meanwhile: only what it holds now counts.
@@ -79,7 +82,7 @@ impl Core {
             if !job.state.ended() {
                 let artifacts = || job.stages.iter().filter_map(|s| self.artifacts.get(&s.artifact));
                 if let Some((artifact, failure)) = artifacts().find_map(|a| a.failure().map(|failure| (a, failure))) {
-                    let stage = Self::stage_name(&artifact.id, artifact.split);
+                    let stage = Self::stage_name(&artifact.id, artifact.split, Some(job));
                     job.fail(failure.class, format!("{stage}: {}", failure.reason));
                 } else if artifacts().all(Artifact::is_done) {
                     job.state = JobState::Succeeded;

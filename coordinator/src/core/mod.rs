@@ -157,9 +157,14 @@ impl Core {
         self.artifacts.contains_key(artifact)
     }
 
-    /// The stage that an artifact belongs to, for messages.
-    fn stage_name(artifact: &ArtifactId, split: Option<Split>) -> String {
+    /// The stage that an artifact is to a job, for messages.
+    fn stage_name(artifact: &ArtifactId, split: Option<Split>, job: Option<&Job>) -> String {
         let stage: Stage = artifact.stage;
-        split.map_or_else(|| stage.to_string(), |split| format!("{stage}:{split}"))
+        let name = split.map_or_else(|| stage.to_string(), |split| format!("{stage}:{split}"));
+        let wanted = job.and_then(|job| job.stages.iter().find(|wanted| wanted.artifact == *artifact));
+        match wanted.and_then(|wanted| wanted.trial.as_ref()) {
+            Some(trial) => format!("{name}[{trial}]"),
+            None => name,
+        }
     }
 }

@@ -70,10 +70,12 @@ impl Core {
         self.workers.get(&worker).map(|w| w.name.as_str())
     }
 
-    /// The name of a stage with its split, for people.
+    /// The name of a stage with its split, for people; of a trial, with the settings that it has in the first job that wants
+    /// it.
     #[must_use]
     pub fn stage_of(&self, id: &ArtifactId) -> String {
-        Self::stage_name(id, self.artifacts.get(id).and_then(|a| a.split))
+        let job = self.wanted_by(id).and_then(|job| self.jobs.get(job));
+        Self::stage_name(id, self.artifacts.get(id).and_then(|a| a.split), job)
     }
 
     fn stage_status(&self, stage: &WantedStage, now: Duration) -> StageStatus {
@@ -89,6 +91,7 @@ impl Core {
         StageStatus {
             stage: stage.artifact.stage.to_string(),
             split: artifact.and_then(|a| a.split).map(|s| s.to_string()),
+            trial: stage.trial.clone(),
             digest: stage.artifact.digest.to_string(),
             state: artifact.map_or(StageState::Waiting, Artifact::state),
             progress: artifact.map_or_else(Progress::default, |a| progress(a, &at_work)),

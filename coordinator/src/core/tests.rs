@@ -3,6 +3,7 @@
 mod gangs;
 mod leases;
 mod scale;
+mod trials;
 
 use data::artifact::Digest;
 use proto::{Claim, Committed, FailureClass, FromWorker, JobState};
@@ -17,6 +18,7 @@ fn entry(artifact: &ArtifactId, needs: &[&ArtifactId]) -> StageEntry {
     StageEntry {
         artifact: artifact.clone(),
         split: None,
+        trial: None,
         needs: needs.iter().map(|a| (*a).clone()).collect(),
         complete: false,
         gang: 1,

@@ -150,6 +150,7 @@ fn every_split_has_a_folder_and_candidates_stand_in_for_rankings() {
     let record = |stage, split| StageRecord {
         stage,
         split: Some(split),
+        trial: None,
         digest: Digest::of_bytes(format!("{stage} {split}").as_bytes()),
         spec: None,
     };

@@ -18,6 +18,7 @@ mod finish;
 mod inputs;
 mod quarantine;
 mod spec;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use toml::Table;
 
-use super::{Job, Problem};
+use super::{Job, Problem, Stage};
 use crate::{Error, Result};
 
 /// The section of a model.
@@ -16,6 +16,24 @@ pub enum ModelSection {
 }
 
 impl ModelSection {
+    /// Both, in the order in which they are trained.
+    pub const ALL: [Self; 2] = [Self::Retriever, Self::Ranker];
+
+    /// The stage that trains the model.
+    #[must_use]
+    pub fn training(self) -> Stage {
+        match self {
+            Self::Retriever => Stage::TrainRetriever,
+            Self::Ranker => Stage::TrainRanker,
+        }
+    }
+
+    /// The model that a stage trains, if it trains one.
+    #[must_use]
+    pub fn of_training(stage: Stage) -> Option<Self> {
+        Self::ALL.into_iter().find(|section| section.training() == stage)
+    }
+
     /// Its name in the job file.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -26,7 +44,7 @@ impl ModelSection {
     }
 
     /// The keys that decide over a model, with their values.
-    fn settings(self, job: &Job) -> Value {
+    pub(super) fn settings(self, job: &Job) -> Value {
         match self {
             Self::Retriever => json!(job.retriever),
             Self::Ranker => json!(job.ranker),

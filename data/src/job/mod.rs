@@ -9,7 +9,9 @@ mod problem;
 mod publish;
 mod reader;
 mod sections;
+mod settings;
 mod stage;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ pub use sections::{
     Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
 };
 pub use stage::{Split, Stage, UnknownName};
+pub use sweep::{Sweep, SweptKey, Trial, label, plain};
 
 use reader::{Section, Source};
 use sections::earlier_job;
@@ -58,6 +61,8 @@ pub struct Job {
     pub ranker: Ranker,
     /// `[cluster]`
     pub cluster: Cluster,
+    /// `[sweep]`
+    pub sweep: Sweep,
     merged: toml::Table,
 }
 
@@ -132,11 +137,10 @@ impl Job {
             retriever: Retriever::read(root.section("retriever")),
             ranker: Ranker::read(root.section("ranker")),
             cluster: Cluster::read(root.section("cluster")),
+            sweep: Sweep::default(),
             merged: toml::Table::new(),
         };
-        if root.optional::<toml::Table>("sweep").is_some() {
-            root.report("sweep", "grids are not run yet: submit one job for each setting, with --set");
-        }
+        let grid = root.optional::<toml::Table>("sweep");
         if all_stages {
             job.stages.retain(|stage| job.retriever.from.is_training() || *stage != Stage::TrainRetriever);
             job.stages.retain(|stage| job.ranker.from.is_training() || *stage != Stage::TrainRanker);
@@ -148,7 +152,20 @@ impl Job {
             job.stages.push(Stage::Pictures);
             job.stages.sort_unstable();
         }
+        if let Some(grid) = grid {
+            job.sweep = Sweep::read(&grid, source, &job);
+            job.check_lift(source);
+        }
         job
+    }
+
+    /// A gate in front of each trial would fail the job for one that is not chosen.
+    fn check_lift(&self, source: &Source) {
+        if self.ranker.require_lift && self.sweep.trials(ModelSection::Ranker) > 0 {
+            let why =
+                "would be asked of every trial of the sweep: leave it out, and train the choice's settings with it";
+            source.report("ranker.require_lift", why);
+        }
     }
 
     fn check_stages(&self, source: &Source) {

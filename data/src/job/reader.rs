@@ -76,6 +76,11 @@ impl Source {
         });
     }
 
+    /// Whether anything has been reported.
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+
     /// All problems in the order of the file.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();

@@ -13,4 +13,5 @@ mod publishing;
 mod removal;
 mod reuse;
 mod since;
+mod sweeps;
 mod workers;

@@ -85,7 +85,7 @@ fn planned(stage: Stage, split: Option<Split>, config: Value, needs: &[&PlannedS
     let inputs = needs.iter().map(|n| (role(n.artifact.stage, n.split), n.artifact.digest.clone())).collect();
     let spec = Spec { stage, split, format_version: 1, config, inputs };
     let needs = needs.iter().map(|n| n.artifact.clone()).collect();
-    PlannedStage { artifact: ArtifactId { stage, digest: spec.digest() }, split, spec, needs }
+    PlannedStage { artifact: ArtifactId { stage, digest: spec.digest() }, split, trial: None, spec, needs }
 }
 
 /// The users of a shard: one, two or three.

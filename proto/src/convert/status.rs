@@ -61,6 +61,7 @@ impl TryFrom<pb::StageStatus> for StageStatus {
         Ok(Self {
             stage: text(s.stage, "stage")?,
             split: optional(s.split),
+            trial: optional(s.trial),
             digest: s.digest,
             state,
             progress: Progress { done: s.done, total: s.total, unit: s.unit, note: s.note },
@@ -90,6 +91,7 @@ impl From<StageStatus> for pb::StageStatus {
         Self {
             stage: s.stage,
             split: s.split.unwrap_or_default(),
+            trial: s.trial.unwrap_or_default(),
             digest: s.digest,
             state: state.into(),
             done: s.progress.done,

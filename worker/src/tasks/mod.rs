@@ -1,6 +1,7 @@
 //! One file per stage.
 
 mod caption;
+mod choose;
 mod evaluate;
 mod pictures;
 mod prepare;
@@ -30,6 +31,7 @@ pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device, kept: &
         Stage::Prepare => prepare::run(&mut context),
         Stage::Pictures => pictures::run(&mut context),
         Stage::Caption => caption::run(&mut context, shards, device),
+        Stage::TrainRetriever | Stage::TrainRanker if choose::is_choice(&context) => choose::run(&mut context),
         Stage::TrainRetriever => train_retriever::run(&mut context, device),
         Stage::Retrieve => retrieve::run(&mut context, shards, device, kept),
         Stage::TrainRanker => train_ranker::run(&mut context, device),

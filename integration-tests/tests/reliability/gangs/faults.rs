@@ -61,7 +61,9 @@ fn all() -> impl Iterator<Item = String> {
 /// Lets a fault happen, and waits until the gang has gone on. Returns how long that took, or nothing if the training was over before it
 /// came to the fault.
 fn happens(training: &mut Training, fault: &str, world: usize) -> Option<Duration> {
-    training.until("the training is on its way", |step| step > 0)?;
+    // Losses at one step add up.
+    let step = training.until("the training is on its way", |step| step > 0)?;
+    training.until("the training goes on", |now| now > step + 2)?;
     let file = training.faults.join(fault);
     fs::write(&file, "").unwrap();
     if fault.ends_with("join") || fault.ends_with("sync") {

@@ -52,6 +52,7 @@ impl Coordinator {
         let entry = |(stage, complete): (&coordinator::plan::PlannedStage, &bool)| StageEntry {
             artifact: stage.artifact.clone(),
             split: stage.split,
+            trial: stage.trial.clone(),
             needs: stage.needs.clone(),
             complete: *complete,
             gang: GANG,
