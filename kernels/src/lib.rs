@@ -49,6 +49,8 @@ pub mod top_k;
 pub mod adamw;
 pub mod grad_norm;
 
+pub mod health;
+
 pub use cuda::Recording;
 pub use device::Device;
 pub use error::{Error, Result};

@@ -60,15 +60,17 @@ pub enum Place {
 }
 
 impl Place {
-    /// Opens the device, with so many threads of the CPU.
+    /// Opens the device, with so many threads of the CPU, and sees whether it computes as it should.
     ///
     /// # Errors
-    /// If the operating system refuses the threads, or the card cannot be opened.
+    /// If the operating system refuses the threads, the card cannot be opened, or something else comes out than is known to.
     pub fn open(self, threads: usize) -> kernels::Result<Device> {
-        match self {
+        let device = match self {
             Self::Cpu => Device::cpu(threads),
             Self::Card(number) => Device::cuda(number, threads),
-        }
+        }?;
+        kernels::health::check(&device)?;
+        Ok(device)
     }
 }
 

@@ -8,15 +8,18 @@ use std::time::Instant;
 use bytes::Bytes;
 use data::artifact::Digest;
 use data::job::Stage;
-use kernels::Tensor;
+use kernels::collective::nccl::{Aborter, Nccl};
 use kernels::collective::{Bucket, Collective, Tree, slices_of};
+use kernels::{Device, Tensor};
 use proto::{Broken, GenerationId};
 use serde_json::json;
 
 use crate::checkpoint::{self, Saver};
 use crate::context::{Context, Output, stopped};
 use crate::early_stopping::Course;
-use crate::gang::{Fault, Healing, Meeting, Met, Phase, Standing, Verdict, Watched, Word, decode, encode, meet};
+use crate::gang::{
+    Closer, Fault, Healing, Meeting, Met, Phase, Standing, Verdict, Watched, Word, decode, encode, meet,
+};
 use crate::snapshot::Snapshot;
 use crate::{Error, Result};
 
@@ -25,6 +28,10 @@ mod tests;
 
 /// Times that a step is tried whose gradients are no numbers.
 const TRIES: u32 = 2;
+/// Generations that may break without a step between them.
+const BREAKS: u32 = 5;
+/// The exit code of what may succeed later.
+const EXIT_MAY_PASS: i32 = 75;
 /// Users that are named where a step fails.
 const NAMED: usize = 5;
 
@@ -90,7 +97,7 @@ pub(crate) trait Trainee {
 
 /// Trains to the end and sees to it that the model is committed, from the newest checkpoint that is whole or from where the others
 /// of the gang are. A stop leaves a checkpoint of the last step, or members that have it.
-pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) -> Result<()> {
+pub(crate) fn train(cx: &mut Context, device: &Device, rules: &Rules, trainee: &mut dyn Trainee) -> Result<()> {
     let meeting = Meeting::open(&cx.reach)?;
     let mut course = Course::default();
     if let Some(found) = checkpoint::newest(cx)? {
@@ -100,8 +107,8 @@ pub(crate) fn train(cx: &mut Context, rules: &Rules, trainee: &mut dyn Trainee) 
     }
     let clock = Clock { earlier: course.seconds, began: Instant::now() };
     let saver = Saver::new(course.step);
-    let mut training =
-        Training { rules, trainee, course, clock, saver, loaded: None, tries: 0, seconds: (0.0, 0.0), world: 1 };
+    let (loaded, tries, breaks, seconds, world) = (None, 0, 0, (0.0, 0.0), 1);
+    let mut training = Training { device, rules, trainee, course, clock, saver, loaded, tries, breaks, seconds, world };
     let ended = training.run(cx, &meeting);
     training.saver.end(cx);
     ended
@@ -120,6 +127,7 @@ enum End {
 
 /// A member's training.
 struct Training<'a> {
+    device: &'a Device,
     rules: &'a Rules,
     trainee: &'a mut dyn Trainee,
     course: Course,
@@ -129,6 +137,8 @@ struct Training<'a> {
     loaded: Option<Digest>,
     /// Times that the present step was tried in vain.
     tries: u32,
+    /// Generations that broke since the last step.
+    breaks: u32,
     /// Seconds of computing since the start: of the slowest member of each step, and of all on average.
     seconds: (f64, f64),
     /// The members of the last generation.
@@ -150,7 +160,7 @@ impl Training<'_> {
             let (number, seat, stop) = (generation.number, cx.seat.clone(), cx.stop());
             let over = || stop.is_cancelled() || seat.aborted(number).is_some();
             let ended = match meeting.ring(&generation, &seat, &over) {
-                Met::Ring(mut gang) => self.live(cx, number, &mut *gang),
+                Met::Ring(ring) => self.widen(cx, ring).and_then(|mut gang| self.live(cx, number, &mut *gang)),
                 Met::Broken(missed) => {
                     broken = Some(missed);
                     continue;
@@ -163,12 +173,39 @@ impl Training<'_> {
                 Ok(End::Left) => return Err(stopped()),
                 Err(Error::Kernels(kernels::Error::Gang(reason))) => {
                     let reason = cx.seat.aborted(number).unwrap_or(reason);
-                    tracing::info!(%number, reason, step = self.course.step, "generation broken");
-                    broken = Some(Broken { generation: number, reason, unreachable: None });
+                    broken = Some(self.broken(number, reason)?);
                 }
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// A generation has broken, and the members are to meet again: but not for ever without a step.
+    fn broken(&mut self, generation: GenerationId, reason: String) -> Result<Broken> {
+        let step = self.course.step;
+        tracing::info!(number = %generation, reason, step, "generation broken");
+        self.breaks += 1;
+        if self.breaks >= BREAKS {
+            let what = format!("{BREAKS} generations broke before step {} was done, the last one: {reason}", step + 1);
+            return Err(Error::Gang(what));
+        }
+        Ok(Broken { generation, reason, unreachable: None })
+    }
+
+    /// Where every member has a card and NCCL, buckets go from card to card.
+    fn widen(&self, cx: &Context, mut ring: Box<dyn Collective>) -> Result<Box<dyn Collective>> {
+        if ring.world() == 1 {
+            return Ok(ring);
+        }
+        let all = ring.all_gather(vec![u8::from(Nccl::possible(self.device))])?;
+        if all.iter().any(|can| *can != [1]) {
+            return Ok(ring);
+        }
+        let aborter = Aborter::new();
+        cx.seat.guard(ending(aborter.clone()));
+        let gang = Nccl::open_with(ring, self.device, &aborter)?;
+        gang.remarks().iter().for_each(|remark| tracing::warn!("{remark}"));
+        Ok(Box::new(gang))
     }
 
     /// A generation.
@@ -284,7 +321,7 @@ impl Training<'_> {
 
     /// A step is done.
     fn count(&mut self, cx: &mut Context, verdict: &Verdict) {
-        (self.course.step, self.tries) = (self.course.step + 1, 0);
+        (self.course.step, self.tries, self.breaks) = (self.course.step + 1, 0, 0);
         // Ranks come in the order of their slices.
         self.course.loss = Some(verdict.figures.iter().sum());
         self.seconds = (self.seconds.0 + verdict.seconds.0, self.seconds.1 + verdict.seconds.1);
@@ -415,6 +452,20 @@ impl Training<'_> {
             loss + &best + &waiting.unwrap_or_default()
         });
     }
+}
+
+/// Ends what waits within NCCL, beside the caller. A library that does not let go keeps the card: only the end of this process
+/// frees it, and whoever looks after that starts it again.
+fn ending(aborter: Aborter) -> Closer {
+    Box::new(move || {
+        let aborter = aborter.clone();
+        std::thread::spawn(move || {
+            if let Err(e) = aborter.abort() {
+                tracing::error!(error = %e, "this worker ends, start it again");
+                std::process::exit(EXIT_MAY_PASS);
+            }
+        });
+    })
 }
 
 /// The sums of a member's slices of a step, and its word on them; `beat` is called behind each.

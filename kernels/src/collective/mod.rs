@@ -6,6 +6,7 @@
 //!
 //! - [`local`]: members are threads of one process; slow and obvious, the reference.
 //! - [`tcp`]: a ring over streams that the caller has opened and authenticated.
+//! - [`nccl`]: cards that exchange buckets directly, opened over one of the others.
 //!
 //! # Order of sums
 //! What is summed are slices of a step, along the [`Tree`] of their numbers, whoever has computed them: every world gives the
@@ -13,6 +14,7 @@
 
 mod bucket;
 pub mod local;
+pub mod nccl;
 pub mod tcp;
 #[cfg(test)]
 mod tests;

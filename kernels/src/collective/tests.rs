@@ -33,20 +33,20 @@ fn together<C: Collective + 'static, T: Send>(group: Vec<C>, work: impl Fn(&mut 
 }
 
 /// Values of a slice whose sums depend on their order.
-fn values(slice: usize, len: usize) -> Vec<f32> {
+pub(super) fn values(slice: usize, len: usize) -> Vec<f32> {
     let value = |i: usize| ((i * 7919 + slice * 104_729) % 10_007) as f32 * 1e-3 * 10_f32.powi((i % 9) as i32 - 4);
     (0..len).map(|i| if (i + slice).is_multiple_of(3) { -value(i) } else { value(i) }).collect()
 }
 
 /// Values as two tensors.
-fn bucket(values: &[f32]) -> Bucket {
+pub(super) fn bucket(values: &[f32]) -> Bucket {
     let (one, two) = values.split_at(values.len() / 3);
     let tensor = |values: &[f32]| Tensor::from_f32(&[values.len()], values.to_vec()).unwrap();
     Bucket::new(vec![tensor(one), tensor(two)]).unwrap()
 }
 
 /// The total at every member, of so many slices.
-fn totals<C: Collective + 'static>(group: Vec<C>, slices: usize, len: usize) -> Vec<Vec<f32>> {
+pub(super) fn totals<C: Collective + 'static>(group: Vec<C>, slices: usize, len: usize) -> Vec<Vec<f32>> {
     together(group, |member| {
         let mut tree = Tree::new(slices);
         for slice in slices_of(member.rank(), member.world(), slices) {
@@ -59,7 +59,7 @@ fn totals<C: Collective + 'static>(group: Vec<C>, slices: usize, len: usize) -> 
     })
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 

@@ -64,6 +64,11 @@ impl Tree {
         &self.nodes
     }
 
+    /// What waits, to be taken apart.
+    pub(super) fn into_nodes(self) -> Vec<Node> {
+        self.nodes
+    }
+
     /// Adds the sum of one slice.
     ///
     /// # Errors

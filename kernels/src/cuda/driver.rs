@@ -1,5 +1,6 @@
 //! What device code asks of whoever runs it.
 
+use std::ffi::c_void;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -194,6 +195,26 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// As [`Driver::write`].
     fn wait(&self) -> Result<()>;
+
+    /// Its stream for libraries of CUDA that work beside it; none if it is no card.
+    fn raw_stream(self: Arc<Self>) -> Option<Arc<dyn RawStream>> {
+        None
+    }
+}
+
+/// The stream of a card as libraries of CUDA know it.
+pub(crate) trait RawStream: Send + Sync {
+    /// Makes the card that of this thread, which may be any, and gives the handle of the stream.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    fn enter(&self) -> Result<*mut c_void>;
+
+    /// Whether everything is done that was asked for, which is not waited for.
+    ///
+    /// # Errors
+    /// [`Error::Device`] or [`Error::Lost`] if something that was asked for has failed.
+    fn is_idle(&self) -> Result<bool>;
 }
 
 /// Operations that a device runs in one piece and in their order.

@@ -14,9 +14,9 @@ pub(crate) mod rows;
 mod stream;
 
 pub(crate) use buffer::{Array, Buffer, Plain};
-pub(crate) use card::inspect::{cards, examine, libraries, seen};
+pub(crate) use card::inspect::{cards, driver_version, examine, libraries, nccl, seen};
 pub(crate) use card::libraries::misnamed;
-pub(crate) use driver::{Address, Arg, Driver, Geometry, Graph, SharedLimit, Source};
+pub(crate) use driver::{Address, Arg, Driver, Geometry, Graph, RawStream, SharedLimit, Source};
 pub(crate) use operation::Operation;
 pub(crate) use product::{Matrix, Product};
 pub use recorder::Recording;
@@ -51,6 +51,10 @@ pub(crate) fn prover() -> Stream {
 pub(crate) fn emulator_of(bytes: usize) -> Stream {
     Stream::new(std::sync::Arc::new(emulator::Emulator::with_memory(bytes)))
 }
+
+/// A text of C++ as a library of the host, for what stands in for a library of CUDA in tests.
+#[cfg(test)]
+pub(crate) use emulator::library_of;
 
 /// What every kernel begins with: types, conversions and primitives that need no header of CUDA, and what works on rows.
 pub(crate) const PRELUDE: &str = concat!(include_str!("prelude.cuh"), include_str!("rows.cuh"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::buffer::Plain;
 use super::recorder::{Recorder, Recording};
-use super::{Arg, Array, Driver, Geometry, Operation, Product, Source};
+use super::{Arg, Array, Driver, Geometry, Operation, Product, RawStream, Source};
 use crate::{Dtype, Error, Result, Tensor};
 
 /// A device as operations see it: memory, copies, kernels and products, all in the order in which they are asked for.
@@ -83,13 +83,25 @@ impl Stream {
 
     /// Copies all elements of a tensor to those of another of the same dtype, from `begin` on.
     pub(crate) fn copy(&self, from: &Tensor, to: &mut Tensor, begin: usize) -> Result<()> {
+        self.copy_part(from, 0, to, begin, from.len())
+    }
+
+    /// Copies so many elements of a tensor, from `begin` on, to those of another of the same dtype, from `to_begin` on.
+    pub(crate) fn copy_part(
+        &self,
+        from: &Tensor,
+        begin: usize,
+        to: &mut Tensor,
+        to_begin: usize,
+        len: usize,
+    ) -> Result<()> {
         let size = from.dtype().bytes();
-        debug_assert!(from.dtype() == to.dtype() && begin + from.len() <= to.len());
-        if from.is_empty() {
+        debug_assert!(from.dtype() == to.dtype() && begin + len <= from.len() && to_begin + len <= to.len());
+        if len == 0 {
             return Ok(());
         }
-        let to = to.arg_mut()?.address().offset(begin * size);
-        let copy = Operation::Copy { from: from.arg()?.address(), to, bytes: from.len() * size };
+        let to = to.arg_mut()?.address().offset(to_begin * size);
+        let copy = Operation::Copy { from: from.arg()?.address().offset(begin * size), to, bytes: len * size };
         // SAFETY: there are so many bytes in either tensor, and they are two.
         unsafe { self.recorder.ask(copy) }
     }
@@ -132,6 +144,16 @@ impl Stream {
         }
         // SAFETY: the caller's promise.
         unsafe { self.recorder.ask(Operation::Multiply(*product)) }
+    }
+
+    /// The stream of the card for libraries of CUDA that work beside this one; none if it is no card.
+    pub(crate) fn raw(&self) -> Option<Arc<dyn RawStream>> {
+        self.recorder.raw_stream()
+    }
+
+    /// Gives all that was asked for to the device, without waiting for it: what another library asks for comes behind it.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.recorder.flush()
     }
 
     /// Waits for all that was asked for.

@@ -1,7 +1,7 @@
 //! The two streams of a member of a ring: to the next member, and from the one before.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use proto::{GenerationId, Peer};
 use tokio_rustls::rustls::{ClientConnection, ServerConnection, StreamOwned};
 
 use super::identity::{self, Identity};
+use super::seat::Closer;
 
 /// Pause between two looks for a call, or two calls.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -118,6 +119,12 @@ fn try_answer(
     stream.write_all(&heard).and_then(|()| stream.flush()).map_err(words)?;
     unlimited(&stream.sock).map_err(words)?;
     Ok(stream)
+}
+
+/// What ends every wait on a stream.
+pub(super) fn closer(tcp: &TcpStream) -> std::io::Result<Closer> {
+    let tcp = tcp.try_clone()?;
+    Ok(Box::new(move || drop(tcp.shutdown(Shutdown::Both)))) // it may be closed from the other side
 }
 
 /// Sets limits for the beginning of a stream, and for its silence later on.

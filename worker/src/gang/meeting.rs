@@ -1,13 +1,13 @@
 //! Where a member is found by the others, and how they become a ring.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 use kernels::collective::{Collective, local, tcp};
 use proto::{Broken, Generation, LeaseId, Ready};
 
 use super::identity::Identity;
-use super::links::{Patience, answer, call};
+use super::links::{Patience, answer, call, closer};
 use super::seat::Seat;
 use crate::{Error, Result};
 
@@ -94,9 +94,8 @@ impl Meeting {
         let from_previous = from_previous.unwrap_or_else(|_| Err("a panic".to_owned()));
         let from_previous = from_previous.map_err(|reason| missed(previous, reason))?;
         let failed = |reason: String| Broken { generation: number, reason, unreachable: None };
-        let doors = [&to_next.sock, &from_previous.sock].map(TcpStream::try_clone);
-        let doors = doors.into_iter().collect::<std::io::Result<Vec<_>>>().map_err(|e| failed(e.to_string()))?;
-        seat.enter(number, doors);
+        let closers = [&to_next.sock, &from_previous.sock].map(closer).into_iter().collect::<std::io::Result<Vec<_>>>();
+        seat.enter(number, closers.map_err(|e| failed(e.to_string()))?);
         tcp::Ring::new(rank, world, to_next, from_previous).map_err(|e| failed(e.to_string()))
     }
 }

@@ -17,5 +17,5 @@ mod words;
 
 pub(crate) use faults::{Fault, Phase, meet};
 pub(crate) use meeting::{Meeting, Met, Reach};
-pub(crate) use seat::{Seat, Watched};
+pub(crate) use seat::{Closer, Seat, Watched};
 pub(crate) use words::{Healing, Standing, Verdict, Word, decode, encode};

@@ -3,7 +3,6 @@
 //! The training thread may hang in a kernel or wait for a member that is gone. The session does not: through the seat it
 //! closes the streams of a generation that is over, and finds out that a step has said nothing for too long.
 
-use std::net::{Shutdown, TcpStream};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,19 +24,20 @@ pub(crate) enum Watched {
     Computes(Instant),
 }
 
+/// Ends something that a member may wait for, from another thread and without waiting itself.
+pub(crate) type Closer = Box<dyn Fn() + Send>;
+
 /// A member's seat.
-#[derive(Debug)]
 pub(crate) struct Seat {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug)]
 struct State {
     /// What the coordinator has called last, until it is taken.
     called: Option<Generation>,
-    /// The generation that this member is in, and its streams.
-    inside: Option<(GenerationId, Vec<TcpStream>)>,
+    /// The generation that this member is in, and what ends its waits.
+    inside: Option<(GenerationId, Vec<Closer>)>,
     /// The highest generations that were told to end: in order, and at once.
     regroup: Option<GenerationId>,
     aborted: Option<(GenerationId, String)>,
@@ -115,10 +115,19 @@ impl Seat {
         }
     }
 
-    /// This member is in a generation from now on, over these streams.
-    pub(crate) fn enter(&self, number: GenerationId, streams: Vec<TcpStream>) {
+    /// This member is in a generation from now on, and waits for others where these end it.
+    pub(crate) fn enter(&self, number: GenerationId, closers: Vec<Closer>) {
         let mut state = self.state();
-        state.inside = Some((number, streams));
+        state.inside = Some((number, closers));
+        state.close_aborted();
+    }
+
+    /// It waits somewhere else, too.
+    pub(crate) fn guard(&self, closer: Closer) {
+        let mut state = self.state();
+        if let Some((_, closers)) = &mut state.inside {
+            closers.push(closer);
+        }
         state.close_aborted();
     }
 
@@ -161,9 +170,8 @@ impl Seat {
 impl State {
     fn close_aborted(&self) {
         let aborted = self.aborted.as_ref().map(|(number, _)| *number);
-        let Some((_, streams)) = self.inside.as_ref().filter(|(number, _)| aborted >= Some(*number)) else { return };
-        for stream in streams {
-            let _ = stream.shutdown(Shutdown::Both); // it may be closed from the other side
+        if let Some((_, closers)) = self.inside.as_ref().filter(|(number, _)| aborted >= Some(*number)) {
+            closers.iter().for_each(|close| close());
         }
     }
 }
@@ -171,9 +179,11 @@ impl State {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::TcpStream;
     use std::sync::Arc;
 
     use super::*;
+    use crate::gang::links::closer;
 
     fn generation(number: u64) -> Generation {
         Generation { lease: proto::LeaseId(1), number: GenerationId(number), rank: 0, members: vec![] }
@@ -215,7 +225,7 @@ mod tests {
             if first {
                 abort();
             }
-            seat.enter(GenerationId(7), vec![ours.try_clone().unwrap()]);
+            seat.enter(GenerationId(7), vec![closer(&ours).unwrap()]);
             std::thread::scope(|scope| {
                 let reads = scope.spawn(|| std::io::Read::read(&mut &ours, &mut [0]));
                 if !first {

@@ -44,7 +44,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
         metric: "R@10",
         learning_rate: ("retriever.learning_rate", settings.learning_rate),
     };
-    train(cx, &rules, &mut trainee)
+    train(cx, device, &rules, &mut trainee)
 }
 
 /// LRURec in training.

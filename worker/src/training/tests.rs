@@ -193,7 +193,7 @@ impl Site {
         let signs = Signs { stop: stop.clone(), doubt: Doubt::default(), seat: seat.clone() };
         let (to_coordinator, words) = mpsc::channel(64);
         let mut cx = Context::open(&grant, means, signs, to_coordinator).await.unwrap();
-        let ended = tokio::task::spawn_blocking(move || train(&mut cx, &RULES, &mut trainee));
+        let ended = tokio::task::spawn_blocking(move || train(&mut cx, &Device::cpu(1).unwrap(), &RULES, &mut trainee));
         self.members.push(Member { lease, seat, stop, words, ended: Some(ended), ready: None });
         lease
     }

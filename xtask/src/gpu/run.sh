@@ -2,7 +2,7 @@
 # Runs the tests and the benches of mllm4rec's kernels on this machine's card. It needs no Rust and no network.
 #
 #   run.sh                     everything: tests, then all benches
-#   run.sh tests [NAME…]       the tests; NAME is kernels, model or parity
+#   run.sh tests [NAME…]       the tests; NAME is kernels, nccl (groups of one card, again and again), model or parity
 #   run.sh bench [GROUP…]      the benches; GROUP is ceilings, nf4, attention, rows, scan, retriever, top, captioner or ranker
 #   run.sh look                what is there: card, driver, libraries, Python packages
 #   run.sh help                this text
@@ -18,6 +18,8 @@
 #   PYTHON=program         a Python with torch; else the first of python3 and python that has it
 #   TESTS_SECONDS=180      the most that the tests of one name may take
 #   PART_SECONDS=40        the most that those of one module of the kernels may take on a card, each in a process of its own
+#   NCCL_ROUNDS=1000       groups of one card that are opened one after the other
+#   NCCL_SECONDS=400       the most that they may take
 #   BENCH_SECONDS=1800     the most that the benches may take
 #   ROUNDS=7 TURN_MS=300   turns of every contestant, and how long one is
 #   SUSTAINED_S=60         seconds of the product without a pause
@@ -181,10 +183,24 @@ parts() {
     "$tree/bin/kernels-tests" --list 2> /dev/null | sed -n 's/^\([a-z0-9_]*\)::.*: test$/\1/p' | sort -u
 }
 
+# Groups of one card, one after the other: NCCL opens, sums, aborts, and gives back what it took.
+groups_of_one() {
+    MLLM4REC_NCCL_ROUNDS=${NCCL_ROUNDS:-1000} step "tests nccl" "$out/tests-nccl.log" "${NCCL_SECONDS:-400}" \
+        "$tree/bin/kernels-tests" collective::nccl::tests::card:: --test-threads=1 --show-output
+    grep -E '^test result|^skipped|^free bytes|\.\.\. FAILED' "$out/tests-nccl.log" | sort -u | tee -a "$summary"
+}
+
 tests() {
     local names=("$@") name args part
-    [ $# -eq 0 ] && names=(kernels model parity)
+    if [ $# -eq 0 ]; then
+        names=(kernels model parity)
+        [ "$MLLM4REC_TEST_DEVICE" = cuda ] && names=(kernels nccl model parity)
+    fi
     for name in "${names[@]}"; do
+        if [ "$name" = nccl ]; then
+            groups_of_one
+            continue
+        fi
         args=(--test-threads=1 --show-output)
         if [ "$MLLM4REC_TEST_DEVICE" = cuda ]; then
             # What is about the emulator, or the host alone, was seen where this was packed.
@@ -194,7 +210,7 @@ tests() {
         # The emulator compiles the device code with the C++ compiler of the machine.
         command -v c++ > /dev/null || args+=(--skip emulat)
         if [ ! -x "$tree/bin/$name-tests" ]; then
-            say "there are no tests called $name: kernels, model or parity"
+            say "there are no tests called $name: kernels, nccl, model or parity"
             failures=$((failures + 1))
             continue
         fi

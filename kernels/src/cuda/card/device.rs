@@ -1,7 +1,7 @@
 //! One card, one stream, and the memory that was taken from it.
 
 use std::collections::HashMap;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -14,7 +14,7 @@ use super::kernels::{Kernels, PLAIN_SHARED, with_pointers};
 use super::libraries::Library;
 use super::products::{Products, WORKSPACE_BYTES};
 use super::staging::Staging;
-use crate::cuda::{Address, Arg, Driver, Geometry, Graph, Matrix, Operation, Product, Source};
+use crate::cuda::{Address, Arg, Driver, Geometry, Graph, Matrix, Operation, Product, RawStream, Source};
 use crate::{Error, Result};
 
 /// Of the memory that is free when the card is opened, what may be taken: the rest is for the context, for libraries and for
@@ -299,6 +299,27 @@ impl Driver for Card {
         self.enter()?;
         // SAFETY: the stream is the card's.
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("waiting for the card", e))
+    }
+
+    fn raw_stream(self: Arc<Self>) -> Option<Arc<dyn RawStream>> {
+        Some(self)
+    }
+}
+
+impl RawStream for Card {
+    fn enter(&self) -> Result<*mut c_void> {
+        Self::enter(self)?;
+        Ok(self.stream.cast())
+    }
+
+    fn is_idle(&self) -> Result<bool> {
+        Self::enter(self)?;
+        // SAFETY: the stream is the card's.
+        match unsafe { sys::cuStreamQuery(self.stream) }.result() {
+            Ok(()) => Ok(true),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
+            Err(e) => Err(failed("asking the card", e)),
+        }
     }
 }
 

@@ -32,6 +32,26 @@ pub(crate) fn libraries() -> Vec<inspection::Library> {
     Library::ALL.into_iter().map(report).collect()
 }
 
+/// Where the library of collectives is.
+///
+/// # Errors
+/// What is wrong with it, and what brings it.
+pub(crate) fn nccl() -> Result<&'static Path, String> {
+    let found = Library::Nccl.open().map_err(|lacking| {
+        let brought_by = Library::Nccl.brought_by();
+        format!(
+            "NCCL {lacking}: it comes with {brought_by}; if it lies where the loader does not look, name its folder in \
+             MLLM4REC_CUDA_LIBS"
+        )
+    })?;
+    Ok(&found.opened)
+}
+
+/// The version of CUDA that the driver is of.
+pub(crate) fn driver_version() -> Option<[u32; 3]> {
+    Library::Driver.open().ok()?.version
+}
+
 fn opened(found: &Found) -> Opened {
     let path = if found.opened.is_absolute() { None } else { mapped(&found.opened) };
     Opened { path: path.unwrap_or_else(|| found.opened.clone()), version: found.version.map(written) }

@@ -58,6 +58,7 @@ const DRIVER_FUNCTIONS: &[&str] = &[
     "cuCtxSetCurrent",
     "cuStreamCreate",
     "cuStreamSynchronize",
+    "cuStreamQuery",
     "cuStreamDestroy_v2",
     "cuStreamBeginCapture_v2",
     "cuStreamEndCapture",
@@ -82,6 +83,23 @@ const DRIVER_FUNCTIONS: &[&str] = &[
     "cuGraphLaunch",
     "cuGraphKernelNodeGetParams_v2",
     "cuGraphExecKernelNodeSetParams_v2",
+];
+
+const NCCL_FUNCTIONS: &[&str] = &[
+    "ncclGetUniqueId",
+    "ncclCommInitRankConfig",
+    "ncclCommGetAsyncError",
+    "ncclCommAbort",
+    "ncclCommFinalize",
+    "ncclCommDestroy",
+    "ncclSend",
+    "ncclRecv",
+    "ncclBroadcast",
+    "ncclAllGather",
+    "ncclGroupStart",
+    "ncclGroupEnd",
+    "ncclGetErrorString",
+    "ncclGetLastError",
 ];
 
 impl Library {
@@ -126,7 +144,7 @@ impl Library {
             Self::Nccl => Facts {
                 files: &["libnccl.so.2"],
                 version: b"ncclGetVersion",
-                functions: &[],
+                functions: NCCL_FUNCTIONS,
                 brought_by: "the package libnccl2, or nvidia-nccl-cu13 of PyPI",
             },
         }

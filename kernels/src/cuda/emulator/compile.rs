@@ -123,6 +123,15 @@ fn compilers() -> Vec<String> {
     named.map_or_else(|| ["c++", "g++", "clang++"].map(str::to_owned).to_vec(), |named| vec![named])
 }
 
+/// A text of C++ as a library, compiled as kernels are.
+#[cfg(test)]
+pub(crate) fn library_of(name: &str, text: &str) -> Result<PathBuf, String> {
+    let compilers = compilers();
+    let mut hasher = DefaultHasher::new();
+    (text, FLAGS, &compilers).hash(&mut hasher);
+    compile(&format!("{name}-{:016x}", hasher.finish()), text, &compilers)
+}
+
 /// Compiles a text to a library, if none of an earlier process is there.
 pub(super) fn compile(name: &str, text: &str, compilers: &[String]) -> Result<PathBuf, String> {
     let folder = std::env::temp_dir().join("mllm4rec-emulator");

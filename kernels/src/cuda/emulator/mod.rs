@@ -25,6 +25,8 @@ use std::ffi::{CStr, c_char, c_void};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+#[cfg(test)]
+pub(crate) use self::compile::library_of;
 use self::compile::{Launch, Module};
 use self::memory::Memory;
 pub(crate) use self::mortal::Mortal;

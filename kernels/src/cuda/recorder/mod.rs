@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::blocks::Purpose;
 pub use self::recording::Recording;
 use self::state::State;
-use super::{Address, Driver, Operation};
+use super::{Address, Driver, Operation, RawStream};
 use crate::{Error, Result};
 
 /// A device's driver, behind a log of what is asked of it.
@@ -97,6 +97,16 @@ impl Recorder {
         let mut state = self.state();
         state.settle()?;
         state.driver().read(from, to)
+    }
+
+    /// As [`Driver::raw_stream`].
+    pub(crate) fn raw_stream(&self) -> Option<Arc<dyn RawStream>> {
+        self.state().raw_stream()
+    }
+
+    /// Makes all that was asked for known to the driver, and does not wait for it.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.state().settle()
     }
 
     /// As [`Driver::wait`].

@@ -7,7 +7,7 @@ use super::blocks::{Blocks, PAGE_BYTES, Purpose, SMALL_BYTES};
 use super::log::{Allocation, Log};
 use super::outbox::Outbox;
 use super::pass::{Mode, Pass};
-use crate::cuda::{Address, Driver, Operation};
+use crate::cuda::{Address, Driver, Operation, RawStream};
 use crate::{Error, Result};
 
 /// A driver, the logs of earlier passes and the pass under way.
@@ -31,6 +31,10 @@ impl State {
 
     pub(super) fn driver(&self) -> &dyn Driver {
         &*self.driver
+    }
+
+    pub(super) fn raw_stream(&self) -> Option<Arc<dyn RawStream>> {
+        Arc::clone(&self.driver).raw_stream()
     }
 
     /// Begins a pass with the log of a recording, if there is one; none begins within another.

@@ -32,7 +32,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let rules = rules(&settings, &examples);
     let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?, device)?;
     let mut trainee = Tuning::new(ranker, &settings, &prompts, &examples, &validation, rules.steps);
-    train(cx, &rules, &mut trainee)
+    train(cx, device, &rules, &mut trainee)
 }
 
 fn rules(settings: &job::Ranker, examples: &Examples<'_>) -> Rules {
