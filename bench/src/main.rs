@@ -10,6 +10,7 @@ mod gpu;
 mod machine;
 mod nf4;
 mod retriever;
+mod scaling;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Bench {
     Captioner(captioner::Options),
     /// The kernels of cards against PyTorch and bitsandbytes: times, ratios, shares of the card's ceilings.
     Gpu(gpu::Options),
+    /// What more workers bring to a training: a model of the time of a step, beside a ring on this machine.
+    Scaling(scaling::Options),
     /// A contestant of `retriever`; started by it.
     #[command(hide = true)]
     RetrieverContestant {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Bench::Captioner(options) => captioner::run(&options),
         Bench::CaptionerContestant => captioner::contestant(),
         Bench::Gpu(options) => gpu::run(&options),
+        Bench::Scaling(options) => scaling::run(&options),
         Bench::GpuContestant { device } => gpu::contestant(device),
     };
     match outcome {
