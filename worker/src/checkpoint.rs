@@ -60,8 +60,9 @@ pub(crate) fn clear(cx: &Context) {
 
 /// Writes checkpoints beside the training, one at a time.
 pub(crate) struct Saver {
-    writing: Option<JoinHandle<Result<()>>>,
-    /// The step of the last one.
+    /// The step of the one that is being written.
+    writing: Option<(u64, JoinHandle<Result<()>>)>,
+    /// The step of the last one that was.
     step: u64,
     began: Instant,
 }
@@ -85,16 +86,18 @@ impl Saver {
     /// Begins to write one. The one before is waited for: a store that is slower than the training slows it down.
     pub(crate) fn begin(&mut self, cx: &Context, snapshot: Snapshot) {
         self.end(cx);
-        (self.step, self.began) = (snapshot.course.step, Instant::now());
-        self.writing = Some(cx.runtime().spawn(Place::of(cx).write(snapshot)));
+        self.began = Instant::now();
+        let step = snapshot.course.step;
+        self.writing = Some((step, cx.runtime().spawn(Place::of(cx).write(snapshot))));
     }
 
     /// Waits for what is being written. A training does not end of a checkpoint that cannot be.
     pub(crate) fn end(&mut self, cx: &Context) {
-        let Some(writing) = self.writing.take() else { return };
+        let Some((step, writing)) = self.writing.take() else { return };
         let written = cx.wait(writing).unwrap_or_else(|e| Err(Error::Panicked(e.to_string())));
-        if let Err(e) = written {
-            tracing::warn!(error = %e, step = self.step, "cannot write a checkpoint");
+        match written {
+            Ok(()) => self.step = step,
+            Err(e) => tracing::warn!(error = %e, step, "cannot write a checkpoint"),
         }
     }
 }
@@ -132,6 +135,9 @@ impl Place {
     async fn write(self, snapshot: Snapshot) -> Result<()> {
         let step = snapshot.course.step;
         let folder = format!("{}/{step:010}", self.prefix);
+        if self.holds(&folder, &snapshot).await? {
+            return Ok(()); // another member was faster
+        }
         self.store.delete(&format!("{folder}/{MANIFEST}")).await?;
         let mut digests = BTreeMap::new();
         for (name, bytes) in snapshot.files {
@@ -149,6 +155,16 @@ impl Place {
             }
         }
         Ok(())
+    }
+
+    /// Whether just this lies there.
+    async fn holds(&self, folder: &str, snapshot: &Snapshot) -> Result<bool> {
+        let manifest = self.store.try_get(&format!("{folder}/{MANIFEST}")).await?;
+        let Some(there) = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok()) else {
+            return Ok(false);
+        };
+        let digests = snapshot.files.iter().map(|(name, bytes)| (name.clone(), Digest::of_bytes(bytes)));
+        Ok(there.files == digests.collect())
     }
 
     /// The folders by step, ascending.

@@ -150,6 +150,9 @@ impl Desk {
         let pause = line.map_or(Duration::from_secs(1), |(_, heartbeat)| heartbeat);
         let mut beat = tokio::time::interval(pause);
         while self.work.as_ref().is_some_and(|work| !work.hand.is_over() && !work.task.is_finished()) {
+            if self.hangs().is_some() {
+                break; // it cannot be waited for
+            }
             let word = tokio::select! {
                 word = self.word() => word,
                 _ = beat.tick() => FromWorker::Heartbeat,

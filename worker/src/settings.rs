@@ -3,9 +3,9 @@
 use data::artifact::{ArtifactId, Spec, role, sweep};
 use data::job::{Job, ModelSection, Stage};
 use data::store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The job that an artifact is made for. A trial is known by the settings in its spec: nobody has to say which one it is,
 /// and an artifact that a job of its own began is the same.
@@ -18,11 +18,23 @@ pub(crate) async fn job_of(store: &Store, job: Job, spec: &Spec) -> Result<Job> 
             ModelSection::Retriever => json!(job.retriever),
             ModelSection::Ranker => json!(job.ranker),
         };
-        let trial =
-            job.trials(section).into_iter().find(|trial| spec.config.get(section.name()) == Some(&own(&trial.job)));
-        return Ok(trial.map_or(job, |trial| trial.job));
+        // An artifact without a trial of its own is the choice, or has nothing to do with this section.
+        let trials = job.trials(section);
+        if trials.is_empty() || sweep::trials_of(spec).is_some() {
+            return Ok(job);
+        }
+        let settings = spec.config.get(section.name());
+        let trial = trials.into_iter().find(|trial| settings == Some(&as_read(&own(&trial.job))));
+        let unknown =
+            || Error::Misfit { what: format!("no trial of the job's sweep has the settings of a {}", spec.stage) };
+        return Ok(trial.ok_or_else(unknown)?.job);
     }
     chosen(store, job, spec).await
+}
+
+/// Settings as they are read from where they were written: numbers may be rounded on the way.
+fn as_read(settings: &Value) -> Value {
+    serde_json::from_str(&settings.to_string()).unwrap_or_default()
 }
 
 /// The job with the settings of the ranker that an artifact is made with: they decide over its prompts.

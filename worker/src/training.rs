@@ -3,7 +3,7 @@
 //! Every member of a gang runs it, with the same steps in the same order; a training of one worker is a gang of one. What a
 //! member decides follows from the words of all, so all decide the same. See `docs/decisions/0012`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use data::artifact::Digest;
@@ -18,7 +18,7 @@ use crate::checkpoint::{self, Saver};
 use crate::context::{Context, Output, stopped};
 use crate::early_stopping::Course;
 use crate::gang::{
-    Closer, Fault, Healing, Meeting, Met, Phase, Standing, Verdict, Watched, Word, decode, encode, meet,
+    Closer, Fault, Healing, Meeting, Met, Phase, Standing, Verdict, Watched, Word, decode, encode, meet, within,
 };
 use crate::snapshot::Snapshot;
 use crate::{Error, Result};
@@ -30,6 +30,10 @@ mod tests;
 const TRIES: u32 = 2;
 /// Generations that may break without a step between them.
 const BREAKS: u32 = 5;
+/// How much longer a member waits with each of them before it meets the others again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long NCCL may take to connect all cards.
+const CONNECT: Duration = Duration::from_secs(60);
 /// The exit code of what may succeed later.
 const EXIT_MAY_PASS: i32 = 75;
 /// Users that are named where a step fails.
@@ -107,8 +111,21 @@ pub(crate) fn train(cx: &mut Context, device: &Device, rules: &Rules, trainee: &
     }
     let clock = Clock { earlier: course.seconds, began: Instant::now() };
     let saver = Saver::new(course.step);
-    let (loaded, tries, breaks, seconds, world) = (None, 0, 0, (0.0, 0.0), 1);
-    let mut training = Training { device, rules, trainee, course, clock, saver, loaded, tries, breaks, seconds, world };
+    let mut training = Training {
+        device,
+        rules,
+        trainee,
+        course,
+        clock,
+        saver,
+        loaded: None,
+        tries: 0,
+        breaks: 0,
+        narrow: false,
+        met: false,
+        seconds: (0.0, 0.0),
+        world: 1,
+    };
     let ended = training.run(cx, &meeting);
     training.saver.end(cx);
     ended
@@ -139,6 +156,10 @@ struct Training<'a> {
     tries: u32,
     /// Generations that broke since the last step.
     breaks: u32,
+    /// Whether NCCL has failed.
+    narrow: bool,
+    /// Whether this member has been in a generation.
+    met: bool,
     /// Seconds of computing since the start: of the slowest member of each step, and of all on average.
     seconds: (f64, f64),
     /// The members of the last generation.
@@ -162,7 +183,7 @@ impl Training<'_> {
             let ended = match meeting.ring(&generation, &seat, &over) {
                 Met::Ring(ring) => self.widen(cx, ring).and_then(|mut gang| self.live(cx, number, &mut *gang)),
                 Met::Broken(missed) => {
-                    broken = Some(missed);
+                    broken = Some(self.broken(cx, missed)?);
                     continue;
                 }
             };
@@ -173,7 +194,7 @@ impl Training<'_> {
                 Ok(End::Left) => return Err(stopped()),
                 Err(Error::Kernels(kernels::Error::Gang(reason))) => {
                     let reason = cx.seat.aborted(number).unwrap_or(reason);
-                    broken = Some(self.broken(number, reason)?);
+                    broken = Some(self.broken(cx, Broken { generation: number, reason, unreachable: None })?);
                 }
                 Err(e) => return Err(e),
             }
@@ -181,29 +202,39 @@ impl Training<'_> {
     }
 
     /// A generation has broken, and the members are to meet again: but not for ever without a step.
-    fn broken(&mut self, generation: GenerationId, reason: String) -> Result<Broken> {
+    fn broken(&mut self, cx: &Context, missed: Broken) -> Result<Broken> {
+        let Broken { generation, reason, .. } = &missed;
         let step = self.course.step;
         tracing::info!(number = %generation, reason, step, "generation broken");
         self.breaks += 1;
         if self.breaks >= BREAKS {
+            self.save_now(cx);
             let what = format!("{BREAKS} generations broke before step {} was done, the last one: {reason}", step + 1);
             return Err(Error::Gang(what));
         }
-        Ok(Broken { generation, reason, unreachable: None })
+        std::thread::sleep(self.breaks * PAUSE);
+        Ok(missed)
     }
 
     /// Where every member has a card and NCCL, buckets go from card to card.
-    fn widen(&self, cx: &Context, mut ring: Box<dyn Collective>) -> Result<Box<dyn Collective>> {
+    /// If that fails once, later generations stay with their streams.
+    fn widen(&mut self, cx: &Context, mut ring: Box<dyn Collective>) -> Result<Box<dyn Collective>> {
         if ring.world() == 1 {
             return Ok(ring);
         }
-        let all = ring.all_gather(vec![u8::from(Nccl::possible(self.device))])?;
+        let can = !self.narrow && Nccl::possible(self.device);
+        let all = ring.all_gather(vec![u8::from(can)])?;
         if all.iter().any(|can| *can != [1]) {
             return Ok(ring);
         }
         let aborter = Aborter::new();
         cx.seat.guard(ending(aborter.clone()));
-        let gang = Nccl::open_with(ring, self.device, &aborter)?;
+        let connected = within(CONNECT, ending(aborter.clone()));
+        let opened = Nccl::open_with(ring, self.device, &aborter);
+        drop(connected);
+        self.narrow = opened.is_err();
+        let gang =
+            opened.inspect_err(|e| tracing::warn!(error = %e, "no NCCL: the gang sums over TCP from here on"))?;
         gang.remarks().iter().for_each(|remark| tracing::warn!("{remark}"));
         Ok(Box::new(gang))
     }
@@ -212,7 +243,10 @@ impl Training<'_> {
     fn live(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<End> {
         self.world = gang.world();
         tracing::info!(%number, rank = gang.rank(), world = gang.world(), step = self.course.step, "generation begins");
-        self.computing(cx, |this| this.met(cx, number, Phase::Sync))?;
+        self.computing(cx, |this| this.fault(cx, number, Phase::Sync))?;
+        if !std::mem::replace(&mut self.met, true) && gang.rank() == 0 {
+            self.look_again(cx)?;
+        }
         self.heal(cx, gang)?;
         if gang.rank() == 0 {
             checkpoint::discard_after(cx, self.course.step);
@@ -236,8 +270,18 @@ impl Training<'_> {
         }
     }
 
+    /// Those who trained may have left a later checkpoint while this member waited for its first generation.
+    fn look_again(&mut self, cx: &Context) -> Result<()> {
+        if let Some(found) = checkpoint::newest(cx)?.filter(|found| found.course.step > self.course.step) {
+            self.computing(cx, |this| this.trainee.restore(&found))?;
+            self.course = found.course;
+            self.saver = Saver::new(self.course.step);
+        }
+        Ok(())
+    }
+
     /// Lets happen what tests want. Says whether this member's gradients are to be broken.
-    fn met(&self, cx: &Context, number: GenerationId, phase: Phase) -> Result<bool> {
+    fn fault(&self, cx: &Context, number: GenerationId, phase: Phase) -> Result<bool> {
         match meet(phase) {
             Some(Fault::Abort) if self.world > 1 => {
                 cx.seat.abort(number, "a fault on purpose".to_owned());
@@ -264,7 +308,7 @@ impl Training<'_> {
         gang.broadcast(root, &mut bytes)?;
         if needed {
             let (snapshot, behind) = (Snapshot::from_bytes(bytes)?, self.course.step);
-            self.trainee.restore(&snapshot)?;
+            self.computing(cx, |this| this.trainee.restore(&snapshot))?;
             self.course = snapshot.course;
             tracing::info!(from = root, behind, step = self.course.step, "brought up by another member");
         }
@@ -282,7 +326,8 @@ impl Training<'_> {
                 None => this.loaded.insert(this.trainee.loaded()?).clone(),
             };
             cx.seat.beat();
-            Ok(Standing { step: this.course.step, state: this.snapshot()?.digest(), loaded })
+            let at = (this.course.step, this.course.validated);
+            Ok(Standing { at, state: this.snapshot()?.digest(), loaded })
         })?;
         let all = decode(&gang.all_gather(encode(&standing))?)?;
         Ok(Standing::healing(&all, gang.rank()))
@@ -291,12 +336,12 @@ impl Training<'_> {
     /// A step of all members: each computes its slices, and all learn from the sum. Where one is in trouble, nobody does.
     fn step(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<Option<End>> {
         let (tree, mut word) = self.computing(cx, |this| {
-            let broken = this.met(cx, number, Phase::Forward)?;
+            let broken = this.fault(cx, number, Phase::Forward)?;
             let (tree, mut word) = slices(this.trainee, gang, this.course.step, &|| cx.seat.beat())?;
             if broken {
                 "a fault on purpose".clone_into(&mut word.trouble);
             }
-            this.met(cx, number, Phase::AllReduce)?;
+            this.fault(cx, number, Phase::AllReduce)?;
             Ok((tree, word))
         })?;
         (word.leaves, word.regroups) = (cx.check().is_err(), cx.seat.regroups());
@@ -306,7 +351,7 @@ impl Training<'_> {
         }
         let total = gang.all_reduce(tree, &self.trainee.parameters())?;
         self.computing(cx, |this| {
-            this.met(cx, number, Phase::Commit)?;
+            this.fault(cx, number, Phase::Commit)?;
             this.trainee.apply(total)
         })?;
         self.count(cx, &verdict);
@@ -322,6 +367,7 @@ impl Training<'_> {
     /// A step is done.
     fn count(&mut self, cx: &mut Context, verdict: &Verdict) {
         (self.course.step, self.tries, self.breaks) = (self.course.step + 1, 0, 0);
+        cx.seat.warm_up();
         // Ranks come in the order of their slices.
         self.course.loss = Some(verdict.figures.iter().sum());
         self.seconds = (self.seconds.0 + verdict.seconds.0, self.seconds.1 + verdict.seconds.1);
@@ -329,7 +375,7 @@ impl Training<'_> {
     }
 
     /// Gradients that are no numbers may come of a bad moment of a device: once all try again. Whoever has them again goes, or says
-    /// what is wrong where nobody else is to try.
+    /// what is wrong where all have them.
     fn try_again(&mut self, rank: usize, verdict: &Verdict, word: &Word) -> Result<Option<End>> {
         self.tries += 1;
         let step = self.course.step + 1;
@@ -337,10 +383,11 @@ impl Training<'_> {
         if self.tries < TRIES || !verdict.troubled.contains(&rank) {
             return Ok(None);
         }
+        let alone = verdict.troubled.len() == self.world;
         let loss = word.figures.iter().map(|bits| f64::from_bits(*bits)).sum();
         let (key, learning_rate) = self.rules.learning_rate;
         let diverged = Error::Diverged { stage: self.rules.stage, step, loss, key, learning_rate };
-        Err(if self.world == 1 { diverged } else { Error::Gang(diverged.to_string()) })
+        Err(if alone { diverged } else { Error::Gang(diverged.to_string()) })
     }
 
     /// Validates the steps so far, every member a part of the users.
@@ -365,7 +412,7 @@ impl Training<'_> {
         if verdict.troubled.is_empty() {
             let figure = self.trainee.figure(&verdict.figures);
             if self.course.observe(figure) {
-                self.trainee.keep()?;
+                self.computing(cx, |this| this.trainee.keep())?;
             }
             if gang.rank() == 0 {
                 self.save(cx, number)?;
@@ -390,7 +437,7 @@ impl Training<'_> {
         if gang.rank() == 0 {
             self.saver.end(cx);
             self.course.seconds = self.clock.seconds();
-            let mut output = self.trainee.output(&self.course)?;
+            let mut output = self.computing(cx, |this| this.trainee.output(&this.course))?;
             output.stats.notes.extend(self.waiting().map(|share| ("waiting_share".to_owned(), json!(share))));
             cx.commit(0, output)?;
             checkpoint::clear(cx);
@@ -416,7 +463,7 @@ impl Training<'_> {
     /// Begins to write a checkpoint.
     fn save(&mut self, cx: &Context, number: GenerationId) -> Result<()> {
         let snapshot = self.computing(cx, |this| {
-            this.met(cx, number, Phase::Checkpoint)?;
+            this.fault(cx, number, Phase::Checkpoint)?;
             this.snapshot()
         })?;
         self.saver.begin(cx, snapshot);
@@ -425,6 +472,7 @@ impl Training<'_> {
 
     /// Writes a checkpoint of the last step, unless there is one.
     fn save_now(&mut self, cx: &Context) {
+        self.saver.end(cx);
         if self.saver.is_behind(self.course.step) {
             match self.snapshot() {
                 Ok(snapshot) => self.saver.begin(cx, snapshot),

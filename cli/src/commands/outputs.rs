@@ -86,7 +86,8 @@ async fn folders(store: &Store, job: &str) -> Result<Vec<Folder>> {
         let (mut of_stage, id) = (Vec::new(), stage.artifact());
         let complete = is_complete(store, &id).await?;
         for done in done_records(store, &id).await? {
-            add(store, &mut of_stage, &split, &done, stage.stage.as_str());
+            let trial = stage.trial.as_ref().map_or_else(String::new, |trial| format!("[{trial}]"));
+            add(store, &mut of_stage, &split, &done, &format!("{}{trial}", stage.stage));
         }
         folders.extend(of_stage.into_iter().map(|folder| Folder { complete, ..folder }));
     }

@@ -59,7 +59,7 @@ impl Core {
                     self.bar(id, lease, now);
                     self.end_of(id, lease, End::Failed, &reason, actions);
                 }
-                FailureClass::Fatal => self.fail_lease(id, lease, reason, actions),
+                FailureClass::Fatal => self.fail_lease(id, lease, reason, now, actions),
             },
         }
     }
@@ -126,9 +126,21 @@ impl Core {
         }
     }
 
-    fn fail_lease(&mut self, worker: WorkerId, lease: LeaseId, reason: String, actions: &mut Vec<Action>) {
+    fn fail_lease(
+        &mut self,
+        worker: WorkerId,
+        lease: LeaseId,
+        reason: String,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(held) = self.leases.get(&lease).filter(|held| held.worker == worker) else { return };
         let artifact = held.artifact.clone();
+        if self.gang_mut(&artifact).is_some_and(|gang| gang.trains_without(lease)) {
+            // What this worker cannot do, others do.
+            self.bar(worker, lease, now);
+            return self.end_lease(lease, End::Failed, &reason, actions);
+        }
         self.end_lease(lease, End::Returned, &reason, actions);
         self.break_artifact(&artifact, FailureClass::Fatal, reason);
         self.changed = true;

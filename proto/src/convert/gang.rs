@@ -9,6 +9,9 @@ impl TryFrom<pb::Ready> for Ready {
 
     fn try_from(r: pb::Ready) -> Result<Self, Invalid> {
         let address = text(r.address, "ready.address")?;
+        if r.certificate.is_empty() {
+            return Err(Invalid("ready.certificate"));
+        }
         let (lease, certificate, broken) = (LeaseId(r.lease), r.certificate, r.broken.map(Into::into));
         Ok(Self { lease, address, certificate, step: r.step, about: r.about, broken })
     }

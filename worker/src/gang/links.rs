@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use proto::{GenerationId, Peer};
@@ -13,6 +14,8 @@ use super::seat::Closer;
 
 /// Pause between two looks for a call, or two calls.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long a caller has to say who it is, and a host to answer a call.
+const SOON: Duration = Duration::from_secs(1);
 /// A neighbour that does not answer for so long, data or none, is cut off from here: seconds.
 const DEAF: i32 = 10;
 
@@ -57,10 +60,8 @@ pub(super) fn call(
 
 fn try_call(identity: &Identity, number: GenerationId, peer: &Peer, left: Duration) -> Result<ToNext, String> {
     let words = |e: std::io::Error| e.to_string();
-    let mut addresses = peer.address.to_socket_addrs().map_err(words)?;
-    let address = addresses.next().ok_or_else(|| "its address names no host".to_owned())?;
-    let tcp = TcpStream::connect_timeout(&address, left).map_err(words)?;
-    prepare(&tcp, left).map_err(words)?;
+    let tcp = connect(&peer.address, left.min(SOON))?;
+    let _deadline = prepare(&tcp, left).map_err(words)?;
     let config = identity.calling(&peer.certificate).map_err(|e| e.to_string())?;
     let tls = ClientConnection::new(config, identity::name()).map_err(|e| e.to_string())?;
     let mut stream = StreamOwned::new(tls, tcp);
@@ -106,8 +107,8 @@ fn try_answer(
 ) -> Result<FromPrevious, String> {
     let words = |e: std::io::Error| e.to_string();
     tcp.set_nonblocking(false).map_err(words)?;
-    // A stranger that calls and says nothing must not keep the member out that is meant.
-    prepare(&tcp, left.min(Duration::from_secs(2))).map_err(words)?;
+    // A stranger that calls and says nothing, or little, must not keep the member out that is meant.
+    let _deadline = prepare(&tcp, left.min(SOON)).map_err(words)?;
     let config = identity.called(&peer.certificate).map_err(|e| e.to_string())?;
     let tls = ServerConnection::new(config).map_err(|e| e.to_string())?;
     let mut stream = StreamOwned::new(tls, tcp);
@@ -127,12 +128,45 @@ pub(super) fn closer(tcp: &TcpStream) -> std::io::Result<Closer> {
     Ok(Box::new(move || drop(tcp.shutdown(Shutdown::Both)))) // it may be closed from the other side
 }
 
-/// Sets limits for the beginning of a stream, and for its silence later on.
-fn prepare(tcp: &TcpStream, left: Duration) -> std::io::Result<()> {
+/// Tries every address of a host.
+fn connect(address: &str, each: Duration) -> Result<TcpStream, String> {
+    let mut last = "its address names no host".to_owned();
+    for address in address.to_socket_addrs().map_err(|e| e.to_string())? {
+        match TcpStream::connect_timeout(&address, each) {
+            Ok(tcp) => return Ok(tcp),
+            Err(e) => last = e.to_string(),
+        }
+    }
+    Err(last)
+}
+
+/// Sets limits for the beginning of a stream, and for its silence later on. The beginning is over when what is returned is
+/// dropped; if that does not happen in time the stream is closed, since somebody who says a little now and then would keep to
+/// the limits of single reads for ever.
+fn prepare(tcp: &TcpStream, left: Duration) -> std::io::Result<Deadline> {
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(left))?;
     tcp.set_write_timeout(Some(left))?;
-    watch(tcp)
+    watch(tcp)?;
+    Ok(within(left, closer(tcp)?))
+}
+
+/// Something that has to be over in time: when this is dropped it is.
+pub(crate) struct Deadline {
+    _over: Sender<()>,
+}
+
+/// Ends something that takes longer.
+pub(crate) fn within(time: Duration, close: Closer) -> Deadline {
+    let (over, waits) = channel();
+    let late = move || {
+        if waits.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+            close();
+        }
+    };
+    // Without a thread there is no deadline, and everything else is as ever.
+    let _ = std::thread::Builder::new().name("deadline".to_owned()).spawn(late);
+    Deadline { _over: over }
 }
 
 /// A stream may be silent for as long as its member computes: from here on the system finds out who is gone.

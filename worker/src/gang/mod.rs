@@ -16,6 +16,7 @@ mod seat;
 mod words;
 
 pub(crate) use faults::{Fault, Phase, meet};
+pub(crate) use links::within;
 pub(crate) use meeting::{Meeting, Met, Reach};
 pub(crate) use seat::{Closer, Seat, Watched};
 pub(crate) use words::{Healing, Standing, Verdict, Word, decode, encode};

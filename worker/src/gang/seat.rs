@@ -42,8 +42,9 @@ struct State {
     regroup: Option<GenerationId>,
     aborted: Option<(GenerationId, String)>,
     watched: Watched,
-    /// The longest silence of computing so far, and how long one may be at least.
-    longest: Option<Duration>,
+    /// The longest silence of computing so far, once a step is done, and how long one may be at least.
+    longest: Duration,
+    warm: bool,
     patience: Duration,
 }
 
@@ -56,7 +57,8 @@ impl Seat {
             regroup: None,
             aborted: None,
             watched: Watched::Not,
-            longest: None,
+            longest: Duration::ZERO,
+            warm: false,
             patience,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
@@ -92,8 +94,8 @@ impl Seat {
     pub(crate) fn hangs(&self) -> Option<String> {
         let state = self.state();
         let Watched::Computes(since) = state.watched else { return None };
-        let limit = TIMES * state.longest.unwrap_or(state.patience);
-        let limit = limit.max(state.patience);
+        let usual = if state.warm { state.longest } else { state.longest.max(state.patience) };
+        let limit = (TIMES * usual).max(state.patience);
         let silent = since.elapsed();
         (silent > limit).then(|| {
             let secs = |time: Duration| time.as_secs_f64();
@@ -154,9 +156,14 @@ impl Seat {
         let mut state = self.state();
         if let Watched::Computes(since) = state.watched {
             let silent = since.elapsed();
-            state.longest = Some(state.longest.map_or(silent, |longest| longest.max(silent)));
+            state.longest = state.longest.max(silent);
         }
         state.watched = watched;
+    }
+
+    /// A step is done: what comes to pass at the first one has come to pass.
+    pub(crate) fn warm_up(&self) {
+        self.state().warm = true;
     }
 
     /// A sign of life of the training thread, if it is watched.
@@ -252,10 +259,18 @@ mod tests {
     fn a_step_hangs_that_is_silent_for_longer_than_patience_and_steps_before() {
         let seat = Seat::new(Duration::from_secs(30));
         let ago = |time| Watched::Computes(Instant::now().checked_sub(Duration::from_secs(time)).unwrap());
+        seat.watch(ago(0));
         seat.watch(ago(200));
         assert_eq!(seat.hangs(), None, "the first step may compile kernels");
-        seat.watch(ago(3000));
-        assert!(seat.hangs().unwrap().contains("has said nothing for 3000"));
+        seat.state().watched = ago(301);
+        assert!(seat.hangs().unwrap().contains("has said nothing for 301"));
+        seat.state().watched = Watched::Not;
+        seat.warm_up();
+        seat.state().longest = Duration::from_secs(7);
+        seat.watch(ago(60));
+        assert_eq!(seat.hangs(), None);
+        seat.state().watched = ago(71);
+        assert!(seat.hangs().unwrap().contains("70.0 s are allowed"));
         seat.watch(Watched::Not);
         assert_eq!(seat.hangs(), None, "whoever waits does not hang");
         seat.state().patience = Duration::from_secs(90_000);

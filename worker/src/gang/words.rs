@@ -1,5 +1,7 @@
 //! What members tell each other before they sum: the same words for all, so that all decide the same.
 
+use std::cmp::Reverse;
+
 use data::artifact::Digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -25,8 +27,8 @@ pub(crate) struct Word {
 /// Where a member stands when it comes into a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Standing {
-    /// Steps done.
-    pub(crate) step: u64,
+    /// Steps done, and the last of them that was validated.
+    pub(crate) at: (u64, u64),
     /// The digest of parameters, moments, what is kept, and the course.
     pub(crate) state: Digest,
     /// The digest of what was loaded and does not change.
@@ -88,10 +90,13 @@ pub(crate) enum Healing {
 }
 
 impl Standing {
-    /// What `rank` is to do where all stand like this. The highest step counts, and of those who have it the lowest rank.
+    /// What `rank` is to do where all stand like this. The highest step counts; of those who have it what most of them have, and of
+    /// these the lowest rank.
     pub(crate) fn healing(all: &[Self], rank: usize) -> Healing {
-        let top = all.iter().map(|standing| standing.step).max().unwrap_or_default();
-        let first = all.iter().position(|standing| standing.step == top).unwrap_or_default();
+        let top = all.iter().map(|standing| standing.at).max().unwrap_or_default();
+        let like = |one: &Self| all.iter().filter(|other| *other == one).count();
+        let holders = (0..all.len()).filter(|rank| all[*rank].at == top);
+        let first = holders.max_by_key(|rank| (like(&all[*rank]), Reverse(*rank))).unwrap_or_default();
         let (own, right) = (&all[rank], &all[first]);
         if own.loaded != right.loaded {
             return Healing::PutOut(format!(
@@ -99,15 +104,16 @@ impl Standing {
                  build the same on both?"
             ));
         }
-        if own.step == right.step && own.state != right.state {
+        if own.at == right.at && own.state != right.state {
             return Healing::PutOut(format!(
-                "this worker's state at step {top} differs from that of rank {first}: its memory or its device is not to \
-                 be trusted"
+                "this worker's state at step {} differs from that of rank {first}: its memory or its device is not to \
+                 be trusted",
+                top.0
             ));
         }
-        match all.iter().all(|standing| standing.step == top) {
+        match all.iter().all(|standing| standing.at == top) {
             true => Healing::Nothing,
-            false => Healing::From { rank: first, needed: own.step != top },
+            false => Healing::From { rank: first, needed: own.at != top },
         }
     }
 }
@@ -136,7 +142,7 @@ mod tests {
 
     fn standing(step: u64, state: &str, loaded: &str) -> Standing {
         let digest = |text: &str| Digest::of_bytes(text.as_bytes());
-        Standing { step, state: digest(state), loaded: digest(loaded) }
+        Standing { at: (step, 0), state: digest(state), loaded: digest(loaded) }
     }
 
     fn healings(all: &[Standing]) -> Vec<Healing> {
@@ -179,6 +185,21 @@ mod tests {
         let all = [standing(6, "z", "b"), same.clone(), standing(0, "y", "b"), same];
         let from = |needed| Healing::From { rank: 1, needed };
         assert_eq!(healings(&all), [from(true), from(false), from(true), from(false)]);
+    }
+
+    #[test]
+    fn of_two_at_one_step_the_one_that_has_validated_it_is_ahead() {
+        let (before, behind) = (standing(7, "a", "b"), Standing { at: (7, 7), ..standing(7, "c", "b") });
+        let from = |needed| Healing::From { rank: 1, needed };
+        assert_eq!(healings(&[before, behind]), [from(true), from(false)]);
+    }
+
+    #[test]
+    fn what_most_have_counts_and_not_what_the_first_has() {
+        let (good, bad) = (standing(7, "a", "b"), standing(7, "x", "b"));
+        let all = healings(&[bad, good.clone(), good]);
+        assert!(matches!(all[0], Healing::PutOut(_)), "{all:?}");
+        assert_eq!(all[1..], [Healing::Nothing, Healing::Nothing]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Fleet {
     pub(crate) devices: Choice,
     /// How many they are.
     pub(crate) count: usize,
+    /// Where other workers find the first of them.
+    pub(crate) peers: Option<String>,
     /// Compute threads of each.
     pub(crate) threads: usize,
 }
@@ -79,10 +81,21 @@ impl Fleet {
             .args(["--name", &format!("{}-{}", self.name, i + 1), "--threads", &self.threads.to_string()])
             .stdin(Stdio::piped())
             .kill_on_drop(true);
+        if let Some(peers) = &self.peers {
+            command.args(["--peers", &door(peers, i)]);
+        }
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
         }
         Ok(command)
+    }
+}
+
+/// Where others find a worker: with a port, every one listens on one of its own.
+fn door(peers: &str, i: usize) -> String {
+    match peers.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) if port > 0 => format!("{host}:{}", usize::from(port) + i),
+        _ => peers.to_owned(),
     }
 }
 

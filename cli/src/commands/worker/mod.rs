@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     if count > 1 {
         let (called, name) = (std::env::args_os().skip(1).collect(), args.name.unwrap_or_else(name));
         let threads = args.threads.unwrap_or((cores / count).max(1));
-        return Fleet { args: called, name, devices, count, threads }.run(signals).await;
+        return Fleet { args: called, name, devices, count, peers: args.peers, threads }.run(signals).await;
     }
     let stop = CancellationToken::new();
     let spool = std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id()));

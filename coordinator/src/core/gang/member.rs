@@ -12,6 +12,8 @@ pub(super) struct Member {
     pub(super) stand: Stand,
     /// It has been in a generation, and so has the state of the training.
     pub(super) veteran: bool,
+    /// The generation that it was in last.
+    pub(super) last: Option<GenerationId>,
     /// Steps that it is known to have done.
     pub(super) step: u64,
     /// It is to leave, and comes into no further generation.
@@ -48,7 +50,7 @@ impl Stand {
 
 impl Member {
     pub(super) fn new(worker: WorkerId, name: &str) -> Self {
-        Self { worker, name: name.to_owned(), stand: Stand::Loading, veteran: false, step: 0, out: false }
+        Self { worker, name: name.to_owned(), stand: Stand::Loading, veteran: false, last: None, step: 0, out: false }
     }
 
     /// Whether it would be in a generation that is opened now.

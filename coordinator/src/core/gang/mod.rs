@@ -173,11 +173,14 @@ impl Gang {
         if inside && self.inside().next().is_some() {
             self.break_up(format!("{} is lost: {reason}", member.name));
         }
-        let generation = member.stand.generation();
-        let counts = generation.is_some() || !self.members.values().any(|m| m.stand.generation().is_some());
+        // Whoever waits behind a generation may be lost with those who were in it.
+        let generation = member.stand.generation().or(member.last);
+        let counts =
+            member.stand.generation().is_some() || !self.members.values().any(|m| m.stand.generation().is_some());
         if counts {
             let words = format!("{}: {reason}", member.name);
-            self.troubles.losses.push(Loss { lease, generation, heard_of, words });
+            let newest = self.members.keys().last().copied().unwrap_or(lease).max(lease);
+            self.troubles.losses.push(Loss { lease, generation, newest, heard_of, words });
         }
         counts
     }
@@ -221,6 +224,11 @@ impl Gang {
     pub(super) fn spare(&self) -> Option<LeaseId> {
         let staying = self.members.iter().filter(|(_, member)| !member.out);
         staying.max_by_key(|(lease, member)| (!member.veteran, **lease)).map(|(lease, _)| *lease)
+    }
+
+    /// Whether others train, whatever becomes of one.
+    pub(super) fn trains_without(&self, lease: LeaseId) -> bool {
+        self.inside().any(|(other, _)| *other != lease)
     }
 
     /// The members that train now.

@@ -97,6 +97,7 @@ impl Gang {
         for (rank, lease) in (0_u32..).zip(ranks) {
             let Some(member) = self.members.get_mut(&lease) else { continue };
             (member.stand, member.veteran) = (Stand::Training { generation: number, told: Told::Nothing }, true);
+            member.last = Some(number);
             actions.push(Action::Begin(member.worker, Generation { lease, number, rank, members: members.clone() }));
         }
         self.opened += 1;

@@ -393,6 +393,37 @@ fn members_that_are_lost_together_count_once() {
 }
 
 #[test]
+fn members_that_are_lost_together_before_they_train_count_once_and_their_followers_again() {
+    let mut played = Played::new(8);
+    for (round, verdict) in [(0, false), (1, false), (2, true)] {
+        let leases = 10 * round + 1..=10 * round + 4;
+        leases.clone().for_each(|n| played.come(n));
+        leases.for_each(|n| assert!(played.gang.lose(lease(n), true, "its machine is gone")));
+        assert_eq!(played.gang.verdict(&Policy::default()).is_some(), verdict, "round {round}");
+    }
+}
+
+#[test]
+fn who_dies_behind_the_generation_of_another_is_lost_with_it() {
+    let mut played = Played::training(3);
+    played.gang.lose(lease(1), true, "its machine is gone");
+    played.told();
+    for n in [2, 3] {
+        played.gang.ready(broken(n, 40, 1, None));
+        played.gang.lose(lease(n), true, "its machine is gone");
+    }
+    assert_eq!(played.gang.verdict(&Policy::default()), None);
+}
+
+#[test]
+fn others_train_without_one() {
+    let mut played = Played::training(2);
+    assert!(played.gang.trains_without(lease(2)));
+    played.gang.lose(lease(1), true, "its machine is gone");
+    assert!(!played.gang.trains_without(lease(2)));
+}
+
+#[test]
 fn a_worker_that_cannot_load_says_nothing_of_the_step_of_others() {
     let mut played = Played::training(2);
     for n in 3..=9 {

@@ -28,6 +28,8 @@ pub(super) struct Loss {
     pub(super) lease: LeaseId,
     /// Where it trained, if it did.
     pub(super) generation: Option<GenerationId>,
+    /// The newest member at that time.
+    pub(super) newest: LeaseId,
     /// Whether its worker ever said a word about the lease.
     pub(super) heard_of: bool,
     /// Who, and why.
@@ -66,12 +68,18 @@ impl Troubles {
         self.losses.retain(|loss| loss.lease != lease);
     }
 
-    /// Members of one generation are lost together, when a machine is or when their step kills, and count once. Grants of
-    /// which nothing was heard may have got lost: as many are free as of other work.
+    /// Members of one generation are lost together, when a machine is or when their step kills, and count once; so do those
+    /// who were there together and have not trained. Grants of which nothing was heard may have got lost: as many are free as
+    /// of other work.
     fn count(&self, free: u32) -> u32 {
         let heard = |loss: &&Loss| loss.heard_of || loss.generation.is_some();
         let together: BTreeSet<GenerationId> = self.losses.iter().filter_map(|loss| loss.generation).collect();
-        let alone = self.losses.iter().filter(heard).filter(|loss| loss.generation.is_none()).count();
+        let (mut alone, mut newest) = (0, None);
+        for loss in self.losses.iter().filter(heard).filter(|loss| loss.generation.is_none()) {
+            if Some(loss.lease) > newest {
+                (alone, newest) = (alone + 1, Some(loss.newest));
+            }
+        }
         let unheard = self.losses.iter().filter(|loss| !heard(loss)).count();
         let count = together.len() + alone + unheard.saturating_sub(free as usize);
         u32::try_from(count).unwrap_or(u32::MAX)

@@ -35,7 +35,8 @@ impl Sweep {
             }
         }
         sweep.keys.sort_by(|a, b| a.key.cmp(&b.key));
-        let trials: usize = ModelSection::ALL.map(|section| sweep.trials(section)).iter().sum();
+        let trials: usize =
+            ModelSection::ALL.map(|section| sweep.trials(section)).into_iter().fold(0, usize::saturating_add);
         if trials > MAX_TRIALS {
             source.report("sweep", format!("has {trials} trials, allowed are {MAX_TRIALS}: name fewer values"));
         } else if good && !source.has_problems() {

@@ -16,8 +16,11 @@ pub(super) type Handle = *mut c_void;
 pub(super) type RawHandle = *mut c_void;
 /// `ncclFloat32`
 pub(super) const FLOAT: c_int = 7;
-/// The first version whose configuration has the layout below.
-pub(super) const LEAST: [u32; 2] = [2, 17];
+/// The first version whose calls return at once whatever the card is at, and whose aborts join the threads of other calls: in
+/// those before, an abort from another thread frees what these still use.
+pub(super) const LEAST: [u32; 2] = [2, 23];
+/// The version of the configuration's layout.
+const LAYOUT: c_uint = 21_700;
 
 /// `ncclUniqueId`: where the members meet.
 #[repr(C)]
@@ -47,7 +50,7 @@ impl Config {
         Self {
             size: size_of::<Self>(),
             magic: 0xcafe_beef,
-            version: LEAST[0] * 10_000 + LEAST[1] * 100,
+            version: LAYOUT,
             blocking: 0,
             cga_cluster_size: c_int::MIN,
             min_ctas: c_int::MIN,

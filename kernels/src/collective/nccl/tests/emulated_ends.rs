@@ -159,22 +159,22 @@ fn everybody_hears_that_there_is_no_place_to_meet() {
 
 #[test]
 fn members_with_different_versions_do_not_join() {
-    let (new, old) = (Fake::new(), Fake::of_version(22_105).unwrap());
+    let (new, old) = (Fake::new(), Fake::of_version(22_505).unwrap());
     let ends = new.each(3, |ring| {
         let fake = if ring.rank() == 1 { &old } else { &new };
         fake.join(ring, &Aborter::new()).map(drop)
     });
     for end in ends {
         let said = end.unwrap_err().to_string();
-        assert!(said.contains("2.27 on ranks 0, 2 and 2.21 on rank 1"), "{said}");
+        assert!(said.contains("2.27 on ranks 0, 2 and 2.25 on rank 1"), "{said}");
     }
     assert_eq!(new.count("inits") + old.count("inits"), 0);
 }
 
 #[test]
 fn a_version_that_is_too_old_is_refused() {
-    let said = Fake::of_version(21_602).err().unwrap();
-    assert!(said.contains("NCCL 2.16.2 is too old"), "{said}");
+    let said = Fake::of_version(22_203).err().unwrap();
+    assert!(said.contains("NCCL 2.22.3 is too old"), "{said}");
 }
 
 #[test]
