@@ -56,8 +56,11 @@ fn the_trial_is_chosen_that_separate_jobs_show_to_be_best() {
     let (_, said, swept) = sweep(&workshop, "root");
     let separate: Vec<(f64, Vec<u8>)> = RATES.iter().map(|rate| alone(&workshop, rate)).collect();
     let found = choice(&workshop.path("root"), &swept.artifact(Stage::TrainRetriever, None));
-    let figures: Vec<Option<f64>> = found.trials.iter().map(|trial| trial.figure).collect();
-    assert_eq!(figures, separate.iter().map(|(figure, _)| Some(*figure)).collect::<Vec<_>>());
+    // A figure that goes through JSON several times may lose its last bit.
+    let same = |one: f64, other: f64| (one - other).abs() < 1e-12;
+    let figures: Vec<f64> = found.trials.iter().filter_map(|trial| trial.figure).collect();
+    assert_eq!(figures.len(), separate.len());
+    assert!(figures.iter().zip(&separate).all(|(one, (other, _))| same(*one, *other)), "{figures:?}");
     let best = separate.iter().map(|(figure, _)| *figure).fold(f64::MIN, f64::max);
     let first = separate.iter().position(|(figure, _)| *figure == best).unwrap();
     assert!(separate.iter().any(|(figure, _)| *figure < best), "the trials are all the same: nothing is shown");
@@ -66,7 +69,7 @@ fn the_trial_is_chosen_that_separate_jobs_show_to_be_best() {
     assert!(swept.model(Stage::TrainRetriever, "model.safetensors") == separate[first].1, "another model was copied");
     let report = &said["report"];
     assert_eq!(report["sweep"]["retriever"]["chosen"], first + 1);
-    assert_eq!(report["retriever_training"]["best_recall@10"], best);
+    assert!(same(report["retriever_training"]["best_recall@10"].as_f64().unwrap(), best), "{report:#}");
     let label = format!("train_retriever[learning_rate={}]", RATES[0]);
     assert!(report["timings"][&label]["steps"].as_u64().unwrap() > 0, "{report:#}");
 }

@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(entry.setting("ranker.role"), "–");
         entry.settings.insert("ranker.base".to_owned(), json!("/a/very/long/way/to/the/folder/llama-2-7b"));
         entry.settings.insert("ranker.template".to_owned(), json!("two\nlines"));
-        assert_eq!(entry.setting("ranker.base"), "…to/the/folder/llama-2-7b");
+        assert_eq!(entry.setting("ranker.base"), "…o/the/folder/llama-2-7b");
         assert!(entry.setting("ranker.template").starts_with("text "));
     }
 
