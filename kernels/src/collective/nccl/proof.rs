@@ -34,10 +34,7 @@ pub(crate) fn check(device: &Device) -> Result<()> {
     });
     let proven = match Nccl::open_with(Box::new(local::alone()), device, &aborter) {
         Ok(mut alone) => alone.prove(),
-        Err(e) => {
-            tracing::warn!(error = %e, "NCCL does not open");
-            Ok(())
-        }
+        Err(_) => Ok(()), // whoever opens it for a gang hears why
     };
     drop(done);
     proven
