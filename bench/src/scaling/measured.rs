@@ -61,7 +61,7 @@ pub(super) fn ring(world: usize, slices: usize, bytes: usize) -> Result<f64> {
         std::thread::spawn(move || member(tcp::Ring::new(rank, world, next, previous)?, slices, bytes / 4))
     });
     let members: Vec<_> = members.collect();
-    let mut longest = vec![0.0_f64; TIMES];
+    let mut longest = [0.0_f64; TIMES];
     for member in members {
         let times = member.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))??;
         longest.iter_mut().zip(times).for_each(|(longest, time)| *longest = longest.max(time));
