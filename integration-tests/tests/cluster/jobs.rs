@@ -33,9 +33,10 @@ const SUMMARY: [&str; 11] = [
     "stage",
     "percent",
 ];
-const STAGE: [&str; 19] = [
+const STAGE: [&str; 22] = [
     "stage",
     "split",
+    "trial",
     "digest",
     "state",
     "reused",
@@ -50,6 +51,8 @@ const STAGE: [&str; 19] = [
     "attempts",
     "retries",
     "oldest_lease_s",
+    "members",
+    "generations",
     "rejected",
     "quarantined",
     "note",
@@ -133,7 +136,7 @@ fn at_work(cluster: &Cluster, job: &str) {
     assert_eq!((&rank["unit"], &rank["total"], &rank["shards"]["all"]), (&"users".into(), &USERS.into(), &60.into()));
     let ps = cluster.json(&["ps"]);
     let worker = &ps["workers"][0];
-    keys(worker, &["worker", "name", "device", "leaving", "job", "stage", "shards"]);
+    keys(worker, &["worker", "name", "device", "leaving", "suspect", "job", "stage", "shards"]);
     assert_eq!((&worker["device"], &worker["job"]), (&"cpu".into(), &job.into()));
     let page = cluster.call(&["status", job]).succeeded().stdout;
     assert!(page.contains("running") && page.contains("rank:test") && page.contains("/60"), "{page}");
