@@ -1,7 +1,9 @@
 //! The real binary, started as a user would start it, and a workshop of files around it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use data::job::Job;
@@ -198,24 +200,40 @@ validate_every = 3
     }
 }
 
-/// Waits for a command that writes little enough to be read at its end; one that hangs is ended.
+/// Waits for a command and reads what it writes meanwhile; one that hangs is ended.
 ///
 /// # Panics
 /// If it does not end in time.
 #[must_use]
 pub fn wait(mut child: Child) -> Output {
+    let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
     let started = Instant::now();
-    loop {
+    let status = loop {
         match child.try_wait().expect("the command can be waited for") {
-            Some(_) => return child.wait_with_output().expect("its output can be read"),
+            Some(status) => break status,
             None if started.elapsed() > PATIENCE => {
                 let _ = child.kill();
-                let output = child.wait_with_output().expect("its output can be read");
-                panic!("no end after {PATIENCE:?}: {}", String::from_utf8_lossy(&output.stderr));
+                panic!("no end after {PATIENCE:?}: {}", String::from_utf8_lossy(&read(stderr)));
             }
             None => std::thread::sleep(Duration::from_millis(10)),
         }
-    }
+    };
+    Output { status, stdout: read(stdout), stderr: read(stderr) }
+}
+
+/// Reads a stream to its end, beside whoever waits for the one who writes it.
+fn reader(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut from) = from {
+            from.read_to_end(&mut bytes).expect("its output can be read");
+        }
+        bytes
+    })
+}
+
+fn read(reader: JoinHandle<Vec<u8>>) -> Vec<u8> {
+    reader.join().expect("its output can be read")
 }
 
 /// Interrupts a command as Ctrl-C does and waits for its end.
