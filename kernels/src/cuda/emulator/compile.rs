@@ -126,9 +126,12 @@ fn compilers() -> Vec<String> {
 /// A text of C++ as a library, compiled as kernels are.
 #[cfg(test)]
 pub(crate) fn library_of(name: &str, text: &str) -> Result<PathBuf, String> {
+    static TURN: Mutex<()> = Mutex::new(());
     let compilers = compilers();
     let mut hasher = DefaultHasher::new();
     (text, FLAGS, &compilers).hash(&mut hasher);
+    // Threads of this process would write to the same files.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     compile(&format!("{name}-{:016x}", hasher.finish()), text, &compilers)
 }
 
