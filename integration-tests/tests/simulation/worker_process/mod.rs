@@ -171,8 +171,10 @@ impl Worker {
         }
     }
 
+    /// That a member waits is remembered where it stands, or it would be said twice.
     fn remember(&mut self, word: &FromWorker) -> bool {
-        self.work.as_mut().is_some_and(|work| work.hand.remember(word))
+        let waits = matches!(word, FromWorker::Ready(_));
+        !waits && self.work.as_mut().is_some_and(|work| work.hand.remember(word))
     }
 
     /// Takes down what the work says while nobody listens.
