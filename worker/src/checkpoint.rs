@@ -30,10 +30,10 @@ struct Manifest {
     files: BTreeMap<String, Digest>,
 }
 
-/// The newest checkpoint that is whole; a damaged one costs steps, not the training.
-pub(crate) fn newest(cx: &Context) -> Result<Option<Snapshot>> {
+/// The newest checkpoint that is whole, of a step that is not below `from`; a damaged one costs steps, not the training.
+pub(crate) fn newest(cx: &Context, from: u64) -> Result<Option<Snapshot>> {
     let place = Place::of(cx);
-    for (_, folder) in cx.wait(place.steps())?.into_iter().rev() {
+    for (_, folder) in cx.wait(place.steps())?.into_iter().rev().take_while(|(step, _)| *step >= from) {
         let Some(manifest) = cx.wait(place.store.try_get(&format!("{folder}/{MANIFEST}")))? else { continue };
         match cx.wait(place.read(&folder, &manifest)) {
             Ok(snapshot) => return Ok(Some(snapshot)),

@@ -7,24 +7,25 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use data::artifact::Digest;
-use data::job::Stage;
+use kernels::Device;
 use kernels::collective::nccl::{Aborter, Nccl};
-use kernels::collective::{Bucket, Collective, Tree, slices_of};
-use kernels::{Device, Tensor};
+use kernels::collective::{Collective, slices_of};
 use proto::{Broken, GenerationId};
 use serde_json::json;
 
 use crate::checkpoint::{self, Saver};
-use crate::context::{Context, Output, stopped};
+use crate::context::{Context, stopped};
 use crate::early_stopping::Course;
-use crate::gang::{
-    Closer, Fault, Healing, Meeting, Met, Phase, Standing, Verdict, Watched, Word, decode, encode, meet, within,
-};
+use crate::gang::{Closer, Fault, Meeting, Met, Phase, Verdict, Watched, Word, decode, encode, meet, within};
 use crate::snapshot::Snapshot;
 use crate::{Error, Result};
 
+mod healing;
 #[cfg(test)]
 mod tests;
+mod trainee;
+
+pub(crate) use trainee::{Rules, Trainee, about, slices};
 
 /// Times that a step is tried whose gradients are no numbers.
 const TRIES: u32 = 2;
@@ -36,75 +37,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 const CONNECT: Duration = Duration::from_secs(60);
 /// The exit code of what may succeed later.
 const EXIT_MAY_PASS: i32 = 75;
-/// Users that are named where a step fails.
-const NAMED: usize = 5;
-
-/// When a training validates and ends.
-pub(crate) struct Rules {
-    /// The stage, for messages.
-    pub(crate) stage: Stage,
-    /// Steps at most.
-    pub(crate) steps: u64,
-    /// Steps between two validations.
-    pub(crate) validate_every: u32,
-    /// Validations without improvement before it ends.
-    pub(crate) patience: u32,
-    /// The validation metric as people write it.
-    pub(crate) metric: &'static str,
-    /// The key of the learning rate and its value, for the one who has to lower it.
-    pub(crate) learning_rate: (&'static str, f64),
-}
-
-/// What learns. A step is made of slices, which anybody may compute: their sum is what is learnt from. So is a validation made of
-/// chunks.
-pub(crate) trait Trainee {
-    /// Prepares step number `step`, from 0, and returns how many slices it has. Examples and slices follow from that number
-    /// alone.
-    fn begin(&mut self, step: u64) -> Result<usize>;
-
-    /// The gradients of a slice of the step, and its part of the mean loss.
-    fn slice(&mut self, slice: usize) -> Result<(Bucket, f64)>;
-
-    /// What is learnt: gradients have these shapes and this order.
-    fn parameters(&self) -> Vec<&Tensor>;
-
-    /// Learns from the sum of all slices.
-    fn apply(&mut self, total: Bucket) -> Result<()>;
-
-    /// The parts of a validation.
-    fn chunks(&self) -> usize;
-
-    /// The sum of the figure over the users of a chunk.
-    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64>;
-
-    /// The figure that decides, larger is better, from the sums of all chunks; nothing where there is nobody to validate on.
-    fn figure(&self, sums: &[f64]) -> Option<f64>;
-
-    /// Remembers the present weights as the ones to commit.
-    fn keep(&mut self) -> Result<()>;
-
-    /// All that is needed to go on, kept weights included.
-    fn files(&self) -> Result<Vec<(String, Vec<u8>)>>;
-
-    /// Goes back to what [`Trainee::files`] gave, or stays as it is where that fails.
-    fn restore(&mut self, from: &Snapshot) -> Result<()>;
-
-    /// The digest of what was loaded and does not change: members that differ in it do not train the same.
-    fn loaded(&self) -> Result<Digest>;
-
-    /// What a step learns from, for whoever reads why it failed.
-    fn about(&self, step: u64) -> String;
-
-    /// What is committed at the end.
-    fn output(&self, course: &Course) -> Result<Output>;
-}
 
 /// Trains to the end and sees to it that the model is committed, from the newest checkpoint that is whole or from where the others
 /// of the gang are. A stop leaves a checkpoint of the last step, or members that have it.
 pub(crate) fn train(cx: &mut Context, device: &Device, rules: &Rules, trainee: &mut dyn Trainee) -> Result<()> {
     let meeting = Meeting::open(&cx.reach)?;
     let mut course = Course::default();
-    if let Some(found) = checkpoint::newest(cx)? {
+    if let Some(found) = checkpoint::newest(cx, 0)? {
         trainee.restore(&found)?;
         tracing::info!(step = found.course.step, "training resumes from a checkpoint");
         course = found.course;
@@ -270,16 +209,6 @@ impl Training<'_> {
         }
     }
 
-    /// Those who trained may have left a later checkpoint while this member waited for its first generation.
-    fn look_again(&mut self, cx: &Context) -> Result<()> {
-        if let Some(found) = checkpoint::newest(cx)?.filter(|found| found.course.step > self.course.step) {
-            self.computing(cx, |this| this.trainee.restore(&found))?;
-            self.course = found.course;
-            self.saver = Saver::new(self.course.step);
-        }
-        Ok(())
-    }
-
     /// Lets happen what tests want. Says whether this member's gradients are to be broken.
     fn fault(&self, cx: &Context, number: GenerationId, phase: Phase) -> Result<bool> {
         match meet(phase) {
@@ -290,47 +219,6 @@ impl Training<'_> {
             Some(Fault::Abort) => Err(kernels::Error::Gang("a fault on purpose".to_owned()).into()),
             fault => Ok(fault == Some(Fault::Nan)),
         }
-    }
-
-    /// Brings those up who are behind, and puts those out who differ.
-    fn heal(&mut self, cx: &Context, gang: &mut dyn Collective) -> Result<()> {
-        if gang.world() == 1 {
-            return Ok(());
-        }
-        let healing = self.compare(cx, gang)?;
-        let (root, needed) = match healing {
-            Healing::Nothing => return Ok(()),
-            Healing::PutOut(why) => return Err(Error::PutOut(why)),
-            Healing::From { rank, needed } => (rank, needed),
-        };
-        let own = gang.rank() == root;
-        let mut bytes = if own { self.computing(cx, |this| this.snapshot())?.to_bytes() } else { Vec::new() };
-        gang.broadcast(root, &mut bytes)?;
-        if needed {
-            let (snapshot, behind) = (Snapshot::from_bytes(bytes)?, self.course.step);
-            self.computing(cx, |this| this.trainee.restore(&snapshot))?;
-            self.course = snapshot.course;
-            tracing::info!(from = root, behind, step = self.course.step, "brought up by another member");
-        }
-        match self.compare(cx, gang)? {
-            Healing::Nothing => Ok(()),
-            Healing::PutOut(why) => Err(Error::PutOut(why)),
-            Healing::From { .. } => Err(kernels::Error::Gang("members are still at different steps".to_owned()).into()),
-        }
-    }
-
-    fn compare(&mut self, cx: &Context, gang: &mut dyn Collective) -> Result<Healing> {
-        let standing = self.computing(cx, |this| {
-            let loaded = match &this.loaded {
-                Some(loaded) => loaded.clone(),
-                None => this.loaded.insert(this.trainee.loaded()?).clone(),
-            };
-            cx.seat.beat();
-            let at = (this.course.step, this.course.validated);
-            Ok(Standing { at, state: this.snapshot()?.digest(), loaded })
-        })?;
-        let all = decode(&gang.all_gather(encode(&standing))?)?;
-        Ok(Standing::healing(&all, gang.rank()))
     }
 
     /// A step of all members: each computes its slices, and all learn from the sum. Where one is in trouble, nobody does.
@@ -514,35 +402,6 @@ fn ending(aborter: Aborter) -> Closer {
             }
         });
     })
-}
-
-/// The sums of a member's slices of a step, and its word on them; `beat` is called behind each.
-pub(crate) fn slices(
-    trainee: &mut dyn Trainee,
-    gang: &dyn Collective,
-    step: u64,
-    beat: &dyn Fn(),
-) -> Result<(Tree, Word)> {
-    let (began, slices) = (Instant::now(), trainee.begin(step)?);
-    let (mut tree, mut word) = (Tree::new(slices), Word { step, ..Word::default() });
-    for slice in slices_of(gang.rank(), gang.world(), slices) {
-        let (gradients, loss) = trainee.slice(slice)?;
-        if !loss.is_finite() || !gradients.is_finite()? {
-            word.trouble = format!("slice {slice} is no number");
-        }
-        tree.push(slice, gradients)?;
-        word.figures.push(loss.to_bits());
-        beat();
-    }
-    word.micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok((tree, word))
-}
-
-/// The users that a step learns from, some of them by name.
-pub(crate) fn about<'a>(users: impl ExactSizeIterator<Item = &'a str>) -> String {
-    let (all, shown) = (users.len(), users.take(NAMED).collect::<Vec<_>>());
-    let more = if all > NAMED { format!(" and {} more", all - NAMED) } else { String::new() };
-    format!("examples of the users {}{more}", shown.join(", "))
 }
 
 /// Measures the time that went into a training, over all attempts.

@@ -50,7 +50,7 @@ fn library(library: &Library) -> String {
                 Lacking::Absent(_) => ("missing", String::new()),
                 Lacking::Unusable(said) => ("not usable", format!("\n  {:<12} {said}", "")),
             };
-            let needed = if library.needed { "" } else { ", and nothing needs it yet" };
+            let needed = if library.needed { "" } else { ", and only cards that train together need it" };
             format!("{how}{needed}: it comes with {}{wrong}", library.brought_by)
         }
     };

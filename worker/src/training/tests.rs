@@ -11,8 +11,12 @@ use proto::{FromWorker, Generation, Grant, JobId, LeaseId, Peer, Ready};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use data::job::Stage;
+use kernels::Tensor;
+use kernels::collective::Bucket;
+
 use super::*;
-use crate::context::{Means, Signs};
+use crate::context::{Means, Output, Signs};
 use crate::decoders::DecoderCommand;
 use crate::doubt::Doubt;
 use crate::doubt::tests::JOB;
@@ -304,7 +308,7 @@ async fn every_world_trains_the_same_model() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_in_order_costs_no_step_and_who_dies_costs_one_at_most() {
+async fn who_leaves_in_order_breaks_no_generation_and_who_dies_changes_no_bit() {
     let alone = undisturbed().await;
     for (dies, rank) in [(false, 0), (false, 1), (true, 0), (true, 1), (true, 2)] {
         let mut site = Site::open().await;
