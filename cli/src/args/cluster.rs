@@ -31,6 +31,13 @@ pub(crate) struct Coordinator {
     /// A shard of users that costs so many workers is put aside, as far as `limits.max_rejected` of the job allows.
     #[arg(long, value_name = "WORKERS", default_value_t = Policy::default().quarantine_after, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) quarantine_after: u32,
+    /// A worker that fails so often in one training gets no part in it any more, unless nobody else is there. Workers that vanish or are told to leave
+    /// have not failed.
+    #[arg(long, value_name = "TIMES", default_value_t = Policy::default().max_worker_failures, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_worker_failures: u32,
+    /// A training whose workers fail so often, all together, ends.
+    #[arg(long, value_name = "TIMES", default_value_t = Policy::default().max_training_failures, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_training_failures: u32,
     /// How long work waits for a store that is away before it fails.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
     pub(crate) store_patience: Duration,
@@ -177,6 +184,10 @@ mod tests {
         assert_eq!(
             (said.lease_seconds, said.quarantine_after),
             (policy.lease_target.as_secs(), policy.quarantine_after)
+        );
+        assert_eq!(
+            (said.max_worker_failures, said.max_training_failures),
+            (policy.max_worker_failures, policy.max_training_failures)
         );
         assert_eq!(said.heartbeat, coordinator::Options::default().heartbeat);
     }

@@ -61,6 +61,8 @@ fn options(args: &Args) -> Result<Options> {
         claim_grace: args.dead_after / 2,
         lease_target: std::time::Duration::from_secs(args.lease_seconds),
         quarantine_after: args.quarantine_after,
+        max_worker_failures: args.max_worker_failures,
+        max_training_failures: args.max_training_failures,
         ..Policy::default()
     };
     Ok(Options {

@@ -38,12 +38,16 @@ impl Core {
     }
 
     /// A worker whose lease of a training failed does not get the next one, if somebody else can.
-    pub(super) fn bar(&mut self, worker: WorkerId, lease: LeaseId, now: Duration) {
+    pub(super) fn bar(&mut self, worker: WorkerId, lease: LeaseId, words: &str, now: Duration) {
         let Some(held) = self.leases.get(&lease).filter(|held| held.worker == worker) else { return };
-        let until = now + self.policy.bar_for;
         if let Some(gang) = self.artifacts.get_mut(&held.artifact).and_then(|artifact| artifact.gang.as_mut()) {
-            gang.bar(worker, until);
+            gang.fail(lease, words, now, &self.policy);
         }
+    }
+
+    /// Whether a worker is kept out of a gang.
+    pub(super) fn is_barred(&self, worker: WorkerId, gang: &Gang, now: Duration) -> bool {
+        self.workers.get(&worker).is_some_and(|worker| gang.is_barred(&worker.name, now))
     }
 
     /// The lease of a training has ended before its time.
@@ -55,11 +59,13 @@ impl Core {
         if end == End::Returned {
             return gang.leave(lease);
         }
-        if gang.lose(lease, held.heard_of, reason) && matches!(artifact.phase, Phase::Open(_)) {
-            artifact.retries += u32::from(held.heard_of);
-            if let Some(reason) = gang.verdict(&policy) {
-                self.fail_artifact(&held.artifact, reason);
-            }
+        let counts = gang.lose(lease, held.heard_of, reason);
+        if !matches!(artifact.phase, Phase::Open(_)) {
+            return;
+        }
+        artifact.retries += u32::from(counts && held.heard_of);
+        if let Some(reason) = gang.verdict(&policy) {
+            self.fail_artifact(&held.artifact, reason);
         }
     }
 
@@ -104,7 +110,7 @@ impl Core {
     fn next_to_join(&self, now: Duration) -> Option<(WorkerId, ArtifactId)> {
         let open = self.open_gangs().filter(|(_, gang)| gang.has_room());
         let joins = open.filter_map(|(id, gang)| {
-            let worker = self.idle.iter().find(|worker| !gang.is_barred(**worker, now))?;
+            let worker = self.idle.iter().find(|worker| !self.is_barred(**worker, gang, now))?;
             Some((gang.size(), *worker, id))
         });
         joins.min_by_key(|(size, ..)| *size).map(|(_, worker, id)| (worker, id.clone()))

@@ -36,7 +36,7 @@ impl Core {
     /// The idle worker that takes something up: one that has failed there only if nobody else can.
     fn taker(&self, id: &ArtifactId, now: Duration) -> Option<WorkerId> {
         let gang = self.artifacts.get(id).and_then(|artifact| artifact.gang.as_ref());
-        let fit = |worker: &&WorkerId| gang.is_none_or(|gang| !gang.is_barred(**worker, now));
+        let fit = |worker: &&WorkerId| gang.is_none_or(|gang| !self.is_barred(**worker, gang, now));
         self.idle.iter().find(fit).or(self.idle.first()).copied()
     }
 

@@ -27,28 +27,40 @@ pub struct Policy {
     pub last_call: Duration,
     /// A training that loses members so often at one step fails.
     pub max_step_losses: u32,
-    /// A worker that failed in a training, or could not be reached there, is kept out of it for so long.
+    /// A worker that failed in a training, or could not be reached there, is kept out of it for so long, and twice as long
+    /// with each failure.
     pub bar_for: Duration,
+    /// A worker that failed so often in a training is kept out for good.
+    pub max_worker_failures: u32,
+    /// A training whose workers failed so often ends.
+    pub max_training_failures: u32,
     /// Where a shard waits and nobody is idle, a gang hands back a member each time that so much has passed.
     pub rebalance_every: Duration,
 }
 
+impl Policy {
+    /// What is usual.
+    pub const USUAL: Self = Self {
+        dead_after: Duration::from_secs(10),
+        suspect_after: Duration::from_secs(3),
+        max_failures: 3,
+        quarantine_after: 3,
+        max_losses: 5,
+        lease_target: Duration::from_secs(60),
+        max_bundle: 256,
+        duplicate_after: proto::DUPLICATE_AFTER,
+        claim_grace: Duration::from_secs(5),
+        last_call: Duration::from_secs(3),
+        max_step_losses: 3,
+        bar_for: Duration::from_secs(60),
+        max_worker_failures: 5,
+        max_training_failures: 50,
+        rebalance_every: Duration::from_secs(5),
+    };
+}
+
 impl Default for Policy {
     fn default() -> Self {
-        Self {
-            dead_after: Duration::from_secs(10),
-            suspect_after: Duration::from_secs(3),
-            max_failures: 3,
-            quarantine_after: 3,
-            max_losses: 5,
-            lease_target: Duration::from_secs(60),
-            max_bundle: 256,
-            duplicate_after: proto::DUPLICATE_AFTER,
-            claim_grace: Duration::from_secs(5),
-            last_call: Duration::from_secs(3),
-            max_step_losses: 3,
-            bar_for: Duration::from_secs(60),
-            rebalance_every: Duration::from_secs(5),
-        }
+        Self::USUAL
     }
 }

@@ -56,7 +56,7 @@ impl Core {
             FromWorker::Failed { lease, class, reason } => match class {
                 FailureClass::Returned => self.end_of(id, lease, End::Returned, &reason, actions),
                 FailureClass::Retry => {
-                    self.bar(id, lease, now);
+                    self.bar(id, lease, &reason, now);
                     self.end_of(id, lease, End::Failed, &reason, actions);
                 }
                 FailureClass::Fatal => self.fail_lease(id, lease, reason, now, actions),
@@ -138,7 +138,7 @@ impl Core {
         let artifact = held.artifact.clone();
         if self.gang_mut(&artifact).is_some_and(|gang| gang.trains_without(lease)) {
             // What this worker cannot do, others do.
-            self.bar(worker, lease, now);
+            self.bar(worker, lease, &reason, now);
             return self.end_lease(lease, End::Failed, &reason, actions);
         }
         self.end_lease(lease, End::Returned, &reason, actions);

@@ -38,6 +38,9 @@ pub(crate) const POLICY: Policy = Policy {
     last_call: Duration::from_secs(1),
     max_step_losses: 3,
     bar_for: Duration::from_secs(5),
+    // Faults are many here, and nobody's fault.
+    max_worker_failures: 1000,
+    max_training_failures: 1000,
     rebalance_every: Duration::from_secs(2),
 };
 /// The most members of a gang.

@@ -10,6 +10,7 @@
 //! What happens only changes what is known; [`Gang::review`] alone decides. Whoever has trained holds the state, so while
 //! one of them is on its way out of a generation, the next one does not begin with new members only.
 
+mod failures;
 mod member;
 mod review;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::time::Duration;
 use proto::{GenerationId, LeaseId, Ready, WorkerId};
 
 use super::Policy;
+use failures::Failures;
 use member::{Member, Stand, Told};
 use troubles::{Loss, Troubles};
 
@@ -55,8 +57,7 @@ pub(super) struct Gang {
     /// Since when somebody waits while no generation goes on.
     waits: Option<Duration>,
     troubles: Troubles,
-    /// Workers that get no lease of it before a time.
-    barred: BTreeMap<WorkerId, Duration>,
+    failures: Failures,
     /// The training is over: whoever is left ends by itself.
     over: bool,
 }
@@ -91,7 +92,7 @@ impl Gang {
             opened: 0,
             waits: None,
             troubles: Troubles::default(),
-            barred: BTreeMap::new(),
+            failures: Failures::default(),
             over: false,
         }
     }
@@ -197,18 +198,21 @@ impl Gang {
         self.over = true;
     }
 
-    /// A worker gets no lease of it before a time.
-    pub(super) fn bar(&mut self, worker: WorkerId, until: Duration) {
-        self.barred.insert(worker, until);
+    /// A member says that it has failed: its worker gets no lease of it for a while.
+    pub(super) fn fail(&mut self, lease: LeaseId, words: &str, now: Duration, policy: &Policy) {
+        if let Some(member) = self.members.get(&lease) {
+            self.failures.note(&member.name, words, now, policy);
+        }
     }
 
-    pub(super) fn is_barred(&self, worker: WorkerId, now: Duration) -> bool {
-        self.barred.get(&worker).is_some_and(|until| now < *until)
+    /// Whether a worker of that name gets no lease of it.
+    pub(super) fn is_barred(&self, worker: &str, now: Duration) -> bool {
+        self.failures.is_barred(worker, now)
     }
 
-    /// Why the training fails, if it has lost members too often where it is.
+    /// Why the training fails, if it has lost members too often where it is, or had too many that failed.
     pub(super) fn verdict(&self, policy: &Policy) -> Option<String> {
-        self.troubles.verdict(policy)
+        self.troubles.verdict(policy).or_else(|| self.failures.verdict(policy))
     }
 
     /// The members that stay.

@@ -128,8 +128,8 @@ impl Gang {
             );
             let Some(member) = self.members.get_mut(&out) else { return };
             member.out = true;
-            let worker = member.worker;
-            self.bar(worker, now + policy.bar_for);
+            let (worker, name) = (member.worker, member.name.clone());
+            self.failures.keep_out(&name, now + policy.bar_for);
             actions.push(Action::Revoke(worker, out, reason));
         }
     }

@@ -323,8 +323,8 @@ fn two_that_cannot_reach_each_other_twice_are_parted() {
         assert!(reason.contains(part), "no `{part}` in {reason}");
     }
     assert_eq!(actions[1..].iter().map(short).collect::<Vec<_>>(), begun(3, &[1, 2]));
-    assert!(played.gang.is_barred(WorkerId(3), played.now + Duration::from_secs(59)));
-    assert!(!played.gang.is_barred(WorkerId(3), played.now + Duration::from_secs(60)));
+    assert!(played.gang.is_barred("worker-3", played.now + Duration::from_secs(59)));
+    assert!(!played.gang.is_barred("worker-3", played.now + Duration::from_secs(60)));
 }
 
 #[test]
