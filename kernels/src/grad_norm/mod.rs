@@ -61,6 +61,12 @@ pub(crate) enum Factor<'a> {
 }
 
 impl Clipping {
+    /// What brings gradients down to `max_norm` whose norm is known, or leaves them as they are if there is none.
+    #[must_use]
+    pub fn known(norm: f64, max_norm: Option<f64>) -> Self {
+        Self(Found::Host { norm, factor: clip_scale(norm, max_norm.unwrap_or(f64::INFINITY)) })
+    }
+
     /// The norm before clipping, as [`l2`] gives it. On a device this waits for it.
     ///
     /// # Errors
@@ -108,6 +114,5 @@ fn find<'a>(
     for (_, tensor) in places {
         squares += cpu::sum_of_squares(tensor.f32()?);
     }
-    let norm = squares.sqrt();
-    Ok(Clipping(Found::Host { norm, factor: clip_scale(norm, max_norm) }))
+    Ok(Clipping::known(squares.sqrt(), Some(max_norm)))
 }

@@ -68,18 +68,41 @@ pub(super) fn forward_backward(
     gradients: Gradients<'_>,
     dx: &mut [f32],
 ) -> Vec<Row> {
-    let d = problem.d;
     let mut stripes = Stripe::all(problem, plan, gradients);
     let mut rows = Vec::with_capacity(problem.n);
     for group in blocks(0..problem.n, plan.rows) {
         let softmax = softmax(&mut stripes, group.clone());
-        let inputs: Vec<Packed> = blocks(group.clone(), ROWS).map(|r| Packed::new(problem.x(&r))).collect();
-        let group = Group { rows: group.clone(), softmax: &softmax, scale: &row_scale[group], inputs: &inputs };
-        stripes.par_iter_mut().for_each(|stripe| stripe.backward(&group));
-        sum_parts(&stripes, &mut dx[group.rows.start * d..group.rows.end * d]);
+        backward_group(&mut stripes, group, &softmax, row_scale, dx);
         rows.extend(softmax);
     }
     rows
+}
+
+/// The gradients of rows whose softmax is `known` already, perhaps with classes that are not here.
+pub(super) fn backward(
+    problem: &Problem,
+    plan: Plan,
+    known: &[Row],
+    row_scale: &[f32],
+    gradients: Gradients<'_>,
+    dx: &mut [f32],
+) {
+    let mut stripes = Stripe::all(problem, Plan { held: false, ..plan }, gradients);
+    for group in blocks(0..problem.n, plan.rows) {
+        backward_group(&mut stripes, group.clone(), &known[group], row_scale, dx);
+    }
+}
+
+/// Writes `dx` of some rows, and adds to the other gradients.
+fn backward_group(stripes: &mut [Stripe], rows: Range<usize>, softmax: &[Row], row_scale: &[f32], dx: &mut [f32]) {
+    let Some(problem) = stripes.first().map(|stripe| stripe.problem) else {
+        return dx.fill(0.0); // there are no classes
+    };
+    let inputs: Vec<Packed> = blocks(rows.clone(), ROWS).map(|r| Packed::new(problem.x(&r))).collect();
+    let dx = &mut dx[rows.start * problem.d..rows.end * problem.d];
+    let group = Group { rows: rows.clone(), softmax, scale: &row_scale[rows], inputs: &inputs };
+    stripes.par_iter_mut().for_each(|stripe| stripe.backward(&group));
+    sum_parts(stripes, dx);
 }
 
 /// The softmax of some rows; stripes are merged in order.

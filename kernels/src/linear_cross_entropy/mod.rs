@@ -10,6 +10,7 @@
 
 mod cpu;
 mod cuda;
+mod log_sum_exp;
 #[cfg(test)]
 mod reference;
 mod softmax;
@@ -18,6 +19,7 @@ mod tests;
 
 use crate::cuda::Stream;
 use crate::{Dtype, Error, Result, Tensor};
+pub use log_sum_exp::{log_sum_exp, log_sum_exp_backward};
 
 /// Where the gradients of weight and bias are added; `None` for what is frozen.
 #[derive(Default)]
@@ -89,25 +91,42 @@ pub fn forward_backward(
     if row_scale.len() != n {
         return Err(Error::shape(OP, "row_scale", &[row_scale.len()], format!("[{n}]")));
     }
-    let mut places = operands.places();
-    if let Some(dw) = &grads.dw {
-        dw.expect_shape(OP, "dw", &[classes, d])?;
-        places.push(("dw", dw));
-    }
-    if let Some(db) = &grads.db {
-        db.expect_shape(OP, "db", &[classes])?;
-        places.push(("db", db));
-    }
-    if let Some(on) = Stream::of(OP, &places)? {
+    if let Some(on) = Stream::of(OP, &grads.places(OP, &operands, [n, classes, d])?)? {
         return cuda::forward_backward(&on, &operands, row_scale, grads, cuda::Plan::of(&operands));
     }
-    let Grads { dw, db } = grads;
-    let gradients =
-        cpu::Gradients { dw: dw.map(Tensor::f32_mut).transpose()?, db: db.map(Tensor::f32_mut).transpose()? };
     let mut dx = Tensor::dirty(&[n, d]);
     let plan = cpu::Plan::new(classes, d);
-    let rows = cpu::forward_backward(&operands.on_host()?, plan, row_scale, gradients, dx.f32_mut()?);
+    let rows = cpu::forward_backward(&operands.on_host()?, plan, row_scale, grads.on_host()?, dx.f32_mut()?);
     Ok(Output { losses: losses(&rows)?, dx })
+}
+
+impl<'a> Grads<'a> {
+    /// Checks them; returns them and the operands by their names.
+    fn places<'b>(
+        &'b self,
+        op: &'static str,
+        operands: &'b Operands<'_>,
+        [_, classes, d]: [usize; 3],
+    ) -> Result<Vec<(&'static str, &'b Tensor)>> {
+        let mut places = operands.places();
+        if let Some(dw) = &self.dw {
+            dw.expect_shape(op, "dw", &[classes, d])?;
+            places.push(("dw", dw));
+        }
+        if let Some(db) = &self.db {
+            db.expect_shape(op, "db", &[classes])?;
+            places.push(("db", db));
+        }
+        Ok(places)
+    }
+
+    /// Their values, on the host.
+    fn on_host(self) -> Result<cpu::Gradients<'a>> {
+        Ok(cpu::Gradients {
+            dw: self.dw.map(Tensor::f32_mut).transpose()?,
+            db: self.db.map(Tensor::f32_mut).transpose()?,
+        })
+    }
 }
 
 /// The losses of rows whose softmax is known.
@@ -126,7 +145,19 @@ struct Operands<'a> {
 impl<'a> Operands<'a> {
     /// Checks them; returns `n`, `V` and `D`.
     fn check(&self, op: &'static str) -> Result<[usize; 3]> {
-        let Self { x, weight, bias, labels } = *self;
+        let [n, classes, d] = self.check_shapes(op)?;
+        if self.labels.len() != n {
+            return Err(Error::shape(op, "labels", &[self.labels.len()], format!("[{n}]")));
+        }
+        if let Some(&label) = self.labels.iter().find(|&&l| l as usize >= classes) {
+            return Err(Error::Index { op, what: "label", index: label as usize, len: classes });
+        }
+        Ok([n, classes, d])
+    }
+
+    /// Checks all but the labels; returns `n`, `V` and `D`.
+    fn check_shapes(&self, op: &'static str) -> Result<[usize; 3]> {
+        let Self { x, weight, bias, .. } = *self;
         let (n, classes, d) = (x.rows(), weight.rows(), x.cols());
         x.expect_dtype(op, "x", Dtype::F32)?;
         if d == 0 {
@@ -135,12 +166,6 @@ impl<'a> Operands<'a> {
         weight.expect_shape(op, "weight", &[classes, d])?;
         if let Some(bias) = bias {
             bias.expect_shape(op, "bias", &[classes])?;
-        }
-        if labels.len() != n {
-            return Err(Error::shape(op, "labels", &[labels.len()], format!("[{n}]")));
-        }
-        if let Some(&label) = labels.iter().find(|&&l| l as usize >= classes) {
-            return Err(Error::Index { op, what: "label", index: label as usize, len: classes });
         }
         Ok([n, classes, d])
     }

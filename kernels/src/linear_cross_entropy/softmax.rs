@@ -14,6 +14,11 @@ impl Row {
     /// Nothing seen yet.
     pub(super) const EMPTY: Self = Self { max: f32::NEG_INFINITY, sum: 0.0, label_logit: f32::NEG_INFINITY };
 
+    /// A softmax of which nothing but this log of the sum of exponentials matters any more.
+    pub(super) fn known(lse: f32) -> Self {
+        Self { max: lse, sum: 1.0, label_logit: f32::NEG_INFINITY }
+    }
+
     /// Log of the sum of all exponentials.
     pub(super) fn lse(&self) -> f32 {
         self.max + self.sum.ln()

@@ -67,6 +67,80 @@ fn gradients_agree_with_finite_differences() {
 }
 
 #[test]
+fn gradients_of_a_log_sum_exp_agree_with_finite_differences() {
+    let (x, w, bias, dy) = (noise_tensor(1, &[5, 4]), noise_tensor(2, &[11, 4]), noise_tensor(3, &[11]), noise(4, 5));
+    let value = |x: &Tensor, w: &Tensor, b: &Tensor| -> f64 {
+        let lse = log_sum_exp(x, w, Some(b)).unwrap();
+        lse.to_f32().iter().zip(&dy).map(|(l, s)| f64::from(*l) * f64::from(*s)).sum()
+    };
+    let (mut dw, mut db) = (Tensor::zeros(&[11, 4]), Tensor::zeros(&[11]));
+    let grads = Grads { dw: Some(&mut dw), db: Some(&mut db) };
+    let lse = log_sum_exp(&x, &w, Some(&bias)).unwrap().to_f32();
+    let dx = log_sum_exp_backward(&x, &w, Some(&bias), &lse, &dy, grads).unwrap();
+    check_gradient("dx", &x, &dx, |x| value(x, &w, &bias));
+    check_gradient("dw", &w, &dw, |w| value(&x, w, &bias));
+    check_gradient("db", &bias, &db, |b| value(&x, &w, b));
+}
+
+/// Losses and gradients as [`Given::run`] makes them, from some parts of the classes that do not know of labels.
+fn in_parts(given: &Given, cuts: &[usize]) -> [Tensor; 4] {
+    let (d, ends) = (given.w.cols(), [cuts, &[given.w.rows()]].concat());
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    let ranges: Vec<_> = starts.zip(ends).map(|(start, end)| start..end).collect();
+    let of = |t: &Tensor, range: &std::ops::Range<usize>| {
+        let width = t.len() / t.shape()[0];
+        let values = t.to_f32()[range.start * width..range.end * width].to_vec();
+        let shape = if t.shape().len() == 2 { vec![range.len(), width] } else { vec![range.len()] };
+        Tensor::from_f32(&shape, values).unwrap().beside(t).unwrap()
+    };
+    let parts: Vec<_> =
+        ranges.iter().map(|r| [&given.w, &given.bias, &given.dw, &given.db].map(|t| of(t, r))).collect();
+    let lses: Vec<Vec<f32>> =
+        parts.iter().map(|[w, b, ..]| log_sum_exp(&given.x, w, Some(b)).unwrap().to_f32()).collect();
+    let n = given.x.rows();
+    let lse: Vec<f32> = (0..n).map(|i| lses.iter().map(|l| f64::from(l[i]).exp()).sum::<f64>().ln() as f32).collect();
+    let mut dx = vec![0.0; n * d];
+    let (mut dw, mut db) = (Vec::new(), Vec::new());
+    for [w, b, mut own_dw, mut own_db] in parts {
+        let grads = Grads { dw: Some(&mut own_dw), db: Some(&mut own_db) };
+        let part = log_sum_exp_backward(&given.x, &w, Some(&b), &lse, &given.scale, grads).unwrap();
+        dx.iter_mut().zip(part.to_f32()).for_each(|(sum, part)| *sum += part);
+        dw.extend(own_dw.to_f32());
+        db.extend(own_db.to_f32());
+    }
+    // What the labels take away.
+    let (x, w, bias) = (given.x.to_f32(), given.w.to_f32(), given.bias.to_f32());
+    let mut losses = lse;
+    for (i, (&label, scale)) in given.labels.iter().zip(&given.scale).enumerate() {
+        let label = label as usize;
+        losses[i] -= (0..d).map(|k| x[i * d + k] * w[label * d + k]).sum::<f32>() + bias[label];
+        db[label] -= scale;
+        for k in 0..d {
+            dx[i * d + k] -= scale * w[label * d + k];
+            dw[label * d + k] -= scale * x[i * d + k];
+        }
+    }
+    let classes = given.w.rows();
+    [(vec![n], losses), (vec![n, d], dx), (vec![classes, d], dw), (vec![classes], db)]
+        .map(|(shape, values)| Tensor::from_f32(&shape, values).unwrap())
+}
+
+#[test]
+fn parts_of_the_classes_give_what_all_of_them_give() {
+    let device = accelerator();
+    for (n, classes, d, cuts) in [(7, 17, 5, vec![3, 11]), (130, 900, 64, vec![64, 700, 701]), (33, 40, 130, vec![9])] {
+        let given = Given::new(n, classes, d);
+        let wanted = given.run();
+        for found in [in_parts(&given, &cuts), in_parts(&given.put(&device), &cuts)] {
+            for (found, wanted) in found.iter().zip(&wanted) {
+                let wide: Vec<f64> = wanted.to_f32().iter().map(|v| f64::from(*v)).collect();
+                assert!(largest_error(&found.to_f32(), &wide) < 2e-5, "{n} x {classes} x {d}");
+            }
+        }
+    }
+}
+
+#[test]
 fn large_logits_do_not_overflow() {
     let x = Tensor::from_f32(&[1, 1], vec![1000.0]).unwrap();
     let w = Tensor::from_f32(&[3, 1], vec![1.0, -1.0, 0.5]).unwrap();

@@ -86,6 +86,15 @@ impl AdamW {
     /// As [`AdamW::step`].
     pub fn update(&mut self, params: &mut Params, grads: &Params) -> Result<Clipping> {
         let clipping = grad_norm::clip(grads.tensors(), self.config.max_grad_norm)?;
+        self.update_clipped(params, grads, &clipping)?;
+        Ok(clipping)
+    }
+
+    /// The same where these are some of the gradients that are clipped together.
+    ///
+    /// # Errors
+    /// As [`AdamW::step`].
+    pub fn update_clipped(&mut self, params: &mut Params, grads: &Params, clipping: &Clipping) -> Result<()> {
         self.step += 1;
         for (name, _) in grads.iter() {
             let param = params.get(name)?;
@@ -102,8 +111,7 @@ impl AdamW {
             let hyper = if config.decays(name) { &decayed } else { &spared };
             Update { param, grad, state, hyper }
         });
-        adamw::step_all(updates, self.step, &clipping)?;
-        Ok(clipping)
+        Ok(adamw::step_all(updates, self.step, clipping)?)
     }
 
     fn hyper(&self, decays: bool) -> Hyper {

@@ -11,6 +11,7 @@ mod init;
 mod names;
 mod network;
 mod replay;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -30,6 +31,7 @@ pub use batch::{PackedBatch, example_key};
 pub use config::LruRecConfig;
 pub use network::Dropout;
 pub use replay::Recordings;
+pub use shared::{Learnt, SharedLruRec};
 pub use windows::windows;
 
 /// The class that stands for padding; items begin behind it.

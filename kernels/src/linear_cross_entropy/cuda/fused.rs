@@ -82,7 +82,8 @@ impl Division {
 }
 
 pub(super) fn forward(on: &Stream, operands: &Operands<'_>, division: Division) -> Result<Tensor> {
-    Ok(Pass::new(on, operands, None, division)?.losses)
+    let pass = Pass::new(on, operands, [Arg::NULL; 2], division)?;
+    pass.normalise()
 }
 
 pub(in super::super) fn forward_backward(
@@ -93,15 +94,22 @@ pub(in super::super) fn forward_backward(
     division: Division,
 ) -> Result<Output> {
     let scale = on.upload(row_scale)?;
-    let pass = Pass::new(on, operands, Some(&scale), division)?;
-    let mut dx = on.result(&[operands.x.rows(), operands.x.cols()], Dtype::F32)?;
-    for start in (0..dx.rows()).step_by(division.group) {
-        pass.make_input_gradient(&(start..(start + division.group).min(operands.x.rows())), &scale, &mut dx)?;
-    }
-    if grads.dw.is_some() || grads.db.is_some() {
-        pass.add_to_weight(grads)?;
-    }
-    Ok(Output { losses: pass.losses, dx })
+    let pass = Pass::new(on, operands, [Arg::NULL, scale.arg()], division)?;
+    let losses = pass.normalise()?;
+    Ok(Output { losses, dx: pass.gradients(&scale, grads)? })
+}
+
+/// The gradients of rows whose logits are relative to what is known.
+pub(super) fn backward(
+    on: &Stream,
+    operands: &Operands<'_>,
+    lse: &[f32],
+    row_scale: &[f32],
+    grads: Grads<'_>,
+    division: Division,
+) -> Result<Tensor> {
+    let (scale, relative) = (on.upload(row_scale)?, on.upload(&lse.iter().map(|lse| -lse).collect::<Vec<_>>())?);
+    Pass::new(on, operands, [relative.arg(), scale.arg()], division)?.gradients(&scale, grads)
 }
 
 /// Rows or classes as pairs of half-precision numbers.
@@ -132,33 +140,47 @@ fn tile_bytes(width: usize) -> usize {
     ITEMS * (2 * width + 5 * size_of::<f32>() + 2 * width)
 }
 
-/// Operands whose softmax is known.
+/// Packed operands.
 struct Pass<'a> {
     on: &'a Stream,
     operands: &'a Operands<'a>,
     rows: Packed,
     classes: Packed,
     division: Division,
-    losses: Tensor,
 }
 
 impl<'a> Pass<'a> {
-    fn new(on: &'a Stream, operands: &'a Operands<'a>, scale: Option<&Array>, division: Division) -> Result<Self> {
+    /// Packs them; the rows with what their logits are relative to, if that is known, and with their scales.
+    fn new(
+        on: &'a Stream,
+        operands: &'a Operands<'a>,
+        [relative, scale]: [Arg; 2],
+        division: Division,
+    ) -> Result<Self> {
         let Operands { x, weight, bias, labels } = operands;
         let width = if x.cols() <= NARROW { NARROW } else { WIDEST };
         let labels = on.upload(labels)?;
         let bias = bias.map_or(Ok(Arg::NULL), Tensor::arg)?;
-        let rows = [Arg::NULL, scale.map_or(Arg::NULL, Array::arg), labels.arg()];
-        let mut pass = Self {
+        Ok(Self {
             on,
             operands,
-            rows: Packed::new(on, x, width, rows)?,
+            rows: Packed::new(on, x, width, [relative, scale, labels.arg()])?,
             classes: Packed::new(on, weight, width, [bias, Arg::NULL, Arg::NULL])?,
             division,
-            losses: on.result(&[x.rows()], Dtype::F32)?,
-        };
-        pass.normalise()?;
-        Ok(pass)
+        })
+    }
+
+    /// `dx`; the other gradients are added to. The rows' softmax is known.
+    fn gradients(&self, scale: &Array, grads: Grads<'_>) -> Result<Tensor> {
+        let n = self.operands.x.rows();
+        let mut dx = self.on.result(&[n, self.operands.x.cols()], Dtype::F32)?;
+        for start in (0..n).step_by(self.division.group) {
+            self.make_input_gradient(&(start..(start + self.division.group).min(n)), scale, &mut dx)?;
+        }
+        if grads.dw.is_some() || grads.db.is_some() {
+            self.add_to_weight(grads)?;
+        }
+        Ok(dx)
     }
 
     fn width(&self) -> usize {
@@ -187,23 +209,25 @@ impl<'a> Pass<'a> {
         Ok([Arg::count(OP, self.classes.tiles)?, Arg::count(OP, self.division.range)?])
     }
 
-    /// The losses; the packed rows learn of their softmax.
-    fn normalise(&mut self) -> Result<()> {
+    /// The losses; the packed rows learn of their softmax. The logit of a label that is no class counts as 0.
+    fn normalise(&self) -> Result<Tensor> {
         let n = self.operands.x.rows();
+        let mut losses = self.on.result(&[n], Dtype::F32)?;
         let rows = Arg::count(OP, n)?;
         let parts = self.on.scratch(self.division.ranges * n * 2 * size_of::<f32>())?;
-        let label_logits = self.on.scratch(n * size_of::<f32>())?;
-        let given = [self.rows.data.arg(), self.classes.data.arg(), parts.arg(), label_logits.arg(), rows];
+        let mut label_logits = self.on.zeros(&[n])?;
+        let given = [self.rows.data.arg(), self.classes.data.arg(), parts.arg(), label_logits.arg_mut()?, rows];
         let args = [&given[..], &self.class_tiles()?].concat();
         let kernel = self.kernel("normalise_64", "normalise_128");
         // SAFETY: both operands are packed, in whole tiles; the parts are [ranges, n, 2], the logits [n].
         unsafe { self.on.launch(&KERNELS, kernel, self.blocks_of_rows(n), &args)? };
-        let results = [self.rows.data.arg(), self.losses.arg_mut()?];
+        let results = [self.rows.data.arg(), losses.arg_mut()?];
         let counts = [rows, Arg::count(OP, self.division.ranges)?, Arg::count(OP, self.width())?];
-        let args = [&[parts.arg(), label_logits.arg()][..], &results, &counts].concat();
+        let args = [&[parts.arg(), label_logits.arg()?][..], &results, &counts].concat();
         let warps = Geometry::blocks(n.div_ceil(WARPS), 32 * WARPS as u32);
         // SAFETY: as above; every row has a place for its loss.
-        unsafe { self.on.launch(&KERNELS, "finish", warps, &args) }
+        unsafe { self.on.launch(&KERNELS, "finish", warps, &args)? };
+        Ok(losses)
     }
 
     /// `dx` of some rows, the first of which begins a tile.

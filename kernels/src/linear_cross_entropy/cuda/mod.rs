@@ -50,6 +50,30 @@ pub(super) fn forward_backward(
     }
 }
 
+/// The log of the sum of exponentials of every row, whose labels are no class.
+pub(super) fn log_sum_exp(on: &Stream, operands: &Operands<'_>, plan: Plan) -> Result<Tensor> {
+    match plan {
+        // Where no logit is that of a label, a loss is all of it.
+        Plan::Fused(division) => fused::forward(on, operands, division),
+        Plan::Products(tiles) => products::log_sum_exp(on, operands, tiles),
+    }
+}
+
+/// The gradients of rows whose `lse` is known already, perhaps with classes that are not here, and whose labels are no class.
+pub(super) fn log_sum_exp_backward(
+    on: &Stream,
+    operands: &Operands<'_>,
+    lse: &[f32],
+    row_scale: &[f32],
+    grads: Grads<'_>,
+    plan: Plan,
+) -> Result<Tensor> {
+    match plan {
+        Plan::Fused(division) => fused::backward(on, operands, lse, row_scale, grads, division),
+        Plan::Products(tiles) => products::backward(on, operands, lse, row_scale, grads, tiles),
+    }
+}
+
 /// The place of a number of 32 bits.
 fn at(array: Arg, index: usize) -> Arg {
     Arg::Address(array.address().offset(index * size_of::<f32>()))

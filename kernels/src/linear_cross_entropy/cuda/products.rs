@@ -50,11 +50,19 @@ impl Tiles {
 }
 
 pub(in super::super) fn forward(on: &Stream, operands: &Operands<'_>, tiles: Tiles) -> Result<Tensor> {
+    Ok(normalised(on, operands, tiles)?.losses)
+}
+
+pub(super) fn log_sum_exp(on: &Stream, operands: &Operands<'_>, tiles: Tiles) -> Result<Tensor> {
+    Ok(normalised(on, operands, tiles)?.lse)
+}
+
+fn normalised<'a>(on: &'a Stream, operands: &'a Operands<'a>, tiles: Tiles) -> Result<Sweep<'a>> {
     let mut sweep = Sweep::new(on, operands, tiles)?;
     for rows in blocks(operands.x.rows(), tiles.rows) {
         sweep.normalise(&rows)?;
     }
-    Ok(sweep.losses)
+    Ok(sweep)
 }
 
 pub(in super::super) fn forward_backward(
@@ -67,21 +75,31 @@ pub(in super::super) fn forward_backward(
     let mut sweep = Sweep::new(on, operands, tiles)?;
     let scale = on.upload(row_scale)?;
     let mut dx = on.result(&[operands.x.rows(), operands.x.cols()], Dtype::F32)?;
-    let all = operands.weight.rows();
     for rows in blocks(operands.x.rows(), tiles.rows) {
         sweep.normalise(&rows)?;
-        for classes in blocks(all, tiles.classes) {
-            if tiles.classes < all {
-                sweep.make_logits(&rows, &classes)?;
-            }
-            sweep.make_gradients(&rows, &classes, &scale, grads.db.as_deref_mut())?;
-            sweep.add_to_input(&rows, &classes, &mut dx)?;
-            if let Some(dw) = grads.dw.as_deref_mut() {
-                sweep.add_to_weight(&rows, &classes, dw)?;
-            }
-        }
+        let there = tiles.classes >= operands.weight.rows();
+        sweep.backward(&rows, there, &scale, &mut grads, &mut dx)?;
     }
     Ok(Output { losses: sweep.losses, dx })
+}
+
+/// The gradients of rows whose sums of exponentials are known.
+pub(super) fn backward(
+    on: &Stream,
+    operands: &Operands<'_>,
+    lse: &[f32],
+    row_scale: &[f32],
+    mut grads: Grads<'_>,
+    tiles: Tiles,
+) -> Result<Tensor> {
+    let mut sweep = Sweep::new(on, operands, tiles)?;
+    sweep.lse = Tensor::from_f32(&[lse.len()], lse.to_vec())?.beside(operands.x)?;
+    let scale = on.upload(row_scale)?;
+    let mut dx = on.result(&[operands.x.rows(), operands.x.cols()], Dtype::F32)?;
+    for rows in blocks(operands.x.rows(), tiles.rows) {
+        sweep.backward(&rows, false, &scale, &mut grads, &mut dx)?;
+    }
+    Ok(dx)
 }
 
 /// A range from 0 cut into blocks of a size; the last may be short.
@@ -100,7 +118,7 @@ struct Sweep<'a> {
     /// The softmax of a tile's rows so far: `[rows, 3]`.
     state: Array,
     /// The log of the sum of exponentials of every row.
-    lse: Array,
+    lse: Tensor,
     losses: Tensor,
 }
 
@@ -116,7 +134,7 @@ impl<'a> Sweep<'a> {
             labels: on.upload(operands.labels)?,
             logits: floats(rows * Self::stride_of(tiles, operands))?,
             state: floats(rows * 3)?,
-            lse: floats(n)?,
+            lse: on.result(&[n], Dtype::F32)?,
             losses: on.result(&[n], Dtype::F32)?,
         })
     }
@@ -156,9 +174,32 @@ impl<'a> Sweep<'a> {
             unsafe { self.on.launch(&KERNELS, "observe", Geometry::blocks(rows.len(), ROW_THREADS), &args)? };
         }
         let losses = at(self.losses.arg_mut()?, rows.start);
-        let args = [self.state.arg(), at(self.lse.arg(), rows.start), losses, Arg::count(OP, rows.len())?];
+        let lse = at(self.lse.arg_mut()?, rows.start);
+        let args = [self.state.arg(), lse, losses, Arg::count(OP, rows.len())?];
         // SAFETY: as above; both results have a place for every row.
         unsafe { self.on.launch(&KERNELS, "finish", Geometry::elements(rows.len()), &args) }
+    }
+
+    /// The gradients of some rows whose sums of exponentials are known; all of their logits may be `there` already.
+    fn backward(
+        &self,
+        rows: &Range<usize>,
+        there: bool,
+        scale: &Array,
+        grads: &mut Grads<'_>,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        for classes in blocks(self.operands.weight.rows(), self.tiles.classes) {
+            if !there {
+                self.make_logits(rows, &classes)?;
+            }
+            self.make_gradients(rows, &classes, scale, grads.db.as_deref_mut())?;
+            self.add_to_input(rows, &classes, dx)?;
+            if let Some(dw) = grads.dw.as_deref_mut() {
+                self.add_to_weight(rows, &classes, dw)?;
+            }
+        }
+        Ok(())
     }
 
     /// `x · Wᵀ` of a tile.
@@ -178,7 +219,7 @@ impl<'a> Sweep<'a> {
     ) -> Result<()> {
         let bands = rows.len().div_ceil(BAND);
         let parts = self.on.scratch(if db.is_some() { bands * classes.len() * size_of::<f32>() } else { 0 })?;
-        let of_rows = [&self.labels, &self.lse, scale].map(|array| at(array.arg(), rows.start));
+        let of_rows = [self.labels.arg(), self.lse.arg()?, scale.arg()].map(|array| at(array, rows.start));
         let own = [&[self.logits.arg(), self.bias(classes)?][..], &of_rows].concat();
         let parts_arg = if db.is_some() { parts.arg() } else { Arg::NULL };
         let args = [&own[..], &[parts_arg, Arg::count(OP, rows.len())?], &self.settings(classes)?].concat();
