@@ -69,6 +69,9 @@ pub enum Error {
     /// once it is opened anew, or once the process is.
     #[error("the device is lost: {0}")]
     Lost(String),
+    /// Something holds the device and does not let go: only the end of this process frees it.
+    #[error("the device is held: {0}")]
+    Stuck(String),
     /// A member of a gang is gone or does something else than the others: the group is of no use any more.
     #[error("the gang is broken: {0}")]
     Gang(String),
@@ -112,6 +115,12 @@ impl Error {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Lost(_))
+    }
+
+    /// Whether only the end of this process frees the device.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        matches!(self, Self::Stuck(_))
     }
 
     pub(crate) fn shape(op: &'static str, what: &'static str, found: &[usize], expected: impl Into<String>) -> Self {

@@ -186,7 +186,7 @@ mod tests {
         );
         assert_eq!(times().await, 2);
         // It may have been found by a model.
-        let model = Error::Model(model::Error::Kernel(lost("an error of memory")));
+        let model = Error::from(model::Error::Kernel(lost("an error of memory")));
         assert_eq!(device.run(|_, _| Err::<(), _>(model)).await.unwrap_err().class(), Class::Retry);
         assert_eq!(times().await, 3);
     }

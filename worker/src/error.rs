@@ -28,7 +28,7 @@ pub enum Error {
     Data(#[from] data::Error),
     /// Networks, checkpoints, prompts.
     #[error(transparent)]
-    Model(#[from] model::Error),
+    Model(model::Error),
     /// Tensors.
     #[error(transparent)]
     Kernels(#[from] kernels::Error),
@@ -180,7 +180,10 @@ impl Error {
             // Work that reaches a worker behind the loss of its device was never begun.
             Self::Stopped(_) | Self::DeviceLost(_) => Class::Stopped,
             e if e.lost_device() => Class::Retry,
-            Self::Kernels(kernels::Error::Gang(_)) | Self::Gang(_) | Self::PutOut(_) | Self::Hangs(_) => Class::Retry,
+            Self::Kernels(kernels::Error::Gang(_) | kernels::Error::Stuck(_))
+            | Self::Gang(_)
+            | Self::PutOut(_)
+            | Self::Hangs(_) => Class::Retry,
             Self::Panicked(_) | Self::Unreachable { .. } | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
             _ => Class::Fatal,
         }
@@ -188,7 +191,7 @@ impl Error {
 
     /// Whether the device was lost on the way; a fresh one may do the same work.
     pub(crate) fn lost_device(&self) -> bool {
-        matches!(self, Self::Kernels(e) | Self::Model(model::Error::Kernel(e)) if e.is_lost())
+        matches!(self, Self::Kernels(e) if e.is_lost())
     }
 }
 
@@ -207,6 +210,16 @@ impl From<Class> for FailureClass {
             Class::Retry => Self::Retry,
             Class::Fatal => Self::Fatal,
             Class::Stopped => Self::Returned,
+        }
+    }
+}
+
+/// Tensors fail the same way wherever they are used.
+impl From<model::Error> for Error {
+    fn from(error: model::Error) -> Self {
+        match error {
+            model::Error::Kernel(error) => Self::Kernels(error),
+            error => Self::Model(error),
         }
     }
 }

@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use data::artifact::Digest;
 use kernels::Device;
-use kernels::collective::nccl::{Aborter, Nccl};
-use kernels::collective::{Collective, slices_of};
+use kernels::collective::{Collective, local, slices_of};
 use proto::{Broken, GenerationId};
 use serde_json::json;
 
 use crate::checkpoint::{self, Saver};
 use crate::context::{Context, stopped};
 use crate::early_stopping::Course;
-use crate::gang::{Closer, Fault, Meeting, Met, Phase, Verdict, Watched, Word, decode, encode, meet, within};
+use crate::gang::{Fault, Meeting, Met, Phase, Resting, Verdict, Watched, Word, decode, encode, meet};
 use crate::snapshot::Snapshot;
 use crate::{Error, Result};
 
+mod cards;
 mod healing;
 #[cfg(test)]
 mod tests;
 mod trainee;
 
-pub(crate) use trainee::{Rules, Trainee, about, slices};
+pub(crate) use trainee::{Rules, Sliced, Trainee, about, slices};
 
 /// Times that a step is tried whose gradients are no numbers.
 const TRIES: u32 = 2;
@@ -33,10 +33,6 @@ const TRIES: u32 = 2;
 const BREAKS: u32 = 5;
 /// How much longer a member waits with each of them before it meets the others again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long NCCL may take to connect all cards.
-const CONNECT: Duration = Duration::from_secs(60);
-/// The exit code of what may succeed later.
-const EXIT_MAY_PASS: i32 = 75;
 
 /// Trains to the end and sees to it that the model is committed, from the newest checkpoint that is whole or from where the others
 /// of the gang are. A stop leaves a checkpoint of the last step, or members that have it.
@@ -110,8 +106,12 @@ impl Training<'_> {
     fn run(&mut self, cx: &mut Context, meeting: &Meeting) -> Result<()> {
         let mut broken = None;
         loop {
-            meet(Phase::Join);
-            cx.tell_ready(meeting, self.course.step, self.trainee.about(self.course.step), broken.take());
+            // As long as it is not there, the others wait for it.
+            let about = self.computing(cx, |this| {
+                meet(Phase::Join);
+                Ok(this.trainee.about(this.course.step))
+            })?;
+            cx.tell_ready(meeting, self.course.step, about, broken.take());
             let Some(generation) = cx.seat.wait(&cx.stop()) else {
                 // Whoever waits cannot know whether others have what it has.
                 self.save_now(cx);
@@ -135,6 +135,13 @@ impl Training<'_> {
                     let reason = cx.seat.aborted(number).unwrap_or(reason);
                     broken = Some(self.broken(cx, Broken { generation: number, reason, unreachable: None })?);
                 }
+                Err(Error::Kernels(e)) if e.is_stuck() => {
+                    // The session ends this process: nothing is to be done with this device before.
+                    cx.seat.stick(e.to_string());
+                    loop {
+                        std::thread::park();
+                    }
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -155,29 +162,6 @@ impl Training<'_> {
         Ok(missed)
     }
 
-    /// Where every member has a card and NCCL, buckets go from card to card.
-    /// If that fails once, later generations stay with their streams.
-    fn widen(&mut self, cx: &Context, mut ring: Box<dyn Collective>) -> Result<Box<dyn Collective>> {
-        if ring.world() == 1 {
-            return Ok(ring);
-        }
-        let can = !self.narrow && Nccl::possible(self.device);
-        let all = ring.all_gather(vec![u8::from(can)])?;
-        if all.iter().any(|can| *can != [1]) {
-            return Ok(ring);
-        }
-        let aborter = Aborter::new();
-        cx.seat.guard(ending(aborter.clone()));
-        let connected = within(CONNECT, ending(aborter.clone()));
-        let opened = Nccl::open_with(ring, self.device, &aborter);
-        drop(connected);
-        self.narrow = opened.is_err();
-        let gang =
-            opened.inspect_err(|e| tracing::warn!(error = %e, "no NCCL: the gang sums over TCP from here on"))?;
-        gang.remarks().iter().for_each(|remark| tracing::warn!("{remark}"));
-        Ok(Box::new(gang))
-    }
-
     /// A generation.
     fn live(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<End> {
         self.world = gang.world();
@@ -186,7 +170,7 @@ impl Training<'_> {
         if !std::mem::replace(&mut self.met, true) && gang.rank() == 0 {
             self.look_again(cx)?;
         }
-        self.heal(cx, gang)?;
+        self.heal(cx, number, gang)?;
         if gang.rank() == 0 {
             checkpoint::discard_after(cx, self.course.step);
         }
@@ -225,7 +209,10 @@ impl Training<'_> {
     fn step(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<Option<End>> {
         let (tree, mut word) = self.computing(cx, |this| {
             let broken = this.fault(cx, number, Phase::Forward)?;
-            let (tree, mut word) = slices(this.trainee, gang, this.course.step, &|| cx.seat.beat())?;
+            let (began, mut resting) = (Instant::now(), Resting::new(gang, &cx.seat));
+            let (tree, mut word) = this.trainee.learn(&mut resting, this.course.step, &|| cx.seat.beat())?;
+            let computed = began.elapsed().saturating_sub(resting.waited());
+            word.micros = u64::try_from(computed.as_micros()).unwrap_or(u64::MAX);
             if broken {
                 "a fault on purpose".clone_into(&mut word.trouble);
             }
@@ -233,6 +220,7 @@ impl Training<'_> {
             Ok((tree, word))
         })?;
         (word.leaves, word.regroups) = (cx.check().is_err(), cx.seat.regroups());
+        word.settles = self.trainee.is_full() || (gang.rank() == 0 && self.saver.is_due());
         let verdict = Word::verdict(&decode(&gang.all_gather(encode(&word))?)?)?;
         if !verdict.troubled.is_empty() {
             return self.try_again(gang.rank(), &verdict, &word);
@@ -240,16 +228,28 @@ impl Training<'_> {
         let total = gang.all_reduce(tree, &self.trainee.parameters())?;
         self.computing(cx, |this| {
             this.fault(cx, number, Phase::Commit)?;
-            this.trainee.apply(total)
+            this.trainee.apply(&mut Resting::new(gang, &cx.seat), total)
         })?;
         self.count(cx, &verdict);
         if verdict.ends {
             return self.part(cx, gang, &verdict, word.leaves).map(Some);
         }
-        if gang.rank() == 0 && self.saver.is_due() {
-            self.save(cx, number)?;
+        if verdict.settles {
+            self.settle(cx, gang)?;
+            if gang.rank() == 0 && self.saver.is_due() {
+                self.save(cx, number)?;
+            }
         }
         Ok(None)
+    }
+
+    /// Everybody comes to have what only some have learnt.
+    fn settle(&mut self, cx: &Context, gang: &mut dyn Collective) -> Result<()> {
+        let (all, beat): (Vec<usize>, _) = ((0..gang.world()).collect(), || {
+            cx.seat.beat();
+            true
+        });
+        self.computing(cx, |this| this.trainee.settle(&mut Resting::new(gang, &cx.seat), &all, &beat))
     }
 
     /// A step is done.
@@ -280,6 +280,7 @@ impl Training<'_> {
 
     /// Validates the steps so far, every member a part of the users.
     fn validate(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<Option<End>> {
+        self.settle(cx, gang)?;
         let mut word = Word { step: self.course.step, ..Word::default() };
         self.computing(cx, |this| {
             for chunk in slices_of(gang.rank(), gang.world(), this.trainee.chunks()) {
@@ -312,6 +313,7 @@ impl Training<'_> {
 
     /// Ends a generation in order: nobody goes before all have what was done together.
     fn part(&mut self, cx: &Context, gang: &mut dyn Collective, verdict: &Verdict, leaves: bool) -> Result<End> {
+        self.settle(cx, gang)?;
         if verdict.all_leave && gang.rank() == 0 {
             self.save_now(cx);
         }
@@ -337,9 +339,9 @@ impl Training<'_> {
     /// Does something that may take as long as steps may, and not longer.
     fn computing<T>(&mut self, cx: &Context, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         cx.seat.watch(Watched::Computes(Instant::now()));
-        let done = work(self)?;
+        let done = work(self);
         cx.seat.watch(Watched::Not);
-        Ok(done)
+        done
     }
 
     fn snapshot(&self) -> Result<Snapshot> {
@@ -362,7 +364,7 @@ impl Training<'_> {
     fn save_now(&mut self, cx: &Context) {
         self.saver.end(cx);
         if self.saver.is_behind(self.course.step) {
-            match self.snapshot() {
+            match self.trainee.settle(&mut local::alone(), &[0], &|| true).and_then(|()| self.snapshot()) {
                 Ok(snapshot) => self.saver.begin(cx, snapshot),
                 Err(e) => tracing::warn!(error = %e, "cannot write a checkpoint"),
             }
@@ -388,20 +390,6 @@ impl Training<'_> {
             loss + &best + &waiting.unwrap_or_default()
         });
     }
-}
-
-/// Ends what waits within NCCL, beside the caller. A library that does not let go keeps the card: only the end of this process
-/// frees it, and whoever looks after that starts it again.
-fn ending(aborter: Aborter) -> Closer {
-    Box::new(move || {
-        let aborter = aborter.clone();
-        std::thread::spawn(move || {
-            if let Err(e) = aborter.abort() {
-                tracing::error!(error = %e, "this worker ends, start it again");
-                std::process::exit(EXIT_MAY_PASS);
-            }
-        });
-    })
 }
 
 /// Measures the time that went into a training, over all attempts.

@@ -12,11 +12,13 @@ mod faults;
 mod identity;
 mod links;
 mod meeting;
+mod resting;
 mod seat;
 mod words;
 
 pub(crate) use faults::{Fault, Phase, meet};
 pub(crate) use links::within;
 pub(crate) use meeting::{Meeting, Met, Reach};
+pub(crate) use resting::Resting;
 pub(crate) use seat::{Closer, Seat, Watched};
 pub(crate) use words::{Healing, Standing, Verdict, Word, decode, encode};

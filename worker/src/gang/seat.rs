@@ -42,6 +42,8 @@ struct State {
     regroup: Option<GenerationId>,
     aborted: Option<(GenerationId, String)>,
     watched: Watched,
+    /// Why this process has to end, if it has to.
+    stuck: Option<String>,
     /// The longest silence of computing so far, once a step is done, and how long one may be at least.
     longest: Duration,
     warm: bool,
@@ -57,6 +59,7 @@ impl Seat {
             regroup: None,
             aborted: None,
             watched: Watched::Not,
+            stuck: None,
             longest: Duration::ZERO,
             warm: false,
             patience,
@@ -93,6 +96,9 @@ impl Seat {
     /// Why this member hangs, if it does.
     pub(crate) fn hangs(&self) -> Option<String> {
         let state = self.state();
+        if state.stuck.is_some() {
+            return state.stuck.clone();
+        }
         let Watched::Computes(since) = state.watched else { return None };
         let usual = if state.warm { state.longest } else { state.longest.max(state.patience) };
         let limit = (TIMES * usual).max(state.patience);
@@ -101,6 +107,11 @@ impl Seat {
             let secs = |time: Duration| time.as_secs_f64();
             format!("a step has said nothing for {:.1} s, {:.1} s are allowed", secs(silent), secs(limit))
         })
+    }
+
+    /// Something holds this member's device, and ends with this process only.
+    pub(crate) fn stick(&self, reason: String) {
+        self.state().stuck = Some(reason);
     }
 
     /// Waits for a generation. Nothing comes where the worker is to stop.

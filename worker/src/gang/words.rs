@@ -18,6 +18,10 @@ pub(crate) struct Word {
     pub(crate) leaves: bool,
     /// It was told that this generation is to end.
     pub(crate) regroups: bool,
+    /// It is time that everybody has what only some have: a checkpoint is due, or this member remembers too much.
+    pub(crate) settles: bool,
+    /// Something is no number, and it was not this member who made it.
+    pub(crate) spoilt: bool,
     /// Its figures, in the order of what they are of, as the bits of f64.
     pub(crate) figures: Vec<u64>,
     /// How long it has computed, in microseconds.
@@ -44,6 +48,8 @@ pub(crate) struct Verdict {
     pub(crate) ends: bool,
     /// Whether everybody leaves.
     pub(crate) all_leave: bool,
+    /// Whether everybody gets what only some have.
+    pub(crate) settles: bool,
     /// The figures of all, by rank.
     pub(crate) figures: Vec<f64>,
     /// The longest time that a member has computed, and the mean, in seconds.
@@ -64,12 +70,22 @@ impl Word {
         let longest = micros.clone().max().unwrap_or_default() as f64 / 1e6;
         let mean = micros.sum::<u64>() as f64 / 1e6 / all.len().max(1) as f64;
         Ok(Verdict {
-            troubled: (0..all.len()).filter(|rank| !all[*rank].trouble.is_empty()).collect(),
+            troubled: Self::troubled(all),
             ends: all.iter().any(|word| word.leaves || word.regroups),
             all_leave: all.iter().all(|word| word.leaves),
+            settles: all.iter().any(|word| word.settles),
             figures: all.iter().flat_map(|word| &word.figures).map(|bits| f64::from_bits(*bits)).collect(),
             seconds: (longest, mean),
         })
+    }
+
+    /// The ranks that are in trouble: all, if nobody knows who has made what is no number.
+    fn troubled(all: &[Self]) -> Vec<usize> {
+        let troubled: Vec<usize> = (0..all.len()).filter(|rank| !all[*rank].trouble.is_empty()).collect();
+        match troubled.is_empty() && all.iter().any(|word| word.spoilt) {
+            true => (0..all.len()).collect(),
+            false => troubled,
+        }
     }
 }
 
@@ -176,6 +192,15 @@ mod tests {
         assert_eq!(ends(&[word(false, false), word(true, false)]), (true, false));
         assert_eq!(ends(&[word(false, true), word(false, false)]), (true, false));
         assert_eq!(ends(&[word(true, false), word(true, true)]), (true, true));
+    }
+
+    #[test]
+    fn what_nobody_has_made_is_everybodys_trouble() {
+        let word = |trouble: &str, spoilt| Word { trouble: trouble.to_owned(), spoilt, ..Word::default() };
+        let troubled = |words: &[Word]| Word::verdict(words).unwrap().troubled;
+        assert_eq!(troubled(&[word("", false), word("", false)]), [0; 0]);
+        assert_eq!(troubled(&[word("", true), word("it broke", true), word("", true)]), [1]);
+        assert_eq!(troubled(&[word("", false), word("", true), word("", false)]), [0, 1, 2]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use data::job::Stage;
 use kernels::Tensor;
-use kernels::collective::Bucket;
+use kernels::collective::{Bucket, Tree};
 
 use super::*;
 use crate::context::{Means, Output, Signs};
@@ -60,7 +60,7 @@ impl Follower {
     }
 }
 
-impl Trainee for Follower {
+impl Sliced for Follower {
     fn begin(&mut self, step: u64) -> Result<usize> {
         self.step = step;
         if let Some((_, what)) = self.at.take_if(|(at, _)| *at <= step) {
@@ -80,12 +80,18 @@ impl Trainee for Follower {
         }
         Ok((Bucket::new(vec![Tensor::from_f32(&[33], gradients)?])?, loss))
     }
+}
+
+impl Trainee for Follower {
+    fn learn(&mut self, gang: &mut dyn Collective, step: u64, beat: &dyn Fn()) -> Result<(Tree, Word)> {
+        slices(self, gang, step, beat)
+    }
 
     fn parameters(&self) -> Vec<&Tensor> {
         vec![&self.weights]
     }
 
-    fn apply(&mut self, total: Bucket) -> Result<()> {
+    fn apply(&mut self, _: &mut dyn Collective, total: Bucket) -> Result<()> {
         let total = total.into_tensors().remove(0);
         for (w, g) in self.weights.f32_mut()?.iter_mut().zip(total.f32()?) {
             *w -= 0.1 * g;

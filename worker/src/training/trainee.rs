@@ -1,7 +1,5 @@
 //! What learns, and what it makes of a step.
 
-use std::time::Instant;
-
 use data::artifact::Digest;
 use data::job::Stage;
 use kernels::Tensor;
@@ -32,23 +30,31 @@ pub(crate) struct Rules {
     pub(crate) learning_rate: (&'static str, f64),
 }
 
-/// What learns. A step is made of slices, which anybody may compute: their sum is what is learnt from. So is a validation made of
-/// chunks.
+/// What learns. A step is made of slices, which are shared out over the members: their sum is what is learnt from. So is a
+/// validation made of chunks.
 pub(crate) trait Trainee {
-    /// Prepares step number `step`, from 0, and returns how many slices it has. Examples and slices follow from that number
-    /// alone.
-    fn begin(&mut self, step: u64) -> Result<usize>;
+    /// The sums of a member's slices of step number `step`, from 0, and its word on them; `beat` is called behind each. Examples
+    /// and slices follow from that number alone.
+    fn learn(&mut self, gang: &mut dyn Collective, step: u64, beat: &dyn Fn()) -> Result<(Tree, Word)>;
 
-    /// The gradients of a slice of the step, and its part of the mean loss.
-    fn slice(&mut self, slice: usize) -> Result<(Bucket, f64)>;
-
-    /// What is learnt: gradients have these shapes and this order.
+    /// Tensors with the shapes and the order of what is summed: the parameters, where all of them are learnt by all.
     fn parameters(&self) -> Vec<&Tensor>;
 
-    /// Learns from the sum of all slices.
-    fn apply(&mut self, total: Bucket) -> Result<()>;
+    /// Learns from the sum of all slices. A member that is gone is found out before anything has changed.
+    fn apply(&mut self, gang: &mut dyn Collective, total: Bucket) -> Result<()>;
 
-    /// The parts of a validation.
+    /// Whether it remembers so much of what others learn that it is time to [`Trainee::settle`].
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// The `holders`, ranks that have done the same steps, come to have all that was learnt in them, be it with somebody or not any
+    /// more: behind this their states are the same. `goes_on` is asked behind each piece of work.
+    fn settle(&mut self, _gang: &mut dyn Collective, _holders: &[usize], _goes_on: &dyn Fn() -> bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// The chunks of a validation.
     fn chunks(&self) -> usize;
 
     /// The sum of the figure over the users of a chunk.
@@ -76,17 +82,26 @@ pub(crate) trait Trainee {
     fn output(&self, course: &Course) -> Result<Output>;
 }
 
-/// The sums of a member's slices of a step, and its word on them; `beat` is called behind each.
+/// What learns slice by slice, each by itself.
+pub(crate) trait Sliced {
+    /// Prepares step number `step` and returns how many slices it has.
+    fn begin(&mut self, step: u64) -> Result<usize>;
+
+    /// The gradients of a slice of the step, and its part of the mean loss.
+    fn slice(&mut self, slice: usize) -> Result<(Bucket, f64)>;
+}
+
+/// [`Trainee::learn`] of what learns slice by slice.
 pub(crate) fn slices(
-    trainee: &mut dyn Trainee,
+    sliced: &mut dyn Sliced,
     gang: &dyn Collective,
     step: u64,
     beat: &dyn Fn(),
 ) -> Result<(Tree, Word)> {
-    let (began, slices) = (Instant::now(), trainee.begin(step)?);
+    let slices = sliced.begin(step)?;
     let (mut tree, mut word) = (Tree::new(slices), Word { step, ..Word::default() });
     for slice in slices_of(gang.rank(), gang.world(), slices) {
-        let (gradients, loss) = trainee.slice(slice)?;
+        let (gradients, loss) = sliced.slice(slice)?;
         if !loss.is_finite() || !gradients.is_finite()? {
             word.trouble = format!("slice {slice} is no number");
         }
@@ -94,7 +109,6 @@ pub(crate) fn slices(
         word.figures.push(loss.to_bits());
         beat();
     }
-    word.micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok((tree, word))
 }
 

@@ -23,6 +23,8 @@ pub struct Retriever {
     pub batch_size: u32,
     /// Slices of a step, whose gradients are computed one by one and summed in one order: so many workers can share it.
     pub slices: u32,
+    /// Catalogues from so many items on are shared out over the workers that share a step.
+    pub share_items_from: u32,
     /// Learning rate of AdamW.
     pub learning_rate: f64,
     /// Weight decay of AdamW.
@@ -50,6 +52,7 @@ impl Retriever {
             max_length: s.number("max_length", 50, 1..=1_000_000),
             batch_size: s.number("batch_size", 64, 1..=1_000_000),
             slices: s.number("slices", 1, 1..=1024),
+            share_items_from: s.number("share_items_from", 1_000_000, 1..=u32::MAX),
             learning_rate: s.number("learning_rate", 1e-3, 0.0..=10.0),
             weight_decay: s.number("weight_decay", 0.01, 0.0..=10.0),
             max_epochs: s.number("max_epochs", 500, 1..=1_000_000),

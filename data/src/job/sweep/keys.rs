@@ -5,10 +5,11 @@ use serde_json::Value;
 use crate::job::{Job, ModelSection, Negatives, nearest};
 
 /// Keys of models that cannot be swept, and why.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 12] = [
     ("retriever.from", "says whose model it is, and a sweep trains: leave it out"),
     ("retriever.candidates", "changes nothing that the retriever learns: submit one job for each value"),
     ("retriever.slices", "cuts the work of a step and is no setting of learning: set it in [retriever]"),
+    ("retriever.share_items_from", "cuts the work of a step and is no setting of learning: set it in [retriever]"),
     (
         "retriever.validation_excludes_history",
         "changes what trials are measured by, so that they could not be compared",

@@ -71,7 +71,7 @@ impl Aborter {
     /// Asks for the end, and waits for it. The library hears of it once, however often and from wherever it is asked for.
     ///
     /// # Errors
-    /// [`Error::Lost`] if the library does not return within 5 s: the card is free again with the end of this process, and
+    /// [`Error::Stuck`] if the library does not return within 5 s: the card is free again with the end of this process, and
     /// not before. [`Error::Gang`] if the library fails.
     pub fn abort(&self) -> Result<()> {
         if !self.shared.asked.swap(true, Ordering::AcqRel) {
@@ -93,7 +93,7 @@ impl Aborter {
         match &*ended {
             Some(Ok(())) => Ok(()),
             Some(Err(said)) => Err(Error::Gang(format!("the communicator of NCCL could not be aborted: {said}"))),
-            None => Err(Error::Lost(format!(
+            None => Err(Error::Stuck(format!(
                 "NCCL did not abort its communicator within {} s: the card is free again with the end of this process",
                 PATIENCE.as_secs()
             ))),

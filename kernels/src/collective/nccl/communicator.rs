@@ -149,7 +149,7 @@ impl Communicator {
     /// What a code means. The communicator is aborted: after an error there is nothing else to do with it.
     fn fail(&self, what: &str, code: Code) -> Error {
         let said = trouble::explain(what, code, &self.api.words(code), &self.remarks);
-        self.abort().err().filter(Error::is_lost).unwrap_or(Error::Gang(said))
+        self.abort().err().filter(Error::is_stuck).unwrap_or(Error::Gang(said))
     }
 
     /// Ends it at once, whatever is under way.

@@ -227,7 +227,7 @@ impl Nccl {
 
     /// The end of the group for this member, if something went wrong: others may wait for it within NCCL.
     fn or_abort<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| self.communicator.abort().err().filter(Error::is_lost).unwrap_or(error))
+        result.map_err(|error| self.communicator.abort().err().filter(Error::is_stuck).unwrap_or(error))
     }
 }
 

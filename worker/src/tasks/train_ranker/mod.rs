@@ -6,17 +6,18 @@ mod validation;
 use data::artifact::Digest;
 use data::examples::deal;
 use data::job::{self, Stage};
-use kernels::collective::Bucket;
+use kernels::collective::{Bucket, Collective, Tree};
 use kernels::{Device, Tensor};
 use model::ranker::{Example, ModelFile, Ranker, Schedule, State};
 use serde_json::json;
 
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
+use crate::gang::Word;
 use crate::population::Population;
 use crate::ranking::{Prompts, options};
 use crate::snapshot::Snapshot;
-use crate::training::{Rules, Trainee, about, train};
+use crate::training::{Rules, Sliced, Trainee, about, slices, train};
 use crate::{Error, Result};
 use examples::Examples;
 use validation::Validation;
@@ -105,7 +106,7 @@ impl<'a> Tuning<'a> {
     }
 }
 
-impl Trainee for Tuning<'_> {
+impl Sliced for Tuning<'_> {
     fn begin(&mut self, step: u64) -> Result<usize> {
         self.batch = self.examples.batch(self.prompts, step, u64::from(self.settings.batch_size))?;
         let lengths: Vec<usize> = self.batch.iter().map(|example| example.ids.len()).collect();
@@ -119,12 +120,18 @@ impl Trainee for Tuning<'_> {
         let loss = self.ranker.gradients(&examples, self.batch.len(), &mut grads)?;
         Ok((grads.into_bucket()?, loss))
     }
+}
+
+impl Trainee for Tuning<'_> {
+    fn learn(&mut self, gang: &mut dyn Collective, step: u64, beat: &dyn Fn()) -> Result<(Tree, Word)> {
+        slices(self, gang, step, beat)
+    }
 
     fn parameters(&self) -> Vec<&Tensor> {
         self.ranker.params().tensors().collect()
     }
 
-    fn apply(&mut self, total: Bucket) -> Result<()> {
+    fn apply(&mut self, _: &mut dyn Collective, total: Bucket) -> Result<()> {
         let grads = self.ranker.params().named(total)?;
         self.ranker.update(&grads, self.schedule.at(self.step))?;
         Ok(())

@@ -1,12 +1,14 @@
 #![allow(clippy::unwrap_used)]
 
-use data::job::Job;
+use data::dataset::Catalogue;
+use data::job::{self, Job};
 use data::tables::ItemRow;
 use kernels::collective::{Collective, local};
 
 use super::*;
 use crate::gang::{Word, decode, encode};
-use crate::training::slices;
+use crate::population::User;
+use crate::training::{Sliced, Trainee};
 
 const STEPS: u64 = 12;
 
@@ -36,17 +38,21 @@ impl Shop {
         Self { catalogue, known, users, settings: Job::parse("job.toml", &text, &[]).unwrap().retriever }
     }
 
-    fn trainee<'a>(&'a self, device: &'a Device) -> Retriever<'a> {
-        Retriever::new(7, &self.settings, &self.catalogue, &self.known, &self.users, device).unwrap()
+    fn lessons(&self) -> Lessons<'_> {
+        Lessons::new(7, &self.settings, &self.catalogue, &self.known, &self.users).unwrap()
+    }
+
+    fn trainee<'a>(&'a self, device: &'a Device) -> Whole<'a> {
+        Whole::new(self.lessons(), device).unwrap()
     }
 }
 
 /// A step of a member of a gang. Returns the loss.
-fn step(gang: &mut dyn Collective, trainee: &mut Retriever<'_>, step: u64) -> f64 {
-    let (tree, word) = slices(trainee, gang, step, &|| ()).unwrap();
+fn step(gang: &mut dyn Collective, trainee: &mut dyn Trainee, step: u64) -> f64 {
+    let (tree, word) = trainee.learn(gang, step, &|| ()).unwrap();
     let words: Vec<Word> = decode(&gang.all_gather(encode(&word)).unwrap()).unwrap();
     let total = gang.all_reduce(tree, &trainee.parameters()).unwrap();
-    trainee.apply(total).unwrap();
+    trainee.apply(gang, total).unwrap();
     Word::verdict(&words).unwrap().figures.iter().sum()
 }
 
@@ -77,7 +83,7 @@ fn train(shop: &Shop, worlds: &[(u64, usize)]) -> Learnt {
         assert!(all.iter().all(|other| *other == all[0]), "members heard of different losses");
         losses.extend(&all[0]);
     }
-    let bits = |member: &Retriever<'_>| -> Vec<u32> {
+    let bits = |member: &Whole<'_>| -> Vec<u32> {
         member.model.params().to_flat().unwrap().iter().map(|x| x.to_bits()).collect()
     };
     let learnt = bits(&members[0]);
@@ -114,4 +120,37 @@ fn slices_add_up_to_the_step() {
     let norm = |values: &[f32]| values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let apart: Vec<f32> = whole.iter().zip(&cut).map(|(a, b)| a - b).collect();
     assert!(norm(&apart) <= 1e-5 * norm(&whole), "{} of {}", norm(&apart), norm(&whole));
+}
+
+#[test]
+fn items_are_shared_out_where_they_are_many_and_can_be() {
+    let shared = |slices: u32, from: u32| {
+        let mut shop = Shop::open(slices as usize);
+        shop.settings.share_items_from = from;
+        shop.lessons().are_shared()
+    };
+    assert!(shared(5, 40) && shared(2, 1));
+    assert!(!shared(5, 41) && !shared(1, 1));
+}
+
+#[test]
+fn shared_items_come_back_from_files_with_what_was_kept() {
+    let (shop, device) = (Shop::open(5), Device::cpu(1).unwrap());
+    let trainee = || Shared::new(shop.lessons(), &device).unwrap();
+    let (mut first, mut end) = (trainee(), local::alone());
+    let losses: Vec<f64> = (0..STEPS).map(|n| step(&mut end, &mut first, n)).collect();
+    assert!(losses[11] < losses[0], "it learns nothing: {losses:?}");
+    first.keep().unwrap();
+    step(&mut end, &mut first, STEPS);
+    let files = |trainee: &Shared<'_>| trainee.files().unwrap();
+    let snapshot = |trainee: &Shared<'_>| {
+        let files = files(trainee).into_iter().map(|(name, bytes)| (name, bytes.into()));
+        crate::snapshot::Snapshot { course: crate::early_stopping::Course::default(), files: files.collect() }
+    };
+    let mut second = trainee();
+    second.restore(&snapshot(&first)).unwrap();
+    assert!(files(&second) == files(&first));
+    step(&mut end, &mut first, STEPS + 1);
+    step(&mut end, &mut second, STEPS + 1);
+    assert!(files(&second) == files(&first));
 }

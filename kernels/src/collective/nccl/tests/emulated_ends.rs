@@ -99,7 +99,7 @@ fn an_abort_that_hangs_is_told_and_the_member_gives_up() {
     fake.set("hang_in_abort", 1);
     let (mut member, on) = fake.join(local::alone(), &aborter).unwrap();
     let end = aborter.abort();
-    assert!(matches!(&end, Err(Error::Lost(said)) if said.contains("end of this process")), "{end:?}");
+    assert!(matches!(&end, Err(Error::Stuck(said)) if said.contains("end of this process")), "{end:?}");
     fake.set("hang_in_abort", 0);
     assert!(total(&mut member, &on, 1, 10).is_err());
     drop(member);
