@@ -48,8 +48,8 @@ pub(super) fn loopback() -> Result<Link> {
     Ok(Link { name: "loopback", bandwidth, latency })
 }
 
-/// The median time of a sum of slices over a ring of threads.
-pub(super) fn ring(world: usize, slices: usize, bytes: usize) -> Result<f64> {
+/// The streams of a ring, for each rank that to the next and that from the one before.
+pub(super) fn ring(world: usize) -> Result<Vec<[TcpStream; 2]>> {
     let (mut to_next, mut from_previous) = (Vec::new(), Vec::new());
     for _ in 0..world {
         let (near, far) = pair()?;
@@ -57,7 +57,12 @@ pub(super) fn ring(world: usize, slices: usize, bytes: usize) -> Result<f64> {
         from_previous.push(far);
     }
     from_previous.rotate_right(1); // what a rank sends is read by the next one
-    let members = to_next.into_iter().zip(from_previous).enumerate().map(|(rank, (next, previous))| {
+    Ok(to_next.into_iter().zip(from_previous).map(<[TcpStream; 2]>::from).collect())
+}
+
+/// The median time of a sum of slices over a ring of threads.
+pub(super) fn all_reduce(world: usize, slices: usize, bytes: usize) -> Result<f64> {
+    let members = ring(world)?.into_iter().enumerate().map(|(rank, [next, previous])| {
         std::thread::spawn(move || member(tcp::Ring::new(rank, world, next, previous)?, slices, bytes / 4))
     });
     let members: Vec<_> = members.collect();

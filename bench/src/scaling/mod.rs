@@ -5,6 +5,7 @@
 mod link;
 mod measured;
 mod network;
+mod shared_items;
 
 use anyhow::Result;
 use link::{ETHERNET_10G, ETHERNET_25G, INFINIBAND, Link, NVLINK};
@@ -22,6 +23,15 @@ pub(crate) struct Options {
     /// Megabytes of the bucket that is measured.
     #[arg(long, default_value_t = 16)]
     megabytes: usize,
+    /// Items of the catalogue whose steps are measured. Ten million take 13 GB a worker.
+    #[arg(long, default_value_t = 1_000_000)]
+    items: usize,
+    /// Histories of a step that is measured, each of 50 items.
+    #[arg(long, default_value_t = 8)]
+    histories: usize,
+    /// The most workers of a step that is measured.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
 }
 
 /// A training whose steps are shared out.
@@ -65,9 +75,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("| workers | measured | model |\n|---|---|---|");
     for world in [2, 4, 8] {
         let bytes = options.megabytes << 20;
-        let (found, told) = (measured::ring(world, SLICES, bytes)?, all_reduce(world, SLICES, bytes, loopback));
+        let (found, told) = (measured::all_reduce(world, SLICES, bytes)?, all_reduce(world, SLICES, bytes, loopback));
         println!("| {world} | {:.1} ms | {:.1} ms |", found * 1e3, told * 1e3);
     }
+    steps_of_shared_items(options)?;
     for workload in [&ADAPTER, &RETRIEVER] {
         println!(
             "\n## {}\n\nA step on one card: {:.0} ms ({}).\n",
@@ -83,6 +94,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     table("items shared out: each worker has a range of them", |world, link| {
         RETRIEVER.shared(world, of_items(world, link))
     });
+    Ok(())
+}
+
+/// Measures steps of a retriever whose items are shared out.
+fn steps_of_shared_items(options: &Options) -> Result<()> {
+    let &Options { items, histories, workers, .. } = options;
+    let whole = (items + 1) as f64 * 4.0 * (WIDTH + 1) as f64;
+    println!("\n## Shared items on this machine\n");
+    println!("{items} items, {histories} histories of 50, a thread for each worker.\n");
+    println!("| workers | a step | said by a worker | the gradient of all items |\n|---|---|---|---|");
+    for world in [1, 2, 4, 8].into_iter().filter(|world| *world <= workers) {
+        let found = shared_items::step(world, items, histories)?;
+        let (said, whole) = (found.said as f64 / 1e6, whole / 1e6);
+        println!("| {world} | {:.2} s | {said:.2} MB | {whole:.0} MB |", found.seconds);
+    }
     Ok(())
 }
 

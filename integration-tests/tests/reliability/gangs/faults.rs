@@ -16,8 +16,19 @@ const RECOVERED: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_gang_learns_the_same_whatever_happens_to_its_members() {
-    let _turn = turn();
     let (worlds, each, rounds) = sized((&[3][..], 9, 1), (&[2, 3, 4, 8][..], usize::MAX, 3));
+    learns_the_same(What::Retriever, worlds, each, rounds);
+}
+
+#[test]
+fn so_does_one_that_shares_items_out() {
+    let (worlds, each, rounds) = sized((&[3][..], 6, 1), (&[3, 8][..], usize::MAX, 1));
+    learns_the_same(What::SharedItems, worlds, each, rounds);
+}
+
+/// Gangs of so many workers, to each of which every fault happens in so many rounds, but so many faults at most.
+fn learns_the_same(what: What, worlds: &[usize], each: usize, rounds: usize) {
+    let _turn = turn();
     let mut random = Random(SEED);
     for world in worlds {
         let mut faults: Vec<String> = (0..rounds).flat_map(|_| all()).collect();
@@ -26,7 +37,7 @@ fn a_gang_learns_the_same_whatever_happens_to_its_members() {
         let (count, began, mut trainings, mut times) = (faults.len(), Instant::now(), 0, Vec::new());
         while !faults.is_empty() {
             trainings += 1;
-            let mut training = Training::begin(What::Retriever, *world);
+            let mut training = Training::begin(what, *world);
             while let Some(fault) = faults.last() {
                 let Some(time) = happens(&mut training, fault, *world) else { break };
                 times.push(time);
@@ -38,7 +49,7 @@ fn a_gang_learns_the_same_whatever_happens_to_its_members() {
         let secs = |time: Duration| time.as_secs_f64();
         let (median, longest) = (secs(times[times.len() / 2]), secs(times[times.len() - 1]));
         println!(
-            "figure: gangs: {world} workers, seed {SEED}: {count} faults in {trainings} trainings, {} s: went on after {median:.1} s \
+            "figure: gangs: {what:?}, {world} workers, seed {SEED}: {count} faults in {trainings} trainings, {} s: went on after {median:.1} s \
              (median), {longest:.1} s (longest); every model equal to the bit",
             began.elapsed().as_secs(),
         );

@@ -19,25 +19,27 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const USERS: usize = 400;
 
 /// What is trained.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum What {
     Retriever,
+    /// A retriever whose items are shared out.
+    SharedItems,
     Ranker,
 }
 
 impl What {
     fn stage(self) -> Stage {
-        if self == Self::Retriever { Stage::TrainRetriever } else { Stage::TrainRanker }
+        if self == Self::Ranker { Stage::TrainRanker } else { Stage::TrainRetriever }
     }
 
     fn file(self) -> &'static str {
-        if self == Self::Retriever { "model.safetensors" } else { "adapter_model.safetensors" }
+        if self == Self::Ranker { "adapter_model.safetensors" } else { "model.safetensors" }
     }
 
     /// The model of one worker whom nobody disturbs.
     pub(crate) fn undisturbed(self) -> &'static [u8] {
-        static MODELS: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
-        MODELS[usize::from(self == Self::Ranker)].get_or_init(|| {
+        static MODELS: [OnceLock<Vec<u8>>; 3] = [const { OnceLock::new() }; 3];
+        MODELS[self as usize].get_or_init(|| {
             let workshop = Workshop::open();
             let (job, root) = (write(&workshop, self).display().to_string(), workshop.path("root"));
             let args = ["run", &job, "--root", &root.display().to_string(), "--workers", "1", "--json"];
@@ -118,10 +120,11 @@ impl Training {
 fn write(workshop: &Workshop, what: What) -> PathBuf {
     Log::of_users(USERS).write(&workshop.path("log"));
     let stages = match what {
-        What::Retriever => r#"["prepare", "train_retriever"]"#,
+        What::Retriever | What::SharedItems => r#"["prepare", "train_retriever"]"#,
         What::Ranker => r#"["prepare", "caption", "train_retriever", "retrieve", "train_ranker"]"#,
     };
-    let epochs = if what == What::Retriever { 30 } else { 1 };
+    let epochs = if what == What::Ranker { 1 } else { 30 };
+    let share_items_from = if what == What::SharedItems { 1 } else { 1_000_000 };
     let text = format!(
         r#"schema_version = 1
 name = "gang"
@@ -142,6 +145,7 @@ validate_every = 20
 patience = 1000
 candidates = 12
 slices = 8
+share_items_from = {share_items_from}
 [ranker]
 base = {base:?}
 role = "You pick films."
