@@ -93,7 +93,7 @@ pub async fn run(
                 // It may be away for days: that is said once, and again when the reason changes.
                 let reason = e.to_string();
                 if told != reason {
-                    info!(reason, "coordinator away, looking for it");
+                    warn!(reason, "coordinator away, looking for it; is --coordinator right?");
                     told = reason;
                 }
             }

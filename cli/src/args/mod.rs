@@ -252,6 +252,14 @@ pub(crate) struct Shop {
     pub(crate) out: PathBuf,
 }
 
+/// A host, or a host and a port.
+fn peers(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']')) {
+        Some((_, port)) if port.parse::<u16>().is_err() => Err(format!("`{port}` is no port")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// `mllm4rec worker`
 #[derive(Debug, clap::Args)]
 #[command(args_override_self = true)]
@@ -267,11 +275,11 @@ pub(crate) struct Worker {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) count: Option<u32>,
     /// Compute threads of a worker; an equal share of the cores by default.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub(crate) threads: Option<usize>,
     /// The host by which other workers of a gang find this one, and a port if not any free one will do; the address on the way
     /// to the coordinator by default.
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = peers)]
     pub(crate) peers: Option<String>,
     /// Leave when standard input is closed, that is when the process that started this one ends.
     #[arg(long, hide = true)]

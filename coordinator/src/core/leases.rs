@@ -9,6 +9,7 @@ use super::{Action, Core};
 
 /// Why a lease is taken back whose shards are all done.
 pub(super) const DONE_BY_OTHERS: &str = "another worker was faster";
+const TRAINED: &str = "the training is over, and its model committed";
 const UNWANTED: &str = "no running job wants this any more";
 /// What progress counts in a training.
 const STEPS: &str = "steps";
@@ -139,6 +140,7 @@ impl Core {
     ) {
         let Some(artifact) = self.artifacts.get_mut(id) else { return };
         artifact.hear_early(committed);
+        let reason = if artifact.gang.is_some() { TRAINED } else { DONE_BY_OTHERS };
         if let Some(gang) = &mut artifact.gang {
             gang.finish();
         }
@@ -148,7 +150,7 @@ impl Core {
         for lease in leases.into_iter().filter(|l| Some(*l) != by) {
             let Some(held) = self.leases.get_mut(&lease) else { continue };
             if held.narrow(|shard| shard != committed.shard) {
-                actions.push(Action::Revoke(held.worker, lease, DONE_BY_OTHERS.to_owned()));
+                actions.push(Action::Revoke(held.worker, lease, reason.to_owned()));
             }
         }
     }

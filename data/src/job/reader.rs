@@ -115,10 +115,10 @@ impl Source {
             .ok()
             .and_then(|mut t| t.remove("v"))
             .unwrap_or_else(|| Value::String(value.to_owned()));
-        let mut parts: Vec<&str> = key.split('.').collect();
-        let last = parts.pop().unwrap_or_default();
-        let mut table = &mut self.table;
-        for part in parts {
+        let (mut rest, mut table) = (key, &mut self.table);
+        // A key of `[sweep]` may be written as one, dots and all.
+        while let Some((part, below)) = rest.split_once('.').filter(|_| !table.contains_key(rest)) {
+            rest = below;
             let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
             match entry {
                 Value::Table(inner) => table = inner,
@@ -128,7 +128,7 @@ impl Source {
                 }
             }
         }
-        table.insert(last.to_owned(), value);
+        table.insert(rest.to_owned(), value);
         self.overridden.push(key.to_owned());
     }
 }

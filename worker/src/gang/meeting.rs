@@ -42,6 +42,9 @@ impl Meeting {
     /// Opens a door that others can find.
     pub(crate) fn open(reach: &Reach) -> Result<Self> {
         let (host, port) = reach.resolve()?;
+        if let Err(e) = (host.as_str(), port).to_socket_addrs() {
+            tracing::warn!(host, error = %e, "others may not find this worker: its --peers names no host that is known here");
+        }
         let place = SocketAddr::new(door(&host), port);
         let failed =
             |e: std::io::Error| Error::Gang(format!("cannot listen on {place} for the other members of the gang: {e}"));

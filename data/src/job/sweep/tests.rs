@@ -111,6 +111,15 @@ fn lists_that_say_nothing_are_refused() {
 }
 
 #[test]
+fn a_key_is_overridden_however_it_is_written() {
+    for grid in ["\"retriever.layers\" = [1, 2]", "retriever.layers = [1, 2]", "[sweep.retriever]\nlayers = [1, 2]"] {
+        let set = ["sweep.retriever.layers=[3]".to_owned()];
+        let sweep = Job::parse("job.toml", &format!("{SHOP}{grid}"), &set).unwrap().sweep;
+        assert_eq!(sweep.trials(ModelSection::Retriever), 1, "{grid}");
+    }
+}
+
+#[test]
 fn no_more_than_256_trials_are_taken() {
     let list = |n: u32| (1..=n).map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
     let grid = |n: u32| format!("\"retriever.layers\" = [{}]\n\"retriever.patience\" = [{}]", list(16), list(n));
