@@ -5,6 +5,7 @@ use std::time::Duration;
 use data::artifact::ArtifactId;
 use proto::{Claim, Committed, FailureClass, LeaseId, Progress, WorkerId};
 
+use super::artifacts::Phase;
 use super::{Action, Core};
 
 /// Why a lease is taken back whose shards are all done.
@@ -111,7 +112,10 @@ impl Core {
             if let Some(gang) = artifact.gang.as_mut().filter(|_| progress.unit == STEPS) {
                 gang.reached(lease, progress.done);
             }
-            artifact.last = progress;
+            // Whoever is slower than another goes on for a while.
+            if matches!(artifact.phase, Phase::Opening | Phase::Open(_)) {
+                artifact.last = progress;
+            }
         }
     }
 

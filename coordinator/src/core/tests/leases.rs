@@ -110,6 +110,9 @@ fn at_the_tail_an_idle_worker_tries_what_another_is_slow_with_and_the_first_comm
     let actions = core.handle(Event::Said(WORKERS[1], committed(fast.id, 0, 10)), at(26));
     assert!(matches!(&actions[0], Action::Revoke(worker, lease, _) if (*worker, *lease) == (WORKERS[0], slow.id)));
     assert!(matches!(actions[1], Action::Finish(_)), "{actions:?}");
+    let half = proto::Progress { done: 4, total: 10, ..proto::Progress::default() };
+    core.handle(Event::Said(WORKERS[0], FromWorker::Progress { lease: slow.id, progress: half }), at(27));
+    assert_eq!(core.status(&job("j"), at(27)).unwrap().stages[0].progress.done, 10, "it is done, whoever is slower");
     assert_eq!(core.handle(Event::Said(WORKERS[0], committed(slow.id, 0, 10)), at(27)), [], "too late, and no harm");
 }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use kernels::Device;
+use kernels::collective::Collective;
 use kernels::collective::local::{self, Local};
 
 use super::*;
