@@ -57,6 +57,9 @@ fn models_are_loaded_once_for_all_leases_of_an_artifact() {
         .filter(|line| line["message"] == "lease granted")
         .map(|line| line["artifact"].as_str().unwrap().to_owned())
         .collect();
+    // What opens first is begun first: where something that comes before it opens a moment later, a worker goes there.
+    let mut stays = granted.clone();
+    stays.dedup();
     for stage in ["retrieve/", "rank/"] {
         let artifacts: BTreeSet<&String> = granted.iter().filter(|artifact| artifact.starts_with(stage)).collect();
         assert!(!artifacts.is_empty(), "{said}");
@@ -64,7 +67,8 @@ fn models_are_loaded_once_for_all_leases_of_an_artifact() {
             let leases = granted.iter().filter(|other| *other == artifact).count();
             assert!(leases > 1, "{artifact}: one lease shows nothing\n{said}");
             let opened = said.matches(&format!("model and tables opened artifact={artifact}")).count();
-            assert_eq!(opened, 1, "{artifact}: {leases} leases\n{said}");
+            let stays = stays.iter().filter(|other| *other == artifact).count();
+            assert!(opened == stays && stays < leases, "{artifact}: opened {opened} times for {leases} leases\n{said}");
         }
     }
 }
