@@ -26,6 +26,7 @@ mod tasks;
 mod training;
 
 pub use error::{Class, Error, Result};
+pub use gang::host_and_port;
 pub use ranking::check_ranker;
 pub use session::{Options, run};
 pub use tasks::check_captioner;

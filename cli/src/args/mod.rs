@@ -254,10 +254,7 @@ pub(crate) struct Shop {
 
 /// A host, or a host and a port.
 fn peers(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']')) {
-        Some((_, port)) if port.parse::<u16>().is_err() => Err(format!("`{port}` is no port")),
-        _ => Ok(text.to_owned()),
-    }
+    worker::host_and_port(text).map(|_| text.to_owned())
 }
 
 /// `mllm4rec worker`

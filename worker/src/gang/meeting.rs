@@ -38,6 +38,20 @@ pub(crate) enum Met {
     Broken(Broken),
 }
 
+/// Reads `HOST[:PORT]`, with IPv6 addresses in brackets; without a port it is 0, any free one.
+///
+/// # Errors
+/// Says what is no port.
+pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    match text.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']')) {
+        Some((host, port)) => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Ok((host.to_owned(), port.parse().map_err(|_| format!("`{port}` is no port"))?))
+        }
+        None => Ok((text.to_owned(), 0)),
+    }
+}
+
 impl Meeting {
     /// Opens a door that others can find.
     pub(crate) fn open(reach: &Reach) -> Result<Self> {
@@ -106,15 +120,9 @@ impl Meeting {
 impl Reach {
     /// The host that others find, and the port to listen on: 0 takes a free one.
     fn resolve(&self) -> Result<(String, u16)> {
-        let Some(told) = &self.told else { return Ok((self.outgoing()?.to_string(), 0)) };
-        let told = told.as_str();
-        match told.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']')) {
-            Some((host, port)) => {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let port = port.parse().map_err(|_| Error::Gang(format!("--peers {told}: {port} is no port")))?;
-                Ok((host.to_owned(), port))
-            }
-            None => Ok((told.to_owned(), 0)),
+        match &self.told {
+            Some(told) => host_and_port(told).map_err(|e| Error::Gang(format!("--peers {told}: {e}"))),
+            None => Ok((self.outgoing()?.to_string(), 0)),
         }
     }
 

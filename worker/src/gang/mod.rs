@@ -18,6 +18,7 @@ mod words;
 
 pub(crate) use faults::{Fault, Phase, meet};
 pub(crate) use links::within;
+pub use meeting::host_and_port;
 pub(crate) use meeting::{Meeting, Met, Reach};
 pub(crate) use resting::Resting;
 pub(crate) use seat::{Closer, Seat, Watched};
