@@ -220,7 +220,7 @@ impl Ranker {
             quantize: s.choice("quantize", Quantize::Nf4, &[("nf4", Quantize::Nf4), ("none", Quantize::None)]),
             lora: Lora::read(s.section("lora")),
             batch_size: s.number("batch_size", 16, 1..=1_000_000),
-            slices: s.number("slices", 1, 1..=1024),
+            slices: s.number("slices", 8, 1..=1024),
             micro_batch: micro_batch(&mut s),
             learning_rate: s.number("learning_rate", 1e-4, 0.0..=10.0),
             warmup_steps: s.number("warmup_steps", 100, 0..=1_000_000_000),

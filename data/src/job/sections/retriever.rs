@@ -51,7 +51,7 @@ impl Retriever {
             dropout: rate(&mut s, "dropout", 0.2),
             max_length: s.number("max_length", 50, 1..=1_000_000),
             batch_size: s.number("batch_size", 64, 1..=1_000_000),
-            slices: s.number("slices", 1, 1..=1024),
+            slices: s.number("slices", 8, 1..=1024),
             share_items_from: s.number("share_items_from", 1_000_000, 1..=u32::MAX),
             learning_rate: s.number("learning_rate", 1e-3, 0.0..=10.0),
             weight_decay: s.number("weight_decay", 0.01, 0.0..=10.0),
