@@ -66,6 +66,7 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Runs(runs) => match runs.action {
             RunsAction::Compare(compare) => commands::compare::run(compare).await,
         },
+        Command::Adapter(adapter) => commands::adapter::run(adapter.action).await,
         Command::Captions(captions) => commands::captions::run(captions).await,
         Command::Rm(rm) => commands::rm::run(rm).await,
         Command::Gc(gc) => commands::gc::run(gc).await,

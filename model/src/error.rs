@@ -40,6 +40,26 @@ pub enum Error {
         /// Its type.
         found: String,
     },
+    /// A weight is packed in a way that is not read.
+    #[error(
+        "weight `{name}` is quantised in a way that is not read: {what}; NF4 of bitsandbytes in blocks of 64 and 256 is, \
+         and so are weights that are not quantised"
+    )]
+    Quantized {
+        /// The weight.
+        name: String,
+        /// What is different.
+        what: String,
+    },
+    /// A checkpoint that consists of pickle files.
+    #[error(
+        "{path} is a pickle file, which can run any program when it is read: it is never read here. Take the safetensors \
+         files of the checkpoint, or write them with `save_pretrained(…, safe_serialization=True)` of transformers"
+    )]
+    Pickle {
+        /// The file.
+        path: String,
+    },
     /// Bytes that should be a safetensors file are none.
     #[error("cannot read {what} as safetensors: {source}")]
     Safetensors {
@@ -86,6 +106,9 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// An adapter is broken, or belongs to another base.
+    #[error("the adapter does not fit: {0}")]
+    Adapter(String),
     /// An operation refused its operands.
     #[error(transparent)]
     Kernel(#[from] kernels::Error),

@@ -4,7 +4,8 @@
 mod tests;
 
 use half::{bf16, f16};
-use kernels::{Dtype, Tensor};
+pub use kernels::Dtype;
+use kernels::Tensor;
 use safetensors::{SafeTensors, tensor::TensorView};
 
 use crate::{Error, Result, params::Params};
@@ -63,7 +64,8 @@ pub fn cast(tensor: &Tensor, dtype: Dtype) -> Result<Tensor> {
     })
 }
 
-fn dtype_of(dtype: Dtype) -> safetensors::Dtype {
+/// The name of a type in safetensors files.
+pub(crate) fn dtype_of(dtype: Dtype) -> safetensors::Dtype {
     match dtype {
         Dtype::F32 => safetensors::Dtype::F32,
         Dtype::Bf16 => safetensors::Dtype::BF16,
@@ -93,13 +95,18 @@ pub fn to_tensor(name: &str, view: &TensorView<'_>) -> Result<Tensor> {
     })
 }
 
-/// Refuses the types that [`to_tensor`] does not read.
+/// The type of a stored tensor.
 ///
 /// # Errors
-/// [`Error::TensorType`].
-pub fn check_type(name: &str, dtype: safetensors::Dtype) -> Result<()> {
-    use safetensors::Dtype::{BF16, F16, F32, U8};
-    if [F32, BF16, F16, U8].contains(&dtype) { Ok(()) } else { Err(unread(name, dtype)) }
+/// [`Error::TensorType`] for a type that [`to_tensor`] does not read.
+pub fn to_dtype(name: &str, dtype: safetensors::Dtype) -> Result<Dtype> {
+    match dtype {
+        safetensors::Dtype::F32 => Ok(Dtype::F32),
+        safetensors::Dtype::BF16 => Ok(Dtype::Bf16),
+        safetensors::Dtype::F16 => Ok(Dtype::F16),
+        safetensors::Dtype::U8 => Ok(Dtype::U8),
+        other => Err(unread(name, other)),
+    }
 }
 
 fn unread(name: &str, dtype: safetensors::Dtype) -> Error {

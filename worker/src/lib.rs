@@ -3,6 +3,7 @@
 //! Tokio does network, storage and timers; one plain thread owns the device and runs one task at a time. A worker keeps
 //! nothing that counts: what a task makes goes to the object store, and its done record says so.
 
+mod ahead;
 mod checkpoint;
 mod context;
 pub mod decoders;

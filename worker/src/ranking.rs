@@ -8,7 +8,7 @@ use data::job::{self, CaptionsFrom, Job, MicroBatch, Stage};
 use data::tables::{CaptionRow, Table, read_all};
 use model::ranker::{
     Dequantize, Item, LabelStyle, LlamaConfig, LoraOptions, Prompt, PromptBuilder, PromptOptions, Quantize, Ranker,
-    RankerOptions, RankerTokenizer, Trainable, Truncation, Verbalizer,
+    RankerOptions, RankerTokenizer, SharedPrefix, Trainable, Truncation, Verbalizer,
 };
 
 use crate::context::Context;
@@ -20,12 +20,17 @@ pub(crate) const ANSWER_TOKENS: usize = 2;
 /// Tokens that are computed together where the job leaves it to us.
 const AUTO_TOKENS: usize = 4096;
 
+/// A shorter beginning is read with every prompt.
+const SHARED_TOKENS: usize = 8;
+
 /// Everything between items and tokens.
 pub(crate) struct Prompts {
     builder: PromptBuilder,
     /// The label tokens of up to K candidates.
     pub(crate) verbalizer: Verbalizer,
     captions: Vec<String>,
+    /// What prompts begin with, where that is worth being read once; else empty.
+    beginning: Vec<u32>,
 }
 
 impl Prompts {
@@ -35,7 +40,16 @@ impl Prompts {
         let config = Ranker::check(cx.job.ranker.base.as_ref(), &options(&cx.job)?)?;
         let with_captions = captions.iter().any(|c| !c.is_empty());
         let (builder, verbalizer) = builder(&cx.job, &config, with_captions)?;
-        Ok(Self { builder, verbalizer, captions })
+        let mut beginning = builder.shared_beginning()?;
+        if beginning.len() < SHARED_TOKENS {
+            beginning.clear();
+        }
+        Ok(Self { builder, verbalizer, captions, beginning })
+    }
+
+    /// Reads what all prompts begin with, for as long as the ranker stays as it is.
+    pub(crate) fn share(&self, ranker: &Ranker) -> Result<Option<SharedPrefix>> {
+        Ok((!self.beginning.is_empty()).then(|| ranker.share(&self.beginning)).transpose()?)
     }
 
     /// Whether prompts show captions.

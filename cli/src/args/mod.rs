@@ -1,5 +1,6 @@
 //! The command line.
 
+mod adapter;
 mod cluster;
 mod runs;
 
@@ -12,6 +13,7 @@ use data::tables::CaptionStatus;
 use worker::devices::Wish;
 
 use crate::connection::Reach;
+pub(crate) use adapter::{Adapter, AdapterAction, AdapterExport, AdapterInspect, AdapterMerge, Float, WhichAdapter};
 pub(crate) use cluster::{Cancel, Coordinator, Logs, Ps, Resume, Status, Submit};
 pub(crate) use runs::{Compare, Runs, RunsAction};
 
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Show(Show),
     /// Compare what jobs have reached, or the trials of a sweep.
     Runs(Runs),
+    /// Show a trained adapter, write it for PEFT, or merge it into its base.
+    Adapter(Adapter),
     /// List the captions of a job, or write them with their pictures into one page.
     Captions(Captions),
     /// Remove a job and free what no other job needs.

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod adapter;
 pub(crate) mod cancel;
 pub(crate) mod captions;
 pub(crate) mod certs;

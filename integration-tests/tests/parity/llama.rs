@@ -46,7 +46,7 @@ fn logits_are_equal_without_padding() {
 fn compare_scores(ranker: &Ranker, batch: &Batch, last: &[f32]) {
     let labels: Vec<u32> = (40..60).collect();
     let vocabulary = ranker.config().vocab_size;
-    let scores = ranker.score(&batch.sequences(), &labels).unwrap();
+    let scores = ranker.score(None, &batch.sequences(), &labels).unwrap();
     for (found, wanted) in scores.iter().zip(last.chunks(vocabulary)) {
         golden::close("scores", found, &wanted[40..60], 1e-4, 0.0);
     }

@@ -15,4 +15,5 @@ mod nf4;
 mod padded;
 mod pictures;
 mod prompt;
+mod ranker;
 mod tokenizer;

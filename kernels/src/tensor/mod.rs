@@ -27,7 +27,8 @@ pub enum Dtype {
 
 impl Dtype {
     /// The bytes of one element.
-    pub(crate) fn bytes(self) -> usize {
+    #[must_use]
+    pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,

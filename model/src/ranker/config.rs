@@ -134,6 +134,18 @@ struct Raw {
     use_sliding_window: Option<bool>,
     bos_token_id: Option<u32>,
     eos_token_id: Option<Ids>,
+    quantization_config: Option<RawQuantization>,
+}
+
+/// How the weights of a checkpoint are packed; which of them are is told by the weights themselves.
+#[derive(Deserialize)]
+struct RawQuantization {
+    #[serde(default)]
+    quant_method: String,
+    #[serde(default)]
+    load_in_8bit: bool,
+    #[serde(default)]
+    bnb_4bit_quant_type: String,
 }
 
 fn default_eps() -> f32 {
@@ -148,6 +160,21 @@ fn default_positions() -> usize {
     2048
 }
 
+impl RawQuantization {
+    fn check(&self) -> Result<()> {
+        let packing = match self.quant_method.as_str() {
+            "" | "bitsandbytes" if self.load_in_8bit => "bitsandbytes in eight bits",
+            "" | "bitsandbytes" if self.bnb_4bit_quant_type == "nf4" => return Ok(()),
+            "" | "bitsandbytes" => "bitsandbytes in FP4",
+            other => other,
+        };
+        Err(Error::Config(format!(
+            "the checkpoint is quantised by {packing}, which is not read: take NF4 of bitsandbytes, or the checkpoint before \
+             it was quantised, which ranker.quantize = \"nf4\" packs while it is read"
+        )))
+    }
+}
+
 impl Raw {
     fn checked(self) -> Result<LlamaConfig> {
         if !SUPPORTED.contains(&self.model_type.as_str()) {
@@ -159,6 +186,9 @@ impl Raw {
         }
         if self.hidden_act != "silu" {
             return Err(Error::Config(format!("activation `{}` is not supported; supported is silu", self.hidden_act)));
+        }
+        if let Some(raw) = &self.quantization_config {
+            raw.check()?;
         }
         if self.num_hidden_layers == 0 {
             return Err(Error::Config("config.json: num_hidden_layers is 0".to_owned()));

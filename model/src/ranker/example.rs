@@ -69,6 +69,25 @@ pub(crate) fn runs(sizes: impl Iterator<Item = usize>, limit: usize) -> Vec<std:
     runs
 }
 
+/// Packs items into as few packs of at most `limit` as first-fit-decreasing finds; an item larger than that has a pack of
+/// its own. Items of like size come together, the largest first.
+pub(crate) fn packs(items: &[usize], size: impl Fn(&usize) -> usize, limit: usize) -> Vec<Vec<usize>> {
+    let mut items = items.to_vec();
+    items.sort_by_key(|item| (std::cmp::Reverse(size(item)), *item));
+    let mut packs: Vec<(usize, Vec<usize>)> = Vec::new();
+    for item in items {
+        let size = size(&item);
+        match packs.iter_mut().find(|(total, _)| total + size <= limit) {
+            Some((total, pack)) => {
+                *total += size;
+                pack.push(item);
+            }
+            None => packs.push((size, vec![item])),
+        }
+    }
+    packs.into_iter().map(|(_, pack)| pack).collect()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -90,6 +109,13 @@ mod tests {
         assert_eq!(targets.rows, [1, 2, 4]);
         assert_eq!(targets.labels, [6, 2, 9]);
         assert_eq!(targets.weights, [0.25, 0.25, 0.5]);
+    }
+
+    #[test]
+    fn packs_are_full() {
+        let sizes = [3, 5, 2, 9, 1, 4];
+        assert_eq!(packs(&[0, 1, 2, 3, 4, 5], |i| sizes[*i], 6), [vec![3], vec![1, 4], vec![5, 2], vec![0]]);
+        assert!(packs(&[], |_| 1, 6).is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One layer: attention and the gated block, each behind a norm and beside a residual.
 
 use kernels::{
-    Tensor,
+    Segments, Tensor,
     attention::{self, Mask},
     embedding, rms_norm, rope, swiglu,
 };
@@ -11,6 +11,7 @@ use super::{
     linear::{Linear, Saved as SavedLinear},
     lora::Projection,
     pass::{Keys, Pass},
+    shared_prefix::SharedPrefix,
     store::Weights,
 };
 use crate::{Result, params::Params};
@@ -18,6 +19,7 @@ use crate::{Result, params::Params};
 /// Names of the weights of a layer.
 #[derive(Debug)]
 pub(crate) struct Layer {
+    number: usize,
     input_norm: String,
     q: Linear,
     k: Linear,
@@ -36,12 +38,16 @@ pub(crate) struct Run<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) tables: &'a rope::Tables,
     pub(crate) pass: &'a Pass,
+    /// What every sequence of the pass comes behind.
+    pub(crate) prefix: Option<&'a SharedPrefix>,
 }
 
 /// Rows that are carried on after attention; the last layer needs few.
 pub(crate) struct Selected<'a> {
     pub(crate) rows: &'a [u32],
     pub(crate) keys: Keys<'a>,
+    /// One row for each sequence, its last, which sees all others: no other queries are made then.
+    pub(crate) last: Option<Segments>,
 }
 
 /// The activations of a layer. Rows behind attention are the selected ones.
@@ -64,12 +70,20 @@ pub(crate) struct Saved {
     linears: [SavedLinear; 7], // in the order of `Projection::ALL`
 }
 
+impl Saved {
+    /// The keys, rotated, and the values of all rows.
+    pub(crate) fn into_keys_and_values(self) -> (Tensor, Tensor) {
+        (self.k, self.v)
+    }
+}
+
 impl Layer {
     pub(crate) fn new(layer: usize, c: &LlamaConfig) -> Self {
         let (hidden, inner) = (c.hidden_size, c.intermediate_size);
         let (queries, keys) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let linear = |projection, d_in, d_out, bias| Linear::new(layer, projection, d_in, d_out, bias);
         Self {
+            number: layer,
             input_norm: format!("model.layers.{layer}.input_layernorm.weight"),
             q: linear(Projection::Q, hidden, queries, c.qkv_bias),
             k: linear(Projection::K, hidden, keys, c.qkv_bias),
@@ -90,15 +104,29 @@ impl Layer {
     pub(crate) fn forward(&self, run: Run<'_>, h: Tensor, selected: Option<&Selected<'_>>) -> Result<(Tensor, Saved)> {
         let (w, c, pass) = (run.weights, run.config, run.pass);
         let (a, input_scale) = rms_norm::forward(&h, w.dense(&self.input_norm)?, c.rms_norm_eps)?;
-        let (mut q, saved_q) = self.q.forward(w, &a, pass.keys())?;
+        let last = selected.and_then(|s| Some((s, s.last.as_ref()?)));
+        let (mut q, saved_q) = match last {
+            Some((s, _)) => self.q.forward(w, &embedding::forward(&a, s.rows)?, s.keys)?,
+            None => self.q.forward(w, &a, pass.keys())?,
+        };
         let (mut k, saved_k) = self.k.forward(w, &a, pass.keys())?;
         let (v, saved_v) = self.v.forward(w, &a, pass.keys())?;
-        rope::apply(&mut q, &pass.positions, run.tables, c.heads)?;
+        match last {
+            Some((s, _)) => rope::apply(&mut q, &pass.positions_of(s.rows), run.tables, c.heads)?,
+            None => rope::apply(&mut q, &pass.positions, run.tables, c.heads)?,
+        }
         rope::apply(&mut k, &pass.positions, run.tables, c.kv_heads)?;
-        let operands = attention::Operands::new(&q, &k, &v, Mask::Causal(&pass.segments));
+        let mask = match last {
+            Some((_, queries)) => Mask::Cross { queries, keys: &pass.segments },
+            None => Mask::Causal(&pass.segments),
+        };
+        let mut operands = attention::Operands::new(&q, &k, &v, mask);
+        if let Some((k, v)) = run.prefix.map(|prefix| prefix.of(self.number)) {
+            operands = operands.with_prefix(k, v);
+        }
         let (attended, denominators) = attention::forward(&operands, &c.attention())?;
 
-        let mixed = selected.map(|s| embedding::forward(&attended, s.rows)).transpose()?;
+        let mixed = selected.filter(|_| last.is_none()).map(|s| embedding::forward(&attended, s.rows)).transpose()?;
         let keys = selected.map_or(pass.keys(), |s| s.keys);
         let (mut h1, saved_o) = self.o.forward(w, mixed.as_ref().unwrap_or(&attended), keys)?;
         let kept = selected.map(|s| embedding::forward(&h, s.rows)).transpose()?;

@@ -3,7 +3,6 @@
 use kernels::{
     Tensor, dropout, gemm,
     lora::{self, Base, Update},
-    nf4::Rounding,
 };
 
 use super::{
@@ -110,7 +109,7 @@ impl Linear {
 
     fn base<'a>(&self, weights: &'a Weights) -> Result<Base<'a>> {
         Ok(match weights.frozen.get(&self.weight) {
-            Some(Frozen::Nf4(packed)) => Base::Nf4(packed, Rounding::Bf16),
+            Some(Frozen::Nf4(packed, rounding)) => Base::Nf4(packed, *rounding),
             _ => Base::Dense(weights.dense(&self.weight)?),
         })
     }

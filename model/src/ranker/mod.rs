@@ -17,6 +17,7 @@ mod options;
 mod pass;
 mod prompt;
 mod schedule;
+mod shared_prefix;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,16 @@ use std::path::Path;
 
 use kernels::{Device, Dtype, Tensor};
 
-pub use adapter::{CONFIG_FILE as ADAPTER_CONFIG_FILE, WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE};
+pub use adapter::{
+    Adapter, CONFIG_FILE as ADAPTER_CONFIG_FILE, Merge, Merged, Pair, WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE,
+};
 pub use config::LlamaConfig;
 pub use example::Example;
 pub use lora::{LoraOptions, Projection};
 pub use options::{Dequantize, Quantize, RankerOptions, Trainable};
 pub use prompt::{DEFAULT_TEMPLATE, Item, Prompt, PromptBuilder, PromptOptions, Truncation};
 pub use schedule::Schedule;
+pub use shared_prefix::SharedPrefix;
 pub use tokenizer::RankerTokenizer;
 pub use verbalizer::{LabelStyle, Verbalizer};
 
@@ -175,21 +179,45 @@ impl Ranker {
         self.optimizer.steps()
     }
 
+    /// Reads tokens that many prompts begin with, to be given to [`Ranker::score`] as often as wanted until the ranker is
+    /// trained further.
+    ///
+    /// # Errors
+    /// As [`Ranker::score`].
+    pub fn share(&self, ids: &[u32]) -> Result<SharedPrefix> {
+        self.network.check_lengths(std::iter::once(ids))?;
+        self.network.share(&self.weights, ids)
+    }
+
     /// The logits of the label tokens at the last position of every prompt, in the order of the prompts.
+    ///
+    /// Prompts that begin with `shared` are computed from its end on, the others as a whole: the bits are the same.
     ///
     /// # Errors
     /// [`Error::Input`] for a prompt that is empty or longer than [`RankerOptions::max_tokens`]; [`Error::Kernel`] for a
     /// token beyond the vocabulary.
-    pub fn score(&self, prompts: &[Vec<u32>], label_tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+    pub fn score(
+        &self,
+        shared: Option<&SharedPrefix>,
+        prompts: &[Vec<u32>],
+        label_tokens: &[u32],
+    ) -> Result<Vec<Vec<f32>>> {
         self.network.check_lengths(prompts.iter().map(Vec::as_slice))?;
-        let mut scores = Vec::with_capacity(prompts.len());
-        for run in example::runs(prompts.iter().map(Vec::len), self.options.micro_batch_tokens) {
-            let pass = Pass::new(prompts[run].iter().map(Vec::as_slice));
-            let logits = self.network.last_logits(&self.weights, &pass, label_tokens)?;
-            if label_tokens.is_empty() {
-                scores.extend(pass.segments.ranges().map(|_| Vec::new()));
-            } else {
-                scores.extend(logits.to_host()?.f32()?.chunks_exact(label_tokens.len()).map(<[f32]>::to_vec));
+        let mut scores = vec![Vec::new(); prompts.len()];
+        if label_tokens.is_empty() {
+            return Ok(scores);
+        }
+        let (behind, whole): (Vec<usize>, Vec<usize>) =
+            (0..prompts.len()).partition(|at| shared.is_some_and(|shared| shared.begins(&prompts[*at])));
+        for (shared, places) in [(shared, behind), (None, whole)] {
+            let first = shared.map_or(0, SharedPrefix::tokens);
+            let length = |at: &usize| prompts[*at].len() - first;
+            for pack in example::packs(&places, length, self.options.micro_batch_tokens) {
+                let pass = Pass::behind(first, pack.iter().map(|at| &prompts[*at][first..]));
+                let logits = self.network.last_logits(&self.weights, shared, &pass, label_tokens)?.to_host()?;
+                for (at, logits) in pack.iter().zip(logits.f32()?.chunks_exact(label_tokens.len())) {
+                    scores[*at] = logits.to_vec();
+                }
             }
         }
         Ok(scores)
@@ -284,17 +312,17 @@ impl Ranker {
     /// Puts an adapter in PEFT's layout in place of the present low-rank updates and starts the optimiser anew.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings that are not supported; [`Error::TensorShape`], [`Error::MissingTensor`] or
-    /// [`Error::UnknownTensor`] if the adapter belongs to another network.
+    /// [`Error::Config`] for settings that are not supported; [`Error::Adapter`] if it belongs to another network.
     pub fn load_adapter(&mut self, config_json: &str, tensors: &[u8]) -> Result<()> {
         if matches!(self.options.trainable, Trainable::Full) {
             return Err(Error::Config("an adapter needs a frozen base: ranker.trainable = \"lora\"".to_owned()));
         }
-        let lora = adapter::options_from_json(config_json)?;
-        let params = weights::from_bytes_f32(ADAPTER_WEIGHTS_FILE, tensors)?;
-        self.weights.begin_lora(&lora, &self.network.linears(), self.options.seed)?;
-        params.expect_like(&self.weights.trainable)?;
-        self.weights.trainable = params.beside(&self.weights.trainable)?;
+        let adapter = Adapter::from_bytes(config_json, tensors)?;
+        let linears = self.network.linears();
+        self.weights.begin_lora(&adapter.options, &linears, self.options.seed)?;
+        let fits = adapter.factors().expect_like(&self.weights.trainable);
+        fits.map_err(|e| Error::Adapter(format!("{e}; it names `{}` as its base", adapter.base)))?;
+        self.weights.trainable = adapter.factors().beside(&self.weights.trainable)?;
         self.optimizer = optimizer(&self.options);
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! The decoder of the Llama family: embeddings, layers, a last norm, an output projection on the rows that need it.
 
-use kernels::{Tensor, embedding, gemm, linear_cross_entropy, rms_norm, rope};
+use kernels::{Segments, Tensor, embedding, gemm, linear_cross_entropy, rms_norm, rope};
 
 use super::{
     config::LlamaConfig,
     layer::{Layer, Run, Saved as SavedLayer, Selected},
     linear::Linear,
     pass::{Keys, Pass},
+    shared_prefix::SharedPrefix,
     store::{EMBEDDINGS, FINAL_NORM, Weights},
 };
 use crate::{Error, Result, params::Params};
@@ -27,6 +28,31 @@ pub(crate) struct Targets {
     pub(crate) labels: Vec<u32>,
     /// The weight of each in the loss.
     pub(crate) weights: Vec<f32>,
+}
+
+/// The rows that the last layer carries on.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    All,
+    Some(&'a [u32]),
+    /// The last one of every sequence.
+    Last(&'a [u32]),
+}
+
+impl<'a> Rows<'a> {
+    fn some(self) -> Option<&'a [u32]> {
+        match self {
+            Self::All => None,
+            Self::Some(rows) | Self::Last(rows) => Some(rows),
+        }
+    }
+
+    fn selected(self, keys: Option<&'a (u64, Vec<u64>)>) -> Option<Selected<'a>> {
+        let keys = Keys { dropout: keys.map(|(seed, keys)| (*seed, keys.as_slice())) };
+        let last = matches!(self, Self::Last(_)).then(|| self.some().map_or(0, <[u32]>::len));
+        let last = last.map(|sequences| Segments::from_lengths(vec![1; sequences]));
+        Some(Selected { rows: self.some()?, keys, last })
+    }
 }
 
 /// The hidden rows behind the last norm and what led to them.
@@ -63,21 +89,36 @@ impl Network {
 
     /// Logits over the whole vocabulary at every row: for comparisons.
     pub(crate) fn logits(&self, weights: &Weights, pass: &Pass) -> Result<Tensor> {
-        let hidden = self.forward(weights, pass, None, false)?.hidden;
+        let hidden = self.forward(self.run(weights, pass), Rows::All, false)?.hidden;
         Ok(gemm::linear(&hidden, weights.dense(Weights::head_name(&self.config))?, None)?)
     }
 
     /// Logits of some tokens at the last row of every sequence: `[sequences, tokens]`.
-    pub(crate) fn last_logits(&self, weights: &Weights, pass: &Pass, tokens: &[u32]) -> Result<Tensor> {
+    pub(crate) fn last_logits(
+        &self,
+        weights: &Weights,
+        prefix: Option<&SharedPrefix>,
+        pass: &Pass,
+        tokens: &[u32],
+    ) -> Result<Tensor> {
         let rows: Vec<u32> = pass.segments.last_rows()?.into_iter().map(|r| r as u32).collect();
-        let hidden = self.forward(weights, pass, Some(&rows), false)?.hidden;
+        let run = Run { prefix, ..self.run(weights, pass) };
+        let hidden = self.forward(run, Rows::Last(&rows), false)?.hidden;
         let head = embedding::forward(weights.dense(Weights::head_name(&self.config))?, tokens)?;
         Ok(gemm::linear(&hidden, &head, None)?)
     }
 
+    /// Keys and values of tokens that many sequences begin with.
+    pub(crate) fn share(&self, weights: &Weights, ids: &[u32]) -> Result<SharedPrefix> {
+        let pass = Pass::new(std::iter::once(ids));
+        let layers = self.forward(self.run(weights, &pass), Rows::Last(&[ids.len() as u32 - 1]), true)?.layers;
+        let layers = layers.into_iter().map(SavedLayer::into_keys_and_values).collect();
+        Ok(SharedPrefix { ids: ids.to_vec(), layers })
+    }
+
     /// The loss of every target, without gradients.
     pub(crate) fn losses(&self, weights: &Weights, pass: &Pass, targets: &Targets) -> Result<Vec<f32>> {
-        let hidden = self.forward(weights, pass, Some(&targets.rows), false)?.hidden;
+        let hidden = self.forward(self.run(weights, pass), Rows::Some(&targets.rows), false)?.hidden;
         let head = weights.dense(Weights::head_name(&self.config))?;
         let losses = linear_cross_entropy::forward(&hidden, head, None, &targets.labels)?;
         Ok(losses.to_host()?.f32()?.to_vec())
@@ -91,7 +132,7 @@ impl Network {
         targets: &Targets,
         grads: &mut Params,
     ) -> Result<Vec<f32>> {
-        let forward = self.forward(weights, pass, Some(&targets.rows), true)?;
+        let forward = self.forward(self.run(weights, pass), Rows::Some(&targets.rows), true)?;
         let head = Weights::head_name(&self.config);
         let output = linear_cross_entropy::forward_backward(
             &forward.hidden,
@@ -106,17 +147,18 @@ impl Network {
     }
 
     fn run<'a>(&'a self, weights: &'a Weights, pass: &'a Pass) -> Run<'a> {
-        Run { config: &self.config, weights, tables: &self.tables, pass }
+        Run { config: &self.config, weights, tables: &self.tables, pass, prefix: None }
     }
 
     /// All rows, or some rows of the last layer, whose other rows are then not computed further than attention.
-    fn forward(&self, weights: &Weights, pass: &Pass, rows: Option<&[u32]>, keep: bool) -> Result<Forward> {
+    fn forward(&self, run: Run<'_>, rows: Rows<'_>, keep: bool) -> Result<Forward> {
+        let (weights, pass) = (run.weights, run.pass);
         let mut h = embedding::forward(weights.dense(EMBEDDINGS)?, &pass.ids)?;
         let mut layers = Vec::new();
-        let keys = rows.and_then(|rows| pass.keys_of(rows));
+        let keys = rows.some().and_then(|rows| pass.keys_of(rows));
         for (i, layer) in self.layers.iter().enumerate() {
-            let selected = rows.filter(|_| i + 1 == self.layers.len()).map(|rows| select(rows, keys.as_ref()));
-            let (next, saved) = layer.forward(self.run(weights, pass), h, selected.as_ref())?;
+            let selected = if i + 1 == self.layers.len() { rows.selected(keys.as_ref()) } else { None };
+            let (next, saved) = layer.forward(run, h, selected.as_ref())?;
             h = next;
             if keep {
                 layers.push(saved);
@@ -142,7 +184,7 @@ impl Network {
         let train_embeddings = grads.contains(EMBEDDINGS);
         // Activations of a layer are dropped as soon as its gradient is done.
         for (i, (layer, saved)) in self.layers.iter().zip(forward.layers).enumerate().rev() {
-            let selected = (i + 1 == self.layers.len()).then(|| select(rows, keys.as_ref()));
+            let selected = if i + 1 == self.layers.len() { Rows::Some(rows).selected(keys.as_ref()) } else { None };
             let need = i > 0 || train_embeddings;
             match layer.backward(self.run(weights, pass), dh, &saved, selected.as_ref(), grads, need)? {
                 Some(d) => dh = d,
@@ -154,8 +196,4 @@ impl Network {
         }
         Ok(())
     }
-}
-
-fn select<'a>(rows: &'a [u32], keys: Option<&'a (u64, Vec<u64>)>) -> Selected<'a> {
-    Selected { rows, keys: Keys { dropout: keys.map(|(seed, keys)| (*seed, keys.as_slice())) } }
 }

@@ -17,10 +17,16 @@ pub(crate) struct Pass {
 impl Pass {
     /// Sequences to be scored.
     pub(crate) fn new<'a>(sequences: impl Iterator<Item = &'a [u32]> + Clone) -> Self {
+        Self::behind(0, sequences)
+    }
+
+    /// What follows the first `shared` tokens of sequences, which all share these.
+    pub(crate) fn behind<'a>(shared: usize, sequences: impl Iterator<Item = &'a [u32]> + Clone) -> Self {
+        let shared = shared as u32;
         Self {
             ids: sequences.clone().flatten().copied().collect(),
             segments: Segments::from_lengths(sequences.clone().map(<[u32]>::len)),
-            positions: sequences.flat_map(|s| 0..s.len() as u32).collect(),
+            positions: sequences.flat_map(|s| shared..shared + s.len() as u32).collect(),
             dropout: None,
         }
     }
@@ -31,6 +37,11 @@ impl Pass {
         let rows = rows.flat_map(|(range, key)| (0..range.len() as u64).map(move |i| mix(mix(key).wrapping_add(i))));
         self.dropout = Some((seed, rows.collect()));
         self
+    }
+
+    /// The positions of some rows.
+    pub(crate) fn positions_of(&self, rows: &[u32]) -> Vec<u32> {
+        rows.iter().map(|&row| self.positions[row as usize]).collect()
     }
 
     /// The keys of all rows.

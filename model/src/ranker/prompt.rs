@@ -119,6 +119,23 @@ impl PromptBuilder {
         Verbalizer::new(&self.tokenizer, &prompt, self.options.labels, candidates)
     }
 
+    /// The tokens that prompts of this template begin with, whoever is asked: the instruction, as a rule. What every prompt
+    /// of a few unlike people begins with; a prompt may still begin otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Template`] or [`Error::Tokenizer`].
+    pub fn shared_beginning(&self) -> Result<Vec<u32>> {
+        let mut shared: Option<Vec<u32>> = None;
+        for title in ["-", "A a", "7", "(é", " z", "中"] {
+            let item = Item { title, caption: title };
+            let prompt = self.ids(&self.render(self.history(&[item])?, self.candidates(&[item])?)?)?;
+            let common =
+                shared.as_ref().map_or(prompt.len(), |s| s.iter().zip(&prompt).take_while(|(a, b)| a == b).count());
+            shared = Some(prompt[..common].to_vec());
+        }
+        Ok(shared.unwrap_or_default())
+    }
+
     /// The prompt of one user. `who` names the user in errors.
     ///
     /// # Errors
@@ -130,8 +147,7 @@ impl PromptBuilder {
         let candidates = self.candidates(candidates)?;
         let build = |kept: usize| -> Result<Prompt> {
             let text = self.render(self.history(&shown[shown.len() - kept..])?, candidates.clone())?;
-            let mut ids: Vec<u32> = self.tokenizer.bos().into_iter().collect();
-            ids.extend(self.tokenizer.encode(&text)?);
+            let ids = self.ids(&text)?;
             Ok(Prompt { text, ids, shown_history: kept })
         };
         let limit = self.options.max_prompt_tokens;
@@ -180,6 +196,13 @@ impl PromptBuilder {
             ids = self.keep_last(ids, self.options.max_prompt_tokens);
         }
         ids.push(self.tokenizer.eos());
+        Ok(ids)
+    }
+
+    /// The first token, if the model has one, and those of a text.
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = self.tokenizer.bos().into_iter().collect();
+        ids.extend(self.tokenizer.encode(text)?);
         Ok(ids)
     }
 

@@ -14,7 +14,11 @@ use super::{
     lora::{LoraOptions, initial_a},
     options::{Dequantize, Quantize, RankerOptions, Trainable},
 };
-use crate::{Result, checkpoint::TensorSource, params::Params};
+use crate::{
+    Error, Result,
+    checkpoint::{StoredNf4, TensorSource},
+    params::Params,
+};
 
 /// The embedding table.
 pub(crate) const EMBEDDINGS: &str = "model.embed_tokens.weight";
@@ -30,7 +34,8 @@ const DECODED_LIMIT_BYTES: usize = 2 << 30;
 #[derive(Debug)]
 pub(crate) enum Frozen {
     Dense(Tensor),
-    Nf4(Box<Nf4Weight>),
+    /// In four bits, and how its values are rounded when they are decoded.
+    Nf4(Box<Nf4Weight>, Rounding),
 }
 
 /// All weights of a network.
@@ -65,15 +70,19 @@ impl Weights {
             if let Some(bias) = &linear.bias {
                 weights.add(bias, device.put(&source.shaped(bias, &[linear.d_out])?)?, full);
             }
-            let weight = source.shaped(&linear.weight, &[linear.d_out, linear.d_in])?;
+            let shape = [linear.d_out, linear.d_in];
             match options.quantize {
-                Quantize::None => weights.add(&linear.weight, device.put(&weight)?, full),
+                Quantize::None => {
+                    let weight = source.shaped(&linear.weight, &shape)?;
+                    weights.add(&linear.weight, device.put(&weight)?, full);
+                }
                 Quantize::Nf4 => {
-                    let packed = nf4::quantize(&weight, true)?.on(device)?;
+                    let (packed, rounding) = four_bits(source, &linear.weight, &shape)?;
+                    let packed = packed.on(device)?;
                     let frozen = if decode {
-                        Frozen::Dense(nf4::dequantize(&packed, Rounding::Bf16)?)
+                        Frozen::Dense(nf4::dequantize(&packed, rounding)?)
                     } else {
-                        Frozen::Nf4(Box::new(packed))
+                        Frozen::Nf4(Box::new(packed), rounding)
                     };
                     weights.frozen.insert(linear.weight.clone(), frozen);
                 }
@@ -106,7 +115,7 @@ impl Weights {
         for (name, weight) in &self.frozen {
             name.hash(&mut hasher);
             match weight {
-                Frozen::Nf4(weight) => hasher.write(weight.to_host()?.codes()),
+                Frozen::Nf4(weight, _) => hasher.write(weight.to_host()?.codes()),
                 Frozen::Dense(tensor) => {
                     let tensor = tensor.to_host()?;
                     match tensor.dtype() {
@@ -139,6 +148,18 @@ impl Weights {
     pub(crate) fn head_name(config: &LlamaConfig) -> &'static str {
         if config.tied_embeddings { EMBEDDINGS } else { HEAD }
     }
+}
+
+/// A weight in four bits: as the source holds it, or quantised now and decoded as a checkpoint in bfloat16 is.
+fn four_bits(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Result<(Nf4Weight, Rounding)> {
+    let Some(StoredNf4 { weight, rounding }) = source.four_bits(name)? else {
+        return Ok((nf4::quantize(&source.shaped(name, shape)?, true)?, Rounding::Bf16));
+    };
+    if weight.shape() != shape {
+        let (found, expected) = (weight.shape().to_vec(), shape.to_vec());
+        return Err(Error::TensorShape { name: name.to_owned(), found, expected });
+    }
+    Ok((weight, rounding))
 }
 
 /// Every tensor that a checkpoint of this network holds, with its shape.

@@ -144,14 +144,26 @@ fn decoding_once_and_at_every_use_agree() {
 fn a_prompt_scores_the_same_bits_in_any_company_and_on_any_number_of_threads() {
     let ranker = ranker(true, Quantize::Nf4, lora(0.0));
     let prompts = vec![vec![1, 4, 5], vec![1, 9, 3, 2, 7, 7, 20, 11, 6, 5], vec![1], vec![1, 8, 8, 8, 8, 4]];
-    let together = Device::cpu(1).unwrap().run(|| ranker.score(&prompts, &[3, 9, 14]).unwrap());
+    let together = Device::cpu(1).unwrap().run(|| ranker.score(None, &prompts, &[3, 9, 14]).unwrap());
     for (prompt, scores) in prompts.iter().zip(&together) {
-        let alone = Device::cpu(3).unwrap().run(|| ranker.score(std::slice::from_ref(prompt), &[3, 9, 14]).unwrap());
+        let alone =
+            Device::cpu(3).unwrap().run(|| ranker.score(None, std::slice::from_ref(prompt), &[3, 9, 14]).unwrap());
         assert_eq!(&alone[0], scores);
         let logits = ranker.logits(prompt).unwrap();
         let last = &logits.f32().unwrap()[(prompt.len() - 1) * 23..];
         assert!([3, 9, 14].iter().zip(scores).all(|(&t, s)| (last[t] - s).abs() < 1e-5));
     }
+}
+
+#[test]
+fn prompts_score_the_same_bits_behind_a_shared_beginning() {
+    let ranker = ranker(true, Quantize::Nf4, lora(0.0));
+    let prompts =
+        vec![vec![1, 4, 5, 9, 3], vec![1, 4, 5, 2, 7, 7, 20, 11, 6, 5], vec![1, 4, 5], vec![1, 8, 8], vec![1, 4, 5, 6]];
+    let whole = ranker.score(None, &prompts, &[3, 9, 14]).unwrap();
+    let shared = ranker.share(&[1, 4, 5]).unwrap();
+    assert_eq!((shared.tokens(), shared.bytes()), (3, 2 * 2 * 3 * 8 * 4));
+    assert_eq!(ranker.score(Some(&shared), &prompts, &[3, 9, 14]).unwrap(), whole);
 }
 
 #[test]
@@ -220,9 +232,9 @@ fn what_does_not_fit_is_named() {
     assert!(load(&config_json(true), &base(true), full).contains("ranker.quantize"));
 
     let ranker = ranker(true, Quantize::None, Trainable::Nothing);
-    let error = ranker.score(&[vec![1; 65]], &[3]).unwrap_err().to_string();
+    let error = ranker.score(None, &[vec![1; 65]], &[3]).unwrap_err().to_string();
     assert!(error.contains("65 tokens") && error.contains("1 to 64"), "{error}");
-    assert!(ranker.score(&[vec![1, 23]], &[3]).is_err());
+    assert!(ranker.score(None, &[vec![1, 23]], &[3]).is_err());
 }
 
 #[test]
@@ -233,7 +245,7 @@ fn a_device_trains_and_scores_like_the_host() {
         let mut host = ranker(tied, quantize, trainable.clone());
         let mut other = ranker_on(&device, tied, quantize, trainable);
         let prompts = [vec![1, 5, 9, 20], vec![1, 6, 11]];
-        let [wanted, found] = [&host, &other].map(|r| r.score(&prompts, &[3, 9, 14]).unwrap().concat());
+        let [wanted, found] = [&host, &other].map(|r| r.score(None, &prompts, &[3, 9, 14]).unwrap().concat());
         assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w).abs() < 1e-4), "{found:?} and {wanted:?}");
         for _ in 0..2 {
             let wanted = host.train_step(&examples(), 1e-3).unwrap();

@@ -8,9 +8,10 @@ use data::job::{Quantize, Split, Stage, Trainable};
 use data::store::Store;
 use data::tables::{CandidateRow, RankingRow, Reader};
 use kernels::Device;
-use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker};
+use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker, SharedPrefix};
 use rayon::prelude::*;
 
+use crate::ahead::ahead;
 use crate::context::{Context, Output};
 use crate::kept::Kept;
 use crate::population::{Population, User, open_table, read_shard};
@@ -30,6 +31,8 @@ struct Ranking {
     population: Population,
     prompts: Prompts,
     ranker: Ranker,
+    shared: Option<SharedPrefix>,
+    device: Device,
     candidates: Reader<CandidateRow>,
     earlier: Since<EarlierRankings>,
 }
@@ -51,13 +54,14 @@ impl Ranking {
         let population = Population::open(cx)?;
         let prompts = Prompts::open(cx, &population)?;
         let ranker = load(cx, device)?;
+        let shared = prompts.share(&ranker)?;
         let candidates = open_table(cx, Stage::Retrieve, &cx.input(Stage::Retrieve, Some(split))?)?;
         let earlier = EarlierRankings::open(cx, &population, &prompts, split)?;
-        Ok(Self { split, population, prompts, ranker, candidates, earlier })
+        Ok(Self { split, population, prompts, ranker, shared, device: device.clone(), candidates, earlier })
     }
 
     fn shard(&mut self, cx: &mut Context, shard: u32) -> Result<()> {
-        let Self { split, population, prompts, ranker, candidates, earlier } = self;
+        let Self { split, population, prompts, ranker, shared, device, candidates, earlier } = self;
         let users = population.shard(cx, shard as usize)?;
         let candidates = read_shard(cx, candidates, shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
         if candidates.is_empty() && !users.is_empty() {
@@ -68,11 +72,16 @@ impl Ranking {
         let (copied, total) = (fates.copied(), users.len() as u64);
         let mut rows = Vec::with_capacity(users.len() - copied);
         cx.progress(copied as u64, total, "users", || fates.note());
-        for asked in fates.rescored(users.iter().zip(&candidates)).chunks(USERS) {
+        let asked = fates.rescored(users.iter().zip(&candidates));
+        let make = |asked| Ok((asked, tokens(prompts, population, asked, *split)?));
+        ahead(device, asked.chunks(USERS), make, |(asked, tokens), waited| {
             cx.check()?;
-            rows.extend(rank(ranker, prompts, population, asked, *split)?);
-            cx.progress((copied + rows.len()) as u64, total, "users", || fates.note());
-        }
+            let logits = ranker.score(shared.as_ref(), &tokens, prompts.verbalizer.tokens())?;
+            rows.extend(ranked(asked, logits));
+            let note = || format!("{}{:.0} % waiting for prompts", separated(fates.note()), 100.0 * waited);
+            cx.progress((copied + rows.len()) as u64, total, "users", note);
+            Ok(())
+        })?;
         let mut output = Output::default();
         output.stats.rows = total;
         fates.describe(&mut output.stats);
@@ -143,26 +152,31 @@ fn identity(cx: &Context) -> Result<String> {
     Ok(Digest::of_bytes(decides.as_bytes()).short().to_owned())
 }
 
-fn rank(
-    ranker: &Ranker,
+/// The prompts of some users. Somebody without candidates has nothing to be asked.
+fn tokens(
     prompts: &Prompts,
     population: &Population,
     asked: &[(&User, &CandidateRow)],
     split: Split,
-) -> Result<Vec<RankingRow>> {
-    // Somebody without candidates has nothing to be asked.
-    let tokens: Vec<Vec<u32>> = asked
-        .par_iter()
-        .filter(|(_, row)| !row.items.is_empty())
-        .map(|(user, row)| {
-            let history = Holdout::of(&user.items, split).history;
-            let numbers = numbers(population, row)?;
-            Ok(prompts.prompt(population, &user.id, history, &numbers)?.ids)
-        })
-        .collect::<Result<_>>()?;
-    let mut logits = ranker.score(&tokens, prompts.verbalizer.tokens())?.into_iter();
+) -> Result<Vec<Vec<u32>>> {
+    let with_candidates = asked.par_iter().filter(|(_, row)| !row.items.is_empty());
+    let prompt = |(user, row): &(&User, &CandidateRow)| {
+        let history = Holdout::of(&user.items, split).history;
+        Ok(prompts.prompt(population, &user.id, history, &numbers(population, row)?)?.ids)
+    };
+    with_candidates.map(prompt).collect()
+}
+
+/// The candidates of some users by the logits of those who have any.
+fn ranked(asked: &[(&User, &CandidateRow)], logits: Vec<Vec<f32>>) -> Vec<RankingRow> {
+    let mut logits = logits.into_iter();
     let mut next = |row: &CandidateRow| if row.items.is_empty() { None } else { logits.next() };
-    Ok(asked.iter().map(|(_, row)| ordered(row, &next(row).unwrap_or_default())).collect())
+    asked.iter().map(|(_, row)| ordered(row, &next(row).unwrap_or_default())).collect()
+}
+
+/// A note before another one.
+fn separated(note: String) -> String {
+    if note.is_empty() { note } else { format!("{note}, ") }
 }
 
 /// The candidates of a row as numbers.

@@ -141,7 +141,7 @@ impl Scores {
     }
 
     fn outcome_of(&self, ranker: &Ranker) -> Result<Outcome> {
-        let scores = ranker.score(&self.prompts, &self.labels)?;
+        let scores = ranker.score(None, &self.prompts, &self.labels)?;
         let scores = scores.into_iter().map(|scores| scores.into_iter().map(f64::from).collect()).collect();
         Ok(Outcome { scores, ..Outcome::default() })
     }
@@ -149,7 +149,7 @@ impl Scores {
 
 impl Ready for Scores {
     fn run(&mut self, _turn: usize) -> Result<()> {
-        Ok(self.loaded.ranker.score(&self.prompts, &self.labels).map(drop)?)
+        Ok(self.loaded.ranker.score(None, &self.prompts, &self.labels).map(drop)?)
     }
 
     /// How far the logits are from those on the host.

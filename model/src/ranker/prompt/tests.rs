@@ -49,6 +49,14 @@ fn texts_are_cut_numbered_and_lettered() {
 }
 
 #[test]
+fn all_prompts_share_what_comes_before_the_first_item() {
+    let builder = builder(options());
+    let shared = builder.shared_beginning().unwrap();
+    assert_eq!(shared.len(), "R\nSeen:\n(1) ".len() + 1);
+    assert!(builder.prompt("u", &HISTORY, &POOL).unwrap().ids.starts_with(&shared));
+}
+
+#[test]
 fn only_the_last_items_and_no_captions_if_so_asked() {
     let prompt = builder(PromptOptions { history: 1, captions: false, ..options() }).prompt("u", &HISTORY, &POOL);
     assert_eq!(prompt.unwrap().text, "R\nSeen:\n(1) <&>\nPool:\n(A) x\n(B) y\nAnswer:\n");

@@ -143,7 +143,7 @@ impl Trainee for Tuning<'_> {
 
     fn validate(&self, cx: &Context, chunk: usize) -> Result<f64> {
         cx.check()?;
-        self.validation.gains(chunk, &self.ranker, self.prompts.verbalizer.tokens())
+        self.validation.gains(chunk, &self.ranker, self.prompts)
     }
 
     fn figure(&self, sums: &[f64]) -> Option<f64> {

@@ -67,11 +67,12 @@ impl Validation {
     }
 
     /// The sum of the gains of a ranker over the users of a part.
-    pub(super) fn gains(&self, chunk: usize, ranker: &Ranker, labels: &[u32]) -> Result<f64> {
+    pub(super) fn gains(&self, chunk: usize, ranker: &Ranker, prompts: &Prompts) -> Result<f64> {
+        let (shared, labels) = (prompts.share(ranker)?, prompts.verbalizer.tokens());
         let part = chunk * PROMPTS..self.answers.len().min((chunk + 1) * PROMPTS);
         let mut sum = 0.0;
         for (logits, (answer, candidates)) in
-            ranker.score(&self.prompts[part.clone()], labels)?.iter().zip(&self.answers[part])
+            ranker.score(shared.as_ref(), &self.prompts[part.clone()], labels)?.iter().zip(&self.answers[part])
         {
             // A short list of candidates leaves labels that stand for nothing.
             let logits = &logits[..*candidates];
