@@ -9,6 +9,7 @@ mod figures;
 mod gpu;
 mod machine;
 mod nf4;
+mod ranker;
 mod retriever;
 mod scaling;
 
@@ -32,6 +33,8 @@ enum Bench {
     Nf4(nf4::Options),
     /// The captioner against transformers: images a second.
     Captioner(captioner::Options),
+    /// The ranker against transformers and PEFT: training steps, scores, memory.
+    Ranker(ranker::Options),
     /// The kernels of cards against PyTorch and bitsandbytes: times, ratios, shares of the card's ceilings.
     Gpu(gpu::Options),
     /// What more workers bring to a training: a model of the time of a step, beside a ring on this machine.
@@ -50,6 +53,9 @@ enum Bench {
     /// A contestant of `captioner`; started by it.
     #[command(hide = true)]
     CaptionerContestant,
+    /// A contestant of `ranker`; started by it.
+    #[command(hide = true)]
+    RankerContestant,
     /// A contestant of `gpu`; started by it.
     #[command(hide = true)]
     GpuContestant {
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
         Bench::Nf4Contestant => nf4::contestant(),
         Bench::Captioner(options) => captioner::run(&options),
         Bench::CaptionerContestant => captioner::contestant(),
+        Bench::Ranker(options) => ranker::run(&options),
+        Bench::RankerContestant => ranker::contestant(),
         Bench::Gpu(options) => gpu::run(&options),
         Bench::Scaling(options) => scaling::run(&options),
         Bench::GpuContestant { device } => gpu::contestant(device),

@@ -43,6 +43,14 @@ impl Device {
         Ok(Self { pool: pool(1)?, stream: Some(cuda::emulator()) })
     }
 
+    /// [`Device::emulated`] with so many bytes of memory, for tests of what happens when they are used up.
+    ///
+    /// # Errors
+    /// As [`Device::emulated`].
+    pub fn emulated_with(bytes: usize) -> Result<Self> {
+        Ok(Self { pool: pool(1)?, stream: Some(cuda::emulator_of(bytes)) })
+    }
+
     /// [`Device::emulated`] that is lost after so many launches, for tests of what a loss costs. As with a card, the launch that
     /// goes astray says nothing, and what is asked for next fails with [`Error::Lost`].
     ///

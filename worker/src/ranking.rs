@@ -160,6 +160,7 @@ pub(crate) fn options(job: &Job) -> Result<RankerOptions> {
         trainable,
         seed: job.seed,
         max_tokens: ranker.max_prompt_tokens as usize + ANSWER_TOKENS,
+        activation_bytes: usize::MAX,
         max_grad_norm: Some(1.0),
         micro_batch_tokens: match ranker.micro_batch {
             MicroBatch::Auto => AUTO_TOKENS,

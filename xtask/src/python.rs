@@ -22,7 +22,15 @@ const MOTO: Environment = Environment { name: "moto-venv", packages: &["moto[ser
 /// What the benches compare with.
 const PEERS: Environment = Environment {
     name: "bench-venv",
-    packages: &["torch==2.15.0", "bitsandbytes==0.50.2", "transformers==5.23.0", "numpy==2.4.6", "safetensors==0.8.0"],
+    packages: &[
+        "torch==2.15.0",
+        "bitsandbytes==0.50.2",
+        "transformers==5.23.0",
+        "peft==0.21.2",
+        "accelerate==1.15.0",
+        "numpy==2.4.6",
+        "safetensors==0.8.0",
+    ],
 };
 
 /// A Python with the readers: the one that `MLLM4REC_PYTHON` names, or one of our own. Says so if there is none.

@@ -47,7 +47,6 @@ pub(crate) fn prover() -> Stream {
 }
 
 /// An emulator that has so much memory.
-#[cfg(test)]
 pub(crate) fn emulator_of(bytes: usize) -> Stream {
     Stream::new(std::sync::Arc::new(emulator::Emulator::with_memory(bytes)))
 }

@@ -1,5 +1,7 @@
 //! One layer: attention and the gated block, each behind a norm and beside a residual.
 
+use std::borrow::Cow;
+
 use kernels::{
     Segments, Tensor,
     attention::{self, Mask},
@@ -11,6 +13,7 @@ use super::{
     linear::{Linear, Saved as SavedLinear},
     lora::Projection,
     pass::{Keys, Pass},
+    recompute::Keep,
     shared_prefix::SharedPrefix,
     store::Weights,
 };
@@ -50,30 +53,48 @@ pub(crate) struct Selected<'a> {
     pub(crate) last: Option<Segments>,
 }
 
-/// The activations of a layer. Rows behind attention are the selected ones.
+/// The activations of a layer that are kept for the backward pass; what is not there is computed again. Rows behind attention
+/// are the selected ones.
 pub(crate) struct Saved {
     h: Tensor, // [n, hidden]
-    input_scale: rms_norm::Saved,
-    a: Tensor,        // [n, hidden]
-    q: Tensor,        // [n, heads * head_dim], rotated
-    k: Tensor,        // [n, kv_heads * head_dim], rotated
-    v: Tensor,        // [n, kv_heads * head_dim]
-    attended: Tensor, // [n, heads * head_dim]
+    projected: Option<Projected>,
+    attended: Option<Attended>,
+    mixed: Option<Mixed>,
+    opened: Option<Opened>,
+    down: SavedLinear,
+}
+
+/// What attention reads.
+struct Projected {
+    q: Tensor, // [n, heads * head_dim], rotated
+    k: Tensor, // [n, kv_heads * head_dim], rotated
+    v: Tensor, // [n, kv_heads * head_dim]
+    linears: [SavedLinear; 3],
+}
+
+/// What attention gives.
+struct Attended {
+    out: Tensor, // [n, heads * head_dim]
     denominators: attention::Saved,
-    mixed: Option<Tensor>, // the selected rows of `attended`
-    h1: Tensor,            // [selected, hidden]
-    post_scale: rms_norm::Saved,
-    b: Tensor,                 // [selected, hidden]
-    gate: Tensor,              // [selected, intermediate]
-    up: Tensor,                // [selected, intermediate]
-    gated: Tensor,             // [selected, intermediate]
-    linears: [SavedLinear; 7], // in the order of `Projection::ALL`
+}
+
+/// Behind attention and its residual.
+struct Mixed {
+    h1: Tensor, // [selected, hidden]
+    o: SavedLinear,
+}
+
+/// The inside of the gated block; the product of the two is never kept.
+struct Opened {
+    gate: Tensor, // [selected, intermediate]
+    up: Tensor,   // [selected, intermediate]
+    linears: [SavedLinear; 2],
 }
 
 impl Saved {
-    /// The keys, rotated, and the values of all rows.
-    pub(crate) fn into_keys_and_values(self) -> (Tensor, Tensor) {
-        (self.k, self.v)
+    /// The keys, rotated, and the values of all rows, if they were kept.
+    pub(crate) fn into_keys_and_values(self) -> Option<(Tensor, Tensor)> {
+        self.projected.map(|projected| (projected.k, projected.v))
     }
 }
 
@@ -101,63 +122,89 @@ impl Layer {
     }
 
     /// `h [n, hidden]` to `[n, hidden]`, or to the selected rows.
-    pub(crate) fn forward(&self, run: Run<'_>, h: Tensor, selected: Option<&Selected<'_>>) -> Result<(Tensor, Saved)> {
+    pub(crate) fn forward(
+        &self,
+        run: Run<'_>,
+        h: Tensor,
+        selected: Option<&Selected<'_>>,
+        keep: Keep,
+    ) -> Result<(Tensor, Saved)> {
+        let (a, _) = self.normed(run, &h)?;
+        let projected = self.project(run, &a, selected)?;
+        drop(a);
+        let attended = self.attend(run, &projected, selected)?;
+        let projected = (keep <= Keep::Projections).then_some(projected);
+        let (mixed, b) = self.mix(run, &h, &attended, selected)?;
+        let attended = (keep <= Keep::Attention).then_some(attended);
+        let opened = self.open(run, &b, selected)?;
+        drop(b);
+        let gated = swiglu::forward(&opened.gate, &opened.up)?;
+        let opened = (keep <= Keep::All).then_some(opened);
+        let (mut h2, down) = self.down.forward(run.weights, &gated, keys(run, selected))?;
+        h2.add(&mixed.h1)?;
+        let mixed = (keep <= Keep::Attention).then_some(mixed);
+        Ok((h2, Saved { h, projected, attended, mixed, opened, down }))
+    }
+
+    /// The normed input and the scales of its rows.
+    fn normed(&self, run: Run<'_>, h: &Tensor) -> Result<(Tensor, rms_norm::Saved)> {
+        Ok(rms_norm::forward(h, run.weights.dense(&self.input_norm)?, run.config.rms_norm_eps)?)
+    }
+
+    /// Rotated queries and keys, and values.
+    fn project(&self, run: Run<'_>, a: &Tensor, selected: Option<&Selected<'_>>) -> Result<Projected> {
         let (w, c, pass) = (run.weights, run.config, run.pass);
-        let (a, input_scale) = rms_norm::forward(&h, w.dense(&self.input_norm)?, c.rms_norm_eps)?;
-        let last = selected.and_then(|s| Some((s, s.last.as_ref()?)));
-        let (mut q, saved_q) = match last {
-            Some((s, _)) => self.q.forward(w, &embedding::forward(&a, s.rows)?, s.keys)?,
-            None => self.q.forward(w, &a, pass.keys())?,
+        let (mut q, saved_q, positions) = match selected.filter(|s| s.last.is_some()) {
+            Some(s) => {
+                let (q, saved) = self.q.forward(w, &embedding::forward(a, s.rows)?, s.keys)?;
+                (q, saved, Cow::Owned(pass.positions_of(s.rows)))
+            }
+            None => {
+                let (q, saved) = self.q.forward(w, a, pass.keys())?;
+                (q, saved, Cow::Borrowed(&pass.positions))
+            }
         };
-        let (mut k, saved_k) = self.k.forward(w, &a, pass.keys())?;
-        let (v, saved_v) = self.v.forward(w, &a, pass.keys())?;
-        match last {
-            Some((s, _)) => rope::apply(&mut q, &pass.positions_of(s.rows), run.tables, c.heads)?,
-            None => rope::apply(&mut q, &pass.positions, run.tables, c.heads)?,
-        }
+        let (mut k, saved_k) = self.k.forward(w, a, pass.keys())?;
+        let (v, saved_v) = self.v.forward(w, a, pass.keys())?;
+        rope::apply(&mut q, &positions, run.tables, c.heads)?;
         rope::apply(&mut k, &pass.positions, run.tables, c.kv_heads)?;
-        let mask = match last {
-            Some((_, queries)) => Mask::Cross { queries, keys: &pass.segments },
-            None => Mask::Causal(&pass.segments),
+        Ok(Projected { q, k, v, linears: [saved_q, saved_k, saved_v] })
+    }
+
+    fn attend(&self, run: Run<'_>, projected: &Projected, selected: Option<&Selected<'_>>) -> Result<Attended> {
+        let Projected { q, k, v, .. } = projected;
+        let mask = match selected.and_then(|s| s.last.as_ref()) {
+            Some(queries) => Mask::Cross { queries, keys: &run.pass.segments },
+            None => Mask::Causal(&run.pass.segments),
         };
-        let mut operands = attention::Operands::new(&q, &k, &v, mask);
+        let mut operands = attention::Operands::new(q, k, v, mask);
         if let Some((k, v)) = run.prefix.map(|prefix| prefix.of(self.number)) {
             operands = operands.with_prefix(k, v);
         }
-        let (attended, denominators) = attention::forward(&operands, &c.attention())?;
+        let (out, denominators) = attention::forward(&operands, &run.config.attention())?;
+        Ok(Attended { out, denominators })
+    }
 
-        let mixed = selected.filter(|_| last.is_none()).map(|s| embedding::forward(&attended, s.rows)).transpose()?;
-        let keys = selected.map_or(pass.keys(), |s| s.keys);
-        let (mut h1, saved_o) = self.o.forward(w, mixed.as_ref().unwrap_or(&attended), keys)?;
-        let kept = selected.map(|s| embedding::forward(&h, s.rows)).transpose()?;
-        let residual = kept.as_ref().unwrap_or(&h);
-        let (b, post_scale) = rms_norm::add_then_forward(&mut h1, residual, w.dense(&self.post_norm)?, c.rms_norm_eps)?;
-        let (gate, saved_gate) = self.gate.forward(w, &b, keys)?;
-        let (up, saved_up) = self.up.forward(w, &b, keys)?;
-        let gated = swiglu::forward(&gate, &up)?;
-        let (mut h2, saved_down) = self.down.forward(w, &gated, keys)?;
-        h2.add(&h1)?;
+    /// The residual stream behind attention, and the same normed.
+    fn mix(
+        &self,
+        run: Run<'_>,
+        h: &Tensor,
+        attended: &Attended,
+        selected: Option<&Selected<'_>>,
+    ) -> Result<(Mixed, Tensor)> {
+        let rows = chosen(&attended.out, selected)?;
+        let (mut h1, o) = self.o.forward(run.weights, rows.as_ref().unwrap_or(&attended.out), keys(run, selected))?;
+        let kept = selected.map(|s| embedding::forward(h, s.rows)).transpose()?;
+        let gain = run.weights.dense(&self.post_norm)?;
+        let (b, _) = rms_norm::add_then_forward(&mut h1, kept.as_ref().unwrap_or(h), gain, run.config.rms_norm_eps)?;
+        Ok((Mixed { h1, o }, b))
+    }
 
-        let linears = [saved_q, saved_k, saved_v, saved_o, saved_gate, saved_up, saved_down];
-        let saved = Saved {
-            h,
-            input_scale,
-            a,
-            q,
-            k,
-            v,
-            attended,
-            denominators,
-            mixed,
-            h1,
-            post_scale,
-            b,
-            gate,
-            up,
-            gated,
-            linears,
-        };
-        Ok((h2, saved))
+    fn open(&self, run: Run<'_>, b: &Tensor, selected: Option<&Selected<'_>>) -> Result<Opened> {
+        let (gate, saved_gate) = self.gate.forward(run.weights, b, keys(run, selected))?;
+        let (up, saved_up) = self.up.forward(run.weights, b, keys(run, selected))?;
+        Ok(Opened { gate, up, linears: [saved_gate, saved_up] })
     }
 
     /// Adds the gradients of what is trained; returns that of `h` if asked for.
@@ -165,35 +212,44 @@ impl Layer {
         &self,
         run: Run<'_>,
         d_h2: Tensor,
-        saved: &Saved,
+        mut saved: Saved,
         selected: Option<&Selected<'_>>,
         grads: &mut Params,
         need_dh: bool,
     ) -> Result<Option<Tensor>> {
-        let d_h1 = self.backward_gated(run, d_h2, saved, selected, grads)?;
+        // What was not kept is made again by the same operations: the same bits.
+        let (a, input_scale) = self.normed(run, &saved.h)?;
+        let projected = saved.projected.take().map_or_else(|| self.project(run, &a, selected), Ok)?;
+        let attended = saved.attended.take().map_or_else(|| self.attend(run, &projected, selected), Ok)?;
+        let mixed = match saved.mixed.take() {
+            Some(mixed) => mixed,
+            None => self.mix(run, &saved.h, &attended, selected)?.0,
+        };
+        let d_h1 = self.backward_gated(run, d_h2, &mixed.h1, saved.opened.take(), &saved.down, selected, grads)?;
+
         let (w, c, pass) = (run.weights, run.config, run.pass);
-        let keys = selected.map_or(pass.keys(), |s| s.keys);
-        let mixed = saved.mixed.as_ref().unwrap_or(&saved.attended);
-        let d_mixed = self.o.backward(w, &d_h1, mixed, &saved.linears[3], keys, grads, true)?;
-        let d_mixed = d_mixed.expect("the gradient of the input was asked for");
+        let rows = if self.o.reads_input(w, grads) { chosen(&attended.out, selected)? } else { None };
+        let rows = rows.as_ref().unwrap_or(&attended.out);
+        let d_mixed = self.o.backward(w, &d_h1, Some(rows), &mixed.o, keys(run, selected), grads, true)?.expect(ASKED);
         let (d_attended, mut dh) = match selected {
-            Some(s) => (spread(&d_mixed, s.rows, &saved.attended)?, spread(&d_h1, s.rows, &saved.h)?),
+            Some(s) => (spread(&d_mixed, s.rows, &attended.out)?, spread(&d_h1, s.rows, &saved.h)?),
             None => (d_mixed, d_h1),
         };
 
-        let operands = attention::Operands::new(&saved.q, &saved.k, &saved.v, Mask::Causal(&pass.segments));
+        let Projected { q, k, v, linears } = &projected;
+        let operands = attention::Operands::new(q, k, v, Mask::Causal(&pass.segments));
         let (mut dq, mut dk, dv) =
-            attention::backward(&d_attended, &operands, &saved.attended, &saved.denominators, &c.attention(), None)?;
+            attention::backward(&d_attended, &operands, &attended.out, &attended.denominators, &c.attention(), None)?;
         rope::apply_inverse(&mut dq, &pass.positions, run.tables, c.heads)?;
         rope::apply_inverse(&mut dk, &pass.positions, run.tables, c.kv_heads)?;
 
         // Where nothing below is trained, the projections give their own gradients and no more.
         let need_da = need_dh || grads.contains(&self.input_norm);
         let mut da: Option<Tensor> = None;
-        let parts =
-            [(&self.q, &dq, &saved.linears[0]), (&self.k, &dk, &saved.linears[1]), (&self.v, &dv, &saved.linears[2])];
-        for (linear, d, saved_linear) in parts {
-            let part = linear.backward(w, d, &saved.a, saved_linear, pass.keys(), grads, need_da)?;
+        for (linear, d, saved) in
+            [(&self.q, &dq, &linears[0]), (&self.k, &dk, &linears[1]), (&self.v, &dv, &linears[2])]
+        {
+            let part = linear.backward(w, d, Some(&a), saved, pass.keys(), grads, need_da)?;
             match (&mut da, part) {
                 (Some(da), Some(part)) => da.add(&part)?,
                 (None, part) => da = part,
@@ -203,32 +259,49 @@ impl Layer {
         let Some(da) = da else { return Ok(None) };
         let gain = w.dense(&self.input_norm)?;
         let d_gain = grads.get_mut(&self.input_norm).ok();
-        dh.add(&rms_norm::backward(&da, &saved.h, &saved.input_scale, gain, d_gain)?)?;
+        dh.add(&rms_norm::backward(&da, &saved.h, &input_scale, gain, d_gain)?)?;
         Ok(need_dh.then_some(dh))
     }
 
     /// From the gradient behind the gated block to the one before it.
+    #[allow(clippy::too_many_arguments)]
     fn backward_gated(
         &self,
         run: Run<'_>,
         mut d_h2: Tensor,
-        saved: &Saved,
+        h1: &Tensor,
+        opened: Option<Opened>,
+        down: &SavedLinear,
         selected: Option<&Selected<'_>>,
         grads: &mut Params,
     ) -> Result<Tensor> {
-        let asked = "the gradient of the input was asked for";
-        let w = run.weights;
-        let keys = selected.map_or(run.pass.keys(), |s| s.keys);
-        let d_gated = self.down.backward(w, &d_h2, &saved.gated, &saved.linears[6], keys, grads, true)?.expect(asked);
-        let (d_gate, d_up) = swiglu::backward(&d_gated, &saved.gate, &saved.up)?;
-        let mut db = self.gate.backward(w, &d_gate, &saved.b, &saved.linears[4], keys, grads, true)?.expect(asked);
-        let through_up = self.up.backward(w, &d_up, &saved.b, &saved.linears[5], keys, grads, true)?.expect(asked);
-        db.add(&through_up)?;
+        let (w, keys) = (run.weights, keys(run, selected));
         let gain = w.dense(&self.post_norm)?;
+        let (b, scale) = rms_norm::forward(h1, gain, run.config.rms_norm_eps)?;
+        let Opened { gate, up, linears } = opened.map_or_else(|| self.open(run, &b, selected), Ok)?;
+        let gated = self.down.reads_input(w, grads).then(|| swiglu::forward(&gate, &up)).transpose()?;
+        let d_gated = self.down.backward(w, &d_h2, gated.as_ref(), down, keys, grads, true)?.expect(ASKED);
+        drop(gated);
+        let (d_gate, d_up) = swiglu::backward(&d_gated, &gate, &up)?;
+        let mut db = self.gate.backward(w, &d_gate, Some(&b), &linears[0], keys, grads, true)?.expect(ASKED);
+        db.add(&self.up.backward(w, &d_up, Some(&b), &linears[1], keys, grads, true)?.expect(ASKED))?;
         let d_gain = grads.get_mut(&self.post_norm).ok();
-        d_h2.add(&rms_norm::backward(&db, &saved.h1, &saved.post_scale, gain, d_gain)?)?;
+        d_h2.add(&rms_norm::backward(&db, h1, &scale, gain, d_gain)?)?;
         Ok(d_h2)
     }
+}
+
+const ASKED: &str = "the gradient of the input was asked for";
+
+/// The keys of the rows behind attention.
+fn keys<'a>(run: Run<'a>, selected: Option<&Selected<'a>>) -> Keys<'a> {
+    selected.map_or(run.pass.keys(), |s| s.keys)
+}
+
+/// The selected rows of what attention gives; none if all are, or if no others were made.
+fn chosen(attended: &Tensor, selected: Option<&Selected<'_>>) -> Result<Option<Tensor>> {
+    let selected = selected.filter(|s| s.last.is_none());
+    Ok(selected.map(|s| embedding::forward(attended, s.rows)).transpose()?)
 }
 
 /// The gradient of a selection of rows: zero elsewhere.

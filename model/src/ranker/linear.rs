@@ -29,11 +29,11 @@ pub(crate) struct Linear {
 /// What the backward pass of a low-rank update needs.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
-    /// The input after dropout, if there was dropout.
-    dropped: Option<Tensor>,
-    /// The input times the first factor.
+    /// The input, after dropout, times the first factor.
     inner: Option<Tensor>,
 }
+
+const READ: &str = "an input that is read was given";
 
 impl Linear {
     pub(crate) fn new(layer: usize, projection: Projection, d_in: usize, d_out: usize, bias: bool) -> Self {
@@ -57,34 +57,49 @@ impl Linear {
         let Some((options, update)) = self.update(weights)? else {
             return Ok((base.linear(x, bias)?, Saved::default()));
         };
-        let mut dropped = None;
-        if let Some(mask) = keys.mask(self.site, options.dropout) {
-            dropout::apply(dropped.insert(x.clone()), &mask, keys.rows())?;
-        }
+        let dropped = self.dropped(x, options, keys)?;
         let (y, inner) = lora::linear(x, dropped.as_ref().unwrap_or(x), base, bias, &update)?;
-        Ok((y, Saved { dropped, inner: Some(inner) }))
+        Ok((y, Saved { inner: Some(inner) }))
     }
 
-    /// Adds the gradients of what is trained and, if asked for, returns that of the input.
+    /// What the update reads, if something is dropped of it: a function of the input and the keys of its rows.
+    fn dropped(&self, x: &Tensor, options: &LoraOptions, keys: Keys<'_>) -> Result<Option<Tensor>> {
+        let Some(mask) = keys.mask(self.site, options.dropout) else { return Ok(None) };
+        let mut dropped = x.clone();
+        dropout::apply(&mut dropped, &mask, keys.rows())?;
+        Ok(Some(dropped))
+    }
+
+    /// Whether the backward pass reads the layer's input.
+    pub(crate) fn reads_input(&self, weights: &Weights, grads: &Params) -> bool {
+        grads.contains(&self.weight)
+            || weights.lora.as_ref().is_some_and(|lora| lora.targets.contains(&self.projection))
+    }
+
+    /// Adds the gradients of what is trained and, if asked for, returns that of the input. `x` must be given where
+    /// [`Linear::reads_input`] says so.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn backward(
         &self,
         weights: &Weights,
         dy: &Tensor,
-        x: &Tensor,
+        x: Option<&Tensor>,
         saved: &Saved,
         keys: Keys<'_>,
         grads: &mut Params,
         need_dx: bool,
     ) -> Result<Option<Tensor>> {
-        self.backward_base(dy, x, grads)?;
+        if grads.contains(&self.weight) {
+            self.backward_base(dy, x.expect(READ), grads)?;
+        }
         let base = self.base(weights)?;
         let (Some((options, update)), Some(inner)) = (self.update(weights)?, &saved.inner) else {
             return Ok(need_dx.then(|| base.linear_backward_input(dy)).transpose()?);
         };
         let [da, db] = grads.get_many_mut([&self.lora_a, &self.lora_b])?;
-        let input = saved.dropped.as_ref().unwrap_or(x);
-        let d_inner = lora::backward_factors(dy, input, inner, &update, da, db)?;
+        let x = x.expect(READ);
+        let dropped = self.dropped(x, options, keys)?;
+        let d_inner = lora::backward_factors(dy, dropped.as_ref().unwrap_or(x), inner, &update, da, db)?;
         if !need_dx {
             return Ok(None);
         }
@@ -94,9 +109,6 @@ impl Linear {
     }
 
     fn backward_base(&self, dy: &Tensor, x: &Tensor, grads: &mut Params) -> Result<()> {
-        if !grads.contains(&self.weight) {
-            return Ok(());
-        }
         match &self.bias {
             Some(bias) => {
                 let [dw, db] = grads.get_many_mut([&self.weight, bias])?;

@@ -16,6 +16,8 @@ mod network;
 mod options;
 mod pass;
 mod prompt;
+mod recompute;
+mod room;
 mod schedule;
 mod shared_prefix;
 mod store;
@@ -49,6 +51,7 @@ use crate::{
 };
 use network::Network;
 use pass::Pass;
+use room::Room;
 use store::Weights;
 
 /// What one training step did.
@@ -88,6 +91,7 @@ pub struct Ranker {
     weights: Weights,
     optimizer: AdamW,
     options: RankerOptions,
+    room: Room,
 }
 
 impl Ranker {
@@ -139,7 +143,15 @@ impl Ranker {
         let network = Network::new(LlamaConfig::from_json(config_json)?, options.max_tokens)?;
         let weights = Weights::load(&network.config, &network.linears(), source, &options, device)?;
         tracing::info!(layers = network.config.layers, trained = weights.trainable.elements(), "ranker loaded");
-        Ok(Self { config_json: config_json.to_owned(), network, weights, optimizer: optimizer(&options), options })
+        let room = Room::new(options.micro_batch_tokens, options.activation_bytes);
+        Ok(Self {
+            config_json: config_json.to_owned(),
+            network,
+            weights,
+            optimizer: optimizer(&options),
+            options,
+            room,
+        })
     }
 
     /// The network's configuration.
@@ -209,18 +221,39 @@ impl Ranker {
         }
         let (behind, whole): (Vec<usize>, Vec<usize>) =
             (0..prompts.len()).partition(|at| shared.is_some_and(|shared| shared.begins(&prompts[*at])));
-        for (shared, places) in [(shared, behind), (None, whole)] {
+        for (shared, mut left) in [(shared, behind), (None, whole)] {
             let first = shared.map_or(0, SharedPrefix::tokens);
             let length = |at: &usize| prompts[*at].len() - first;
-            for pack in example::packs(&places, length, self.options.micro_batch_tokens) {
+            while let Some(pack) = example::packs(&left, length, self.room.tokens()).first() {
                 let pass = Pass::behind(first, pack.iter().map(|at| &prompts[*at][first..]));
-                let logits = self.network.last_logits(&self.weights, shared, &pass, label_tokens)?.to_host()?;
+                let logits = self.network.last_logits(&self.weights, shared, &pass, label_tokens);
+                let logits = match logits.and_then(|logits| Ok(logits.to_host()?)) {
+                    Err(e)
+                        if out_of_memory(&e) && self.room.shrink_tokens(pack.iter().map(length).max().unwrap_or(0)) =>
+                    {
+                        self.tell_shrunk(&e);
+                        continue;
+                    }
+                    logits => logits?,
+                };
                 for (at, logits) in pack.iter().zip(logits.f32()?.chunks_exact(label_tokens.len())) {
                     scores[*at] = logits.to_vec();
                 }
+                left.retain(|at| !pack.contains(at));
             }
         }
         Ok(scores)
+    }
+
+    /// Tokens that are computed together at most: what was asked for, or less since memory ran out.
+    #[must_use]
+    pub fn micro_batch_tokens(&self) -> usize {
+        self.room.tokens()
+    }
+
+    fn tell_shrunk(&self, error: &Error) {
+        let (tokens, activation_bytes) = (self.room.tokens(), self.room.activation_bytes());
+        tracing::warn!(%error, tokens, activation_bytes, "no room: computing less at a time from now on");
     }
 
     /// The logits of every token of the vocabulary at every position of a sequence: `[tokens, vocabulary]`.
@@ -239,7 +272,7 @@ impl Ranker {
     pub fn loss(&self, examples: &[Example]) -> Result<f64> {
         self.network.check_lengths(examples.iter().map(|e| e.ids.as_slice()))?;
         let mut total = 0.0;
-        for run in example::runs(examples.iter().map(|e| e.ids.len()), self.options.micro_batch_tokens) {
+        for run in example::runs(examples.iter().map(|e| e.ids.len()), self.room.tokens()) {
             let targets = example::targets(&examples[run.clone()], examples.len())?;
             let pass = Pass::new(examples[run].iter().map(|e| e.ids.as_slice()));
             total += weighted(&self.network.losses(&self.weights, &pass, &targets)?, &targets.weights);
@@ -247,24 +280,39 @@ impl Ranker {
         Ok(total)
     }
 
-    /// Adds the gradients of a part of a global batch of `global_examples` and returns its part of the mean loss, with
-    /// dropout: the parts of all ranks and micro-batches add up to the gradient of the mean over the global batch.
+    /// The gradients of a part of a global batch of `global_examples` and its part of the mean loss, with dropout: the parts of
+    /// all ranks and micro-batches add up to the gradient of the mean over the global batch.
+    ///
+    /// Where the device has no room, less is computed at a time, from now on.
     ///
     /// # Errors
     /// [`Error::Input`] for an example that is empty, too long or has labels outside of it; [`Error::Kernel`] for a token
-    /// beyond the vocabulary.
-    pub fn gradients(&self, examples: &[Example], global_examples: usize, grads: &mut Params) -> Result<f64> {
+    /// beyond the vocabulary, or if the device has no room for a single example.
+    pub fn gradients(&self, examples: &[Example], global_examples: usize) -> Result<(Params, f64)> {
         self.network.check_lengths(examples.iter().map(|e| e.ids.as_slice()))?;
+        let longest = examples.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        loop {
+            // A pass that fails may have added a part of its gradients already: they are summed anew.
+            match self.sum_gradients(examples, global_examples) {
+                Err(e) if out_of_memory(&e) && self.room.shrink(longest, &self.network.config) => self.tell_shrunk(&e),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn sum_gradients(&self, examples: &[Example], global_examples: usize) -> Result<(Params, f64)> {
+        let mut grads = self.weights.trainable.zeros_like()?;
         let mut total = 0.0;
-        for run in example::runs(examples.iter().map(|e| e.ids.len()), self.options.micro_batch_tokens) {
+        for run in example::runs(examples.iter().map(|e| e.ids.len()), self.room.tokens()) {
             let examples = &examples[run];
             let targets = example::targets(examples, global_examples)?;
             let pass = Pass::new(examples.iter().map(|e| e.ids.as_slice()))
                 .with_dropout(self.options.seed, examples.iter().map(|e| e.key));
-            let losses = self.network.gradients(&self.weights, &pass, &targets, grads)?;
+            let room = self.room.activation_bytes();
+            let losses = self.network.gradients(&self.weights, &pass, &targets, room, &mut grads)?;
             total += weighted(&losses, &targets.weights);
         }
-        Ok(total)
+        Ok((grads, total))
     }
 
     /// Updates what is trained with the gradients of a whole batch and returns their norm before clipping.
@@ -281,8 +329,7 @@ impl Ranker {
     /// # Errors
     /// As [`Ranker::gradients`].
     pub fn train_step(&mut self, batch: &[Example], learning_rate: f32) -> Result<StepReport> {
-        let mut grads = self.weights.trainable.zeros_like()?;
-        let loss = self.gradients(batch, batch.len(), &mut grads)?;
+        let (grads, loss) = self.gradients(batch, batch.len())?;
         let grad_norm = self.update(&grads, learning_rate)?;
         Ok(StepReport { loss, grad_norm, tokens: batch.iter().map(|e| e.ids.len()).sum() })
     }
@@ -367,6 +414,10 @@ fn optimizer(options: &RankerOptions) -> AdamW {
         no_decay: Vec::new(),
         max_grad_norm: options.max_grad_norm,
     })
+}
+
+fn out_of_memory(error: &Error) -> bool {
+    matches!(error, Error::Kernel(kernels::Error::Memory { .. }))
 }
 
 fn weighted(losses: &[f32], weights: &[f32]) -> f64 {

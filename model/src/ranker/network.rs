@@ -7,6 +7,7 @@ use super::{
     layer::{Layer, Run, Saved as SavedLayer, Selected},
     linear::Linear,
     pass::{Keys, Pass},
+    recompute::{self, Keep},
     shared_prefix::SharedPrefix,
     store::{EMBEDDINGS, FINAL_NORM, Weights},
 };
@@ -89,7 +90,7 @@ impl Network {
 
     /// Logits over the whole vocabulary at every row: for comparisons.
     pub(crate) fn logits(&self, weights: &Weights, pass: &Pass) -> Result<Tensor> {
-        let hidden = self.forward(self.run(weights, pass), Rows::All, false)?.hidden;
+        let hidden = self.forward(self.run(weights, pass), Rows::All, None)?.hidden;
         Ok(gemm::linear(&hidden, weights.dense(Weights::head_name(&self.config))?, None)?)
     }
 
@@ -103,7 +104,7 @@ impl Network {
     ) -> Result<Tensor> {
         let rows: Vec<u32> = pass.segments.last_rows()?.into_iter().map(|r| r as u32).collect();
         let run = Run { prefix, ..self.run(weights, pass) };
-        let hidden = self.forward(run, Rows::Last(&rows), false)?.hidden;
+        let hidden = self.forward(run, Rows::Last(&rows), None)?.hidden;
         let head = embedding::forward(weights.dense(Weights::head_name(&self.config))?, tokens)?;
         Ok(gemm::linear(&hidden, &head, None)?)
     }
@@ -111,28 +112,32 @@ impl Network {
     /// Keys and values of tokens that many sequences begin with.
     pub(crate) fn share(&self, weights: &Weights, ids: &[u32]) -> Result<SharedPrefix> {
         let pass = Pass::new(std::iter::once(ids));
-        let layers = self.forward(self.run(weights, &pass), Rows::Last(&[ids.len() as u32 - 1]), true)?.layers;
-        let layers = layers.into_iter().map(SavedLayer::into_keys_and_values).collect();
+        let keeps = vec![Keep::Projections; self.layers.len()];
+        let forward = self.forward(self.run(weights, &pass), Rows::Last(&[ids.len() as u32 - 1]), Some(&keeps))?;
+        let layers = forward.layers.into_iter().filter_map(SavedLayer::into_keys_and_values).collect();
         Ok(SharedPrefix { ids: ids.to_vec(), layers })
     }
 
     /// The loss of every target, without gradients.
     pub(crate) fn losses(&self, weights: &Weights, pass: &Pass, targets: &Targets) -> Result<Vec<f32>> {
-        let hidden = self.forward(self.run(weights, pass), Rows::Some(&targets.rows), false)?.hidden;
+        let hidden = self.forward(self.run(weights, pass), Rows::Some(&targets.rows), None)?.hidden;
         let head = weights.dense(Weights::head_name(&self.config))?;
         let losses = linear_cross_entropy::forward(&hidden, head, None, &targets.labels)?;
         Ok(losses.to_host()?.f32()?.to_vec())
     }
 
-    /// The loss of every target; adds the gradients of their weighted sum.
+    /// The loss of every target; adds the gradients of their weighted sum. At most so many bytes of activations are kept, as far
+    /// as that is possible.
     pub(crate) fn gradients(
         &self,
         weights: &Weights,
         pass: &Pass,
         targets: &Targets,
+        activation_bytes: usize,
         grads: &mut Params,
     ) -> Result<Vec<f32>> {
-        let forward = self.forward(self.run(weights, pass), Rows::Some(&targets.rows), true)?;
+        let keeps = recompute::choose(&self.config, pass.ids.len(), activation_bytes / size_of::<f32>());
+        let forward = self.forward(self.run(weights, pass), Rows::Some(&targets.rows), Some(&keeps))?;
         let head = Weights::head_name(&self.config);
         let output = linear_cross_entropy::forward_backward(
             &forward.hidden,
@@ -150,17 +155,19 @@ impl Network {
         Run { config: &self.config, weights, tables: &self.tables, pass, prefix: None }
     }
 
-    /// All rows, or some rows of the last layer, whose other rows are then not computed further than attention.
-    fn forward(&self, run: Run<'_>, rows: Rows<'_>, keep: bool) -> Result<Forward> {
+    /// All rows, or some rows of the last layer, whose other rows are then not computed further than attention. `keeps` says what
+    /// of each layer a backward pass is to find.
+    fn forward(&self, run: Run<'_>, rows: Rows<'_>, keeps: Option<&[Keep]>) -> Result<Forward> {
         let (weights, pass) = (run.weights, run.pass);
         let mut h = embedding::forward(weights.dense(EMBEDDINGS)?, &pass.ids)?;
         let mut layers = Vec::new();
         let keys = rows.some().and_then(|rows| pass.keys_of(rows));
         for (i, layer) in self.layers.iter().enumerate() {
             let selected = if i + 1 == self.layers.len() { rows.selected(keys.as_ref()) } else { None };
-            let (next, saved) = layer.forward(run, h, selected.as_ref())?;
+            let keep = keeps.map_or(Keep::Input, |keeps| keeps[i]);
+            let (next, saved) = layer.forward(run, h, selected.as_ref(), keep)?;
             h = next;
-            if keep {
+            if keeps.is_some() {
                 layers.push(saved);
             }
         }
@@ -186,7 +193,7 @@ impl Network {
         for (i, (layer, saved)) in self.layers.iter().zip(forward.layers).enumerate().rev() {
             let selected = if i + 1 == self.layers.len() { Rows::Some(rows).selected(keys.as_ref()) } else { None };
             let need = i > 0 || train_embeddings;
-            match layer.backward(self.run(weights, pass), dh, &saved, selected.as_ref(), grads, need)? {
+            match layer.backward(self.run(weights, pass), dh, saved, selected.as_ref(), grads, need)? {
                 Some(d) => dh = d,
                 None => return Ok(()),
             }

@@ -84,8 +84,7 @@ fn examples() -> Vec<Example> {
 
 /// Compares gradients with central differences, some coordinates of every parameter.
 fn check_gradients(mut ranker: Ranker, loss: impl Fn(&Ranker) -> f64) {
-    let mut grads = ranker.params().zeros_like().unwrap();
-    let reported = ranker.gradients(&examples(), 3, &mut grads).unwrap();
+    let (grads, reported) = ranker.gradients(&examples(), 3).unwrap();
     assert!((reported - loss(&ranker)).abs() < 1e-6);
     let names: Vec<String> = ranker.params().iter().map(|(n, _)| n.to_owned()).collect();
     for name in names {
@@ -122,7 +121,7 @@ fn low_rank_gradients_agree_with_finite_differences() {
 
 #[test]
 fn gradients_with_dropout_agree_with_finite_differences_under_the_same_masks() {
-    let loss = |r: &Ranker| r.gradients(&examples(), 3, &mut r.params().zeros_like().unwrap()).unwrap();
+    let loss = |r: &Ranker| r.gradients(&examples(), 3).unwrap().1;
     check_gradients(ranker(true, Quantize::None, lora(0.3)), loss);
 }
 
@@ -167,12 +166,29 @@ fn prompts_score_the_same_bits_behind_a_shared_beginning() {
 }
 
 #[test]
+fn what_is_computed_again_gives_the_same_bits() {
+    for trainable in [lora(0.2), Trainable::Full] {
+        let gradient = |activation_bytes| {
+            let mut ranker = ranker(true, Quantize::None, trainable.clone());
+            ranker.room = Room::new(12, activation_bytes);
+            let (grads, loss) = ranker.gradients(&examples(), 3).unwrap();
+            (loss, grads.to_flat().unwrap())
+        };
+        let kept = gradient(usize::MAX);
+        // From everything to nothing but inputs, and whatever lies between.
+        for activation_bytes in [0, 2_000, 4_000, 6_000, 8_000] {
+            assert_eq!(gradient(activation_bytes), kept, "{activation_bytes}");
+        }
+    }
+}
+
+#[test]
 fn micro_batches_do_not_change_the_gradient() {
     let gradient = |micro_batch_tokens| {
         let mut ranker = ranker(true, Quantize::None, lora(0.2));
-        ranker.options.micro_batch_tokens = micro_batch_tokens;
-        let mut grads = ranker.params().zeros_like().unwrap();
-        (ranker.gradients(&examples(), 3, &mut grads).unwrap(), grads.to_flat().unwrap())
+        ranker.room = Room::new(micro_batch_tokens, usize::MAX);
+        let (grads, loss) = ranker.gradients(&examples(), 3).unwrap();
+        (loss, grads.to_flat().unwrap())
     };
     let ((one, a), (many, b)) = (gradient(1000), gradient(1));
     assert!((one - many).abs() < 1e-9);
@@ -257,4 +273,37 @@ fn a_device_trains_and_scores_like_the_host() {
         let ([wanted, found], tolerance) = ([&host, &other].map(|r| r.loss(&examples()).unwrap()), 1e-3);
         assert!((found - wanted).abs() < tolerance, "{found} and {wanted}");
     }
+}
+
+/// From a device with plenty of room to one that cannot hold a single example, and everything between.
+#[test]
+fn a_device_without_room_computes_less_at_a_time_or_says_so() {
+    let host = ranker(false, Quantize::None, lora(0.0));
+    let wanted = host.gradients(&examples(), 3).unwrap();
+    let (mut shrunk, mut refused) = (0, 0);
+    for kib in (20..160).step_by(4) {
+        let device = Device::emulated_with(kib << 10).unwrap();
+        let options = RankerOptions {
+            quantize: Quantize::None,
+            trainable: lora(0.0),
+            micro_batch_tokens: 64,
+            ..RankerOptions::default()
+        };
+        let Ok(mut ranker) = Ranker::from_source(&config_json(false), &base(false), options, &device) else { continue };
+        let Ok(params) = host.params().beside(ranker.params()) else { continue };
+        *ranker.params_mut() = params;
+        match ranker.gradients(&examples(), 3) {
+            Ok((grads, loss)) => {
+                shrunk += usize::from(ranker.micro_batch_tokens() < 64);
+                assert!((loss - wanted.1).abs() < 1e-5, "{kib} KiB");
+                let pairs = grads.to_flat().unwrap().into_iter().zip(wanted.0.to_flat().unwrap());
+                assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4), "{kib} KiB");
+            }
+            Err(e) => {
+                refused += 1;
+                assert!(e.to_string().contains("cannot hold"), "{e}");
+            }
+        }
+    }
+    assert!(shrunk > 0 && refused > 0, "{shrunk} shrunk, {refused} refused");
 }

@@ -104,8 +104,7 @@ impl Ready for Step {
 
 /// Losses before and behind an update, and the gradient of that.
 fn first_step(ranker: &mut Ranker, examples: &[Example], learning_rate: f32) -> Result<Outcome> {
-    let mut grads = ranker.params().zeros_like()?;
-    let before = ranker.gradients(examples, examples.len(), &mut grads)?;
+    let (grads, before) = ranker.gradients(examples, examples.len())?;
     ranker.update(&grads, learning_rate)?;
     let losses = vec![before, ranker.loss(examples)?];
     Ok(Outcome { losses, gradient: some_values(&grads), scores: Vec::new() })

@@ -116,8 +116,7 @@ impl Sliced for Tuning<'_> {
 
     fn slice(&mut self, slice: usize) -> Result<(Bucket, f64)> {
         let examples: Vec<Example> = self.slices[slice].iter().map(|place| self.batch[*place].clone()).collect();
-        let mut grads = self.ranker.params().zeros_like()?;
-        let loss = self.ranker.gradients(&examples, self.batch.len(), &mut grads)?;
+        let (grads, loss) = self.ranker.gradients(&examples, self.batch.len())?;
         Ok((grads.into_bucket()?, loss))
     }
 }
@@ -195,6 +194,7 @@ impl Trainee for Tuning<'_> {
         }
         output.stats.rows = course.step * u64::from(self.settings.batch_size);
         course.describe("best_ndcg@10", &mut output.stats);
+        output.stats.notes.insert("micro_batch_tokens".to_owned(), json!(self.ranker.micro_batch_tokens()));
         let (order, users) = (self.validation.order(), self.validation.answers.len());
         output.stats.notes.insert("retriever_order_ndcg@10".to_owned(), json!(order));
         output.stats.notes.insert("validation_users".to_owned(), json!(users));

@@ -1,0 +1,72 @@
+//! How much is computed together, found out where the device has no room for what was asked.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::config::LlamaConfig;
+use super::recompute::Keep;
+
+/// Tokens of a micro-batch, and bytes of activations that are kept of it. Both shrink when memory runs out, and stay so.
+#[derive(Debug)]
+pub(crate) struct Room {
+    tokens: AtomicUsize,
+    activation_bytes: AtomicUsize,
+}
+
+impl Room {
+    pub(crate) fn new(tokens: usize, activation_bytes: usize) -> Self {
+        Self { tokens: AtomicUsize::new(tokens), activation_bytes: AtomicUsize::new(activation_bytes) }
+    }
+
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn activation_bytes(&self) -> usize {
+        self.activation_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Half of the tokens, down to those of the longest sequence, of which no part can be computed alone. False if that is as
+    /// little as can be.
+    pub(crate) fn shrink_tokens(&self, longest: usize) -> bool {
+        let now = self.tokens();
+        let next = (now / 2).max(longest);
+        self.tokens.store(next.min(now), Ordering::Relaxed);
+        next < now
+    }
+
+    /// The same, and when nothing is left there, half of the activations that are kept. False if every layer keeps its input
+    /// alone already.
+    pub(crate) fn shrink(&self, longest: usize, config: &LlamaConfig) -> bool {
+        if self.shrink_tokens(longest) {
+            return true;
+        }
+        let bytes = |keep: Keep| config.layers * keep.floats(config) * longest * size_of::<f32>();
+        let now = self.activation_bytes().min(bytes(Keep::All));
+        if now <= bytes(Keep::Input) {
+            return false;
+        }
+        self.activation_bytes.store((now / 2).max(bytes(Keep::Input)), Ordering::Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_shrink_to_one_sequence_then_activations_to_inputs() {
+        let json = r#"{"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 20, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "eos_token_id": 2}"#;
+        let config = LlamaConfig::from_json(json).unwrap_or_else(|e| panic!("{e}"));
+        let room = Room::new(100, usize::MAX);
+        let mut seen = Vec::new();
+        while room.shrink(30, &config) {
+            seen.push((room.tokens(), room.activation_bytes()));
+        }
+        let (all, input) = (2 * 82 * 30 * 4, 2 * 8 * 30 * 4);
+        let kept: Vec<(usize, usize)> = [all / 2, all / 4, all / 8, input].map(|bytes| (30, bytes)).into();
+        assert_eq!(seen[..2], [(50, usize::MAX), (30, usize::MAX)]);
+        assert_eq!(seen[2..], kept[..]);
+    }
+}
