@@ -61,6 +61,7 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Run(run) => commands::run::run(run).await,
         Command::Demo(demo) => commands::demo::run(demo).await,
         Command::Validate(validate) => commands::validate::run(&validate),
+        Command::Plan(plan) => commands::plan::run(plan).await,
         Command::Outputs(outputs) => commands::outputs::run(outputs).await,
         Command::Show(show) => commands::show::run(show).await,
         Command::Runs(runs) => match runs.action {

@@ -9,6 +9,12 @@ use serde_json::json;
 pub(crate) struct Course {
     /// Steps done.
     pub(crate) step: u64,
+    /// Those of them that changed nothing, as their gradients were no numbers.
+    #[serde(default)]
+    pub(crate) skipped: u64,
+    /// The last ones of these, without any other between them.
+    #[serde(default)]
+    pub(crate) skipped_in_row: u32,
     /// The loss of the last one.
     pub(crate) loss: Option<f64>,
     /// The best validation figure, once there is one.
@@ -63,6 +69,9 @@ impl Course {
             ("curve", json!(self.curve)),
         ];
         stats.notes.extend(notes.map(|(name, note)| (name.to_owned(), note)));
+        if self.skipped > 0 {
+            stats.notes.insert("skipped_steps".to_owned(), json!(self.skipped));
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod error;
 mod gang;
 pub mod hand;
 mod kept;
+pub mod planning;
 mod population;
 mod ranking;
 mod retrieval;

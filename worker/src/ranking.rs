@@ -52,6 +52,11 @@ impl Prompts {
         Ok((!self.beginning.is_empty()).then(|| ranker.share(&self.beginning)).transpose()?)
     }
 
+    /// Texts of items that had to be cleaned so far: marks of the tokenizer, invisible characters.
+    pub(crate) fn cleaned(&self) -> u64 {
+        self.builder.tokenizer().cleaned()
+    }
+
     /// Whether prompts show captions.
     pub(crate) fn with_captions(&self) -> bool {
         self.builder.options().captions
@@ -107,7 +112,7 @@ pub fn check_ranker(job: &Job) -> Result<()> {
 }
 
 /// The prompts of a job and the labels of up to K candidates.
-fn builder(job: &Job, config: &LlamaConfig, captions: bool) -> Result<(PromptBuilder, Verbalizer)> {
+pub(crate) fn builder(job: &Job, config: &LlamaConfig, captions: bool) -> Result<(PromptBuilder, Verbalizer)> {
     let (base, asked) = (&job.ranker.base, job.ranker.max_prompt_tokens as usize);
     let room = config.longest_sequence().saturating_sub(ANSWER_TOKENS);
     if asked > room {

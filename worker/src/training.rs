@@ -29,6 +29,8 @@ pub(crate) use trainee::{Rules, Sliced, Trainee, about, slices};
 
 /// Times that a step is tried whose gradients are no numbers.
 const TRIES: u32 = 2;
+/// Steps in a row that may be left out, as all members have gradients that are no numbers.
+const SKIPS: u32 = 5;
 /// Generations that may break without a step between them.
 const BREAKS: u32 = 5;
 /// How much longer a member waits with each of them before it meets the others again.
@@ -255,6 +257,7 @@ impl Training<'_> {
     /// A step is done.
     fn count(&mut self, cx: &mut Context, verdict: &Verdict) {
         (self.course.step, self.tries, self.breaks) = (self.course.step + 1, 0, 0);
+        self.course.skipped_in_row = 0;
         cx.seat.warm_up();
         // Ranks come in the order of their slices.
         self.course.loss = Some(verdict.figures.iter().sum());
@@ -262,8 +265,8 @@ impl Training<'_> {
         self.tell(cx, self.rules.steps);
     }
 
-    /// Gradients that are no numbers may come of a bad moment of a device: once all try again. Whoever has them again goes, or says
-    /// what is wrong where all have them.
+    /// Gradients that are no numbers may come of a bad moment of a device: once all try again. Whoever has them again goes, as long
+    /// as others do not. Where all have them it is the step: it is left out and counted, but not many in a row.
     fn try_again(&mut self, rank: usize, verdict: &Verdict, word: &Word) -> Result<Option<End>> {
         self.tries += 1;
         let step = self.course.step + 1;
@@ -272,6 +275,13 @@ impl Training<'_> {
             return Ok(None);
         }
         let alone = verdict.troubled.len() == self.world;
+        if alone && self.course.skipped_in_row < SKIPS {
+            tracing::warn!(step, about = self.trainee.about(self.course.step), "step left out");
+            (self.course.step, self.tries) = (step, 0);
+            self.course.skipped += 1;
+            self.course.skipped_in_row += 1;
+            return Ok(None);
+        }
         let loss = word.figures.iter().map(|bits| f64::from_bits(*bits)).sum();
         let (key, learning_rate) = self.rules.learning_rate;
         let diverged = Error::Diverged { stage: self.rules.stage, step, loss, key, learning_rate };
@@ -387,7 +397,8 @@ impl Training<'_> {
                 None => "not validated yet".to_owned(),
             };
             let waiting = self.waiting().map(|share| format!("  {:.0} % waiting", 100.0 * share));
-            loss + &best + &waiting.unwrap_or_default()
+            let skipped = if course.skipped > 0 { format!("  {} left out", course.skipped) } else { String::new() };
+            loss + &best + &waiting.unwrap_or_default() + &skipped
         });
     }
 }

@@ -10,13 +10,19 @@ struct Command {
     does: &'static str,
 }
 
-const COMMANDS: [Command; 8] = [
+const COMMANDS: [Command; 10] = [
     Command {
         name: "check",
         takes: "[--full]",
         does: "set up what tests need, then fmt, clippy, build and every test\n\
                --full: the tests that start processes three times more, for what shows rarely, and the long form of
                those that count (kills, commits, seeds)",
+    },
+    Command {
+        name: "parity",
+        takes: "[--seed N]",
+        does: "have transformers, PEFT and bitsandbytes make rankers of another seed, compare ours with them, and have them\n\
+               read what ours writes",
     },
     Command {
         name: "sanitize",
@@ -37,6 +43,11 @@ const COMMANDS: [Command; 8] = [
         name: "bench captioner",
         takes: "[--json] [--rounds N] [--threads N]",
         does: "BLIP-2 beside transformers",
+    },
+    Command {
+        name: "bench ranker",
+        takes: "[--json] [--rounds N] [--threads N]",
+        does: "a small Llama with low-rank updates beside transformers and PEFT: training, scoring, memory",
     },
     Command {
         name: "bench gpu",

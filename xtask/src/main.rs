@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask check [--full]`, `sanitize`, `bench`, `gpu` and `demo`.
+//! Developer commands: `cargo xtask check [--full]`, `parity`, `sanitize`, `bench`, `gpu` and `demo`.
 //!
 //! They only start other programs. Everything is built with the release profile and the features of the whole workspace,
 //! so that the binary, the tests and these commands share one build.
@@ -9,6 +9,7 @@ mod executed;
 mod gpu;
 mod help;
 mod kernels;
+mod parity;
 mod programs;
 mod python;
 mod sanitize;
@@ -31,7 +32,9 @@ fn main() -> ExitCode {
         ["check"] => check::run(false),
         ["check", "--full"] => check::run(true),
         ["sanitize"] => sanitize::run(),
-        ["bench", bench @ ("retriever" | "nf4" | "captioner" | "gpu"), rest @ ..] => bench::run(bench, rest),
+        ["bench", bench @ ("retriever" | "nf4" | "captioner" | "ranker" | "gpu"), rest @ ..] => bench::run(bench, rest),
+        ["parity"] => parity::run("54"),
+        ["parity", "--seed", seed] => parity::run(seed),
         ["gpu"] => gpu::run(None),
         ["gpu", "--out", folder] if !folder.starts_with('-') => gpu::run(Some(folder)),
         ["demo", rest @ ..] => demo(rest),

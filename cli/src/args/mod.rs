@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Check a job file and report everything that is wrong with it.
     Validate(Validate),
+    /// Say what a job's ranker will take: prompt lengths, steps, memory, hours on a card. Nothing is trained.
+    Plan(PlanArgs),
     /// List the tables and models of a job: folder, rows, bytes.
     Outputs(Outputs),
     /// Show one user: history, candidates, rank before and after.
@@ -149,6 +151,22 @@ pub(crate) struct Validate {
     /// Override a key of the job file; may be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
+}
+
+/// `mllm4rec plan`
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlanArgs {
+    /// The job file.
+    pub(crate) config: PathBuf,
+    /// Override a key of the job file; may be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// The card to plan for; `cluster.card` by default, or all that are known.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) card: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `mllm4rec outputs`

@@ -12,6 +12,7 @@ pub(crate) mod doctor_store;
 pub(crate) mod gc;
 pub(crate) mod logs;
 pub(crate) mod outputs;
+pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod resume;
 pub(crate) mod rm;

@@ -9,6 +9,7 @@
 mod adapter;
 mod config;
 mod example;
+mod footprint;
 mod layer;
 mod linear;
 mod lora;
@@ -35,6 +36,7 @@ pub use adapter::{
 };
 pub use config::LlamaConfig;
 pub use example::Example;
+pub use footprint::Footprint;
 pub use lora::{LoraOptions, Projection};
 pub use options::{Dequantize, Quantize, RankerOptions, Trainable};
 pub use prompt::{DEFAULT_TEMPLATE, Item, Prompt, PromptBuilder, PromptOptions, Truncation};

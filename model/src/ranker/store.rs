@@ -60,12 +60,7 @@ impl Weights {
         for (name, shape) in dense_shapes(config) {
             weights.add(&name, device.put(&source.shaped(&name, &shape)?)?, full);
         }
-        let decoded: usize = linears.iter().map(|l| 4 * l.d_in * l.d_out).sum();
-        let decode = match options.dequantize {
-            Dequantize::Once => true,
-            Dequantize::PerUse => false,
-            Dequantize::Auto => decoded <= DECODED_LIMIT_BYTES,
-        };
+        let decode = decodes(options, linears);
         for linear in linears {
             if let Some(bias) = &linear.bias {
                 weights.add(bias, device.put(&source.shaped(bias, &[linear.d_out])?)?, full);
@@ -147,6 +142,16 @@ impl Weights {
     /// The output projection: the embedding table where the two are tied.
     pub(crate) fn head_name(config: &LlamaConfig) -> &'static str {
         if config.tied_embeddings { EMBEDDINGS } else { HEAD }
+    }
+}
+
+/// Whether weights in four bits are decoded once.
+pub(crate) fn decodes(options: &RankerOptions, linears: &[&Linear]) -> bool {
+    let decoded: usize = linears.iter().map(|l| 4 * l.d_in * l.d_out).sum();
+    match options.dequantize {
+        Dequantize::Once => true,
+        Dequantize::PerUse => false,
+        Dequantize::Auto => decoded <= DECODED_LIMIT_BYTES,
     }
 }
 

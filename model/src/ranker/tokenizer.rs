@@ -1,17 +1,22 @@
 //! A HF `tokenizer.json`: text to tokens and back, and titles cut to a number of tokens.
 
+mod clean;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokenizers::{Decoder, Tokenizer};
 
 use crate::{Error, Result};
+use clean::Cleaner;
 
 /// A tokenizer and the tokens that begin and end a text.
 #[derive(Debug)]
@@ -19,8 +24,11 @@ pub struct RankerTokenizer {
     tokenizer: Tokenizer,
     bos: Option<u32>,
     eos: u32,
+    cleaner: Cleaner,
     /// Texts that were cut already; items appear in many prompts.
     cuts: Mutex<HashMap<(usize, String), Arc<str>>>,
+    /// Those of them that were not clean.
+    cleaned: AtomicU64,
 }
 
 impl RankerTokenizer {
@@ -34,7 +42,16 @@ impl RankerTokenizer {
         let eos = config.eos_tokens.first().copied();
         let eos =
             eos.ok_or_else(|| Error::Config("config.json has no eos_token_id, which training needs".to_owned()))?;
-        Self::from_bytes(&bytes, config.bos_token, eos)
+        let this = Self::from_bytes(&bytes, config.bos_token, eos)?;
+        let (tokens, rows) = (this.tokenizer.get_vocab_size(false), config.vocab_size);
+        let of_config = config.bos_token.into_iter().chain(config.eos_tokens.iter().copied()).max().unwrap_or(0);
+        if tokens > rows || of_config as usize >= rows {
+            let what = format!("{} has {tokens} tokens", path.display());
+            return Err(Error::Tokenizer(format!(
+                "{what} and config.json names token {of_config}, but the network has {rows}: they belong to different checkpoints"
+            )));
+        }
+        Ok(this)
     }
 
     /// A tokenizer from the bytes of a `tokenizer.json`.
@@ -46,7 +63,9 @@ impl RankerTokenizer {
         // Lengths are this crate's business: settings of the file would cut prompts without a word.
         tokenizer.with_truncation(None).map_err(|e| wrong("tokenizer.json", &e))?;
         tokenizer.with_padding(None);
-        Ok(Self { tokenizer, bos, eos, cuts: Mutex::new(HashMap::new()) })
+        let markers = tokenizer.get_added_tokens_decoder();
+        let cleaner = Cleaner::new(markers.into_values().map(|token| token.content));
+        Ok(Self { tokenizer, bos, eos, cleaner, cuts: Mutex::default(), cleaned: AtomicU64::new(0) })
     }
 
     /// The token that begins a text, for models that have one.
@@ -78,7 +97,15 @@ impl RankerTokenizer {
         self.tokenizer.decode(ids, false).map_err(|e| wrong("decoding", &e))
     }
 
-    /// The first `limit` tokens of a text as text again. A character that the cut splits becomes U+FFFD.
+    /// The texts that [`RankerTokenizer::cut`] had to clean so far, each counted once.
+    #[must_use]
+    pub fn cleaned(&self) -> u64 {
+        self.cleaned.load(Ordering::Relaxed)
+    }
+
+    /// The first `limit` tokens of an item's text as text again, cleaned: what the tokenizer takes for a token with a meaning of
+    /// its own, such as the end of a text, is read as ordinary characters, and characters that nobody sees are left out. A
+    /// character that the cut splits becomes U+FFFD.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the tokenizer cannot take the text.
@@ -90,14 +117,18 @@ impl RankerTokenizer {
         if let Some(done) = self.cuts.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(done));
         }
-        let encoding = self.tokenizer.encode(text, false).map_err(|e| wrong("encoding", &e))?;
+        let clean = self.cleaner.clean(text);
+        let encoding = self.tokenizer.encode(&*clean, false).map_err(|e| wrong("encoding", &e))?;
         let tokens = encoding.get_tokens();
         let kept = tokens[..tokens.len().min(limit)].to_vec();
         let cut: Arc<str> = match self.tokenizer.get_decoder() {
             Some(decoder) => decoder.decode(kept).map_err(|e| wrong("decoding", &e))?.into(),
             None => kept.join(" ").into(),
         };
-        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&cut));
+        let known = self.cuts.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&cut));
+        if known.is_none() && *clean != *text {
+            self.cleaned.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(cut)
     }
 }

@@ -85,6 +85,12 @@ impl Ranking {
         let mut output = Output::default();
         output.stats.rows = total;
         fates.describe(&mut output.stats);
+        if prompts.cleaned() > 0 {
+            tracing::warn!(
+                texts = prompts.cleaned(),
+                "titles or captions held marks of the tokenizer or invisible characters"
+            );
+        }
         let rows = fates.merge(rows);
         cx.part(&mut output, &rows, shard, cx.plan.shards)?;
         cx.commit(shard, output)

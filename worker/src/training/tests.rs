@@ -47,12 +47,14 @@ struct Follower {
     loaded: &'static str,
     /// Steps whose gradients are no numbers, and how often.
     broken: (u64, u32),
+    /// From this step on no gradients are numbers.
+    broken_from: Option<u64>,
 }
 
 impl Follower {
     fn new() -> Self {
         let weights = Tensor::from_f32(&[33], (0..33).map(|i| i as f32 / 7.0).collect()).unwrap();
-        Self { weights, step: 0, kept: Vec::new(), at: None, loaded: "the same", broken: (0, 0) }
+        Self { weights, step: 0, kept: Vec::new(), at: None, loaded: "the same", broken: (0, 0), broken_from: None }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -76,6 +78,9 @@ impl Sliced for Follower {
         let loss = gradients.iter().map(|g| f64::from(*g).powi(2)).sum();
         if self.broken.0 == self.step && self.broken.1 > 0 {
             self.broken.1 -= 1;
+            gradients[3] = f32::NAN;
+        }
+        if self.broken_from.is_some_and(|from| self.step >= from) {
             gradients[3] = f32::NAN;
         }
         Ok((Bucket::new(vec![Tensor::from_f32(&[33], gradients)?])?, loss))
@@ -394,11 +399,28 @@ async fn gradients_that_are_no_numbers_are_tried_again_and_then_by_others() {
         assert_eq!(second.is_err(), goes, "{second:?}");
         assert!(outcomes.remove(&1).unwrap().is_ok() && site.model().await == alone, "{times} times");
     }
-    // Where nobody else is to try, it says what is wrong.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_without_numbers_for_anybody_is_left_out_and_many_of_them_are_too_many() {
+    let alone = undisturbed().await;
+    let mut models = Vec::new();
+    for members in [1, 2] {
+        let mut site = Site::open().await;
+        for _ in 0..members {
+            site.join(Follower { broken: (17, u32::MAX), ..Follower::new() }).await;
+        }
+        let outcomes = site.run(members).await;
+        assert!(outcomes.values().all(Result::is_ok), "{outcomes:?}");
+        models.push(site.model().await);
+    }
+    // One step less, and the same for any number of members.
+    assert!(models[0] == models[1] && models[0] != alone);
+
     let mut site = Site::open().await;
-    site.join(Follower { broken: (17, 99), ..Follower::new() }).await;
+    site.join(Follower { broken_from: Some(17), ..Follower::new() }).await;
     let said = site.run(1).await.remove(&1).unwrap().unwrap_err();
-    assert!(matches!(said, Error::Diverged { step: 18, .. }), "{said}");
+    assert!(matches!(said, Error::Diverged { step: 23, .. }), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

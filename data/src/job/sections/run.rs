@@ -63,11 +63,19 @@ fn literal<T>(s: &mut Section<'_>, key: &'static str, default: &str, parse: fn(&
 pub struct Cluster {
     /// Workers that `mllm4rec run` starts on this machine.
     pub workers: u32,
+    /// The card that `mllm4rec plan` plans for.
+    pub card: String,
+    /// What an hour of it costs, in whatever money.
+    pub card_hour: f64,
 }
 
 impl Cluster {
     pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
-        let this = Self { workers: s.number("workers", 1, 1..=1024) };
+        let this = Self {
+            workers: s.number("workers", 1, 1..=1024),
+            card: s.get("card", String::new()),
+            card_hour: s.number("card_hour", 0.0, 0.0..=1e6),
+        };
         s.finish();
         this
     }

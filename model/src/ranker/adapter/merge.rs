@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kernels::{Dtype, nf4, nf4::Rounding};
 use safetensors::View;
@@ -77,6 +77,7 @@ impl Merge {
             report.files.push(write(to, "model.safetensors.index.json", &pretty(&index))?);
         }
         report.files.push(write(to, "config.json", &pretty(&self.config(base)?))?);
+        readable_like(&to.join("config.json"), weight_map.values().map(|part| to.join(part)))?;
         for name in COMPANIONS {
             let from = base.join(name);
             if from.is_file() {
@@ -182,6 +183,16 @@ impl View for Lazy<'_> {
     fn data_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bytes()
     }
+}
+
+/// Gives files the rights of another: the writer of safetensors keeps its files private.
+fn readable_like(model: &Path, files: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let io = |path: &Path, source| Error::Io { path: path.display().to_string(), source };
+    let rights = std::fs::metadata(model).map_err(|source| io(model, source))?.permissions();
+    for file in files {
+        std::fs::set_permissions(&file, rights.clone()).map_err(|source| io(&file, source))?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -55,3 +55,25 @@ fn unknown_kinds_are_refused_by_name() {
     assert!(error(&json(r#", "rope_scaling": {"type": "linear"}"#)).contains("`factor`"));
     assert!(error(&json(r#", "num_key_value_heads": 5"#)).contains("32 heads of 128 features over 5"));
 }
+
+#[test]
+fn packings_are_told_apart() {
+    let read = |quantization: &str| {
+        let json = format!(
+            r#"{{"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "quantization_config": {quantization}}}"#
+        );
+        LlamaConfig::from_json(&json).map(drop).map_err(|e| e.to_string())
+    };
+    read(r#"{"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}"#).unwrap();
+    read("null").unwrap();
+    for (config, named) in [
+        (r#"{"quant_method": "gptq", "bits": 4}"#, "gptq"),
+        (r#"{"quant_method": "awq"}"#, "awq"),
+        (r#"{"quant_method": "bitsandbytes", "load_in_8bit": true}"#, "eight bits"),
+        (r#"{"load_in_4bit": true, "bnb_4bit_quant_type": "fp4"}"#, "FP4"),
+    ] {
+        let said = read(config).unwrap_err();
+        assert!(said.contains(named) && said.contains("ranker.quantize"), "{said}");
+    }
+}

@@ -194,6 +194,7 @@ impl Trainee for Tuning<'_> {
         }
         output.stats.rows = course.step * u64::from(self.settings.batch_size);
         course.describe("best_ndcg@10", &mut output.stats);
+        output.stats.notes.insert("cleaned_texts".to_owned(), json!(self.prompts.cleaned()));
         output.stats.notes.insert("micro_batch_tokens".to_owned(), json!(self.ranker.micro_batch_tokens()));
         let (order, users) = (self.validation.order(), self.validation.answers.len());
         output.stats.notes.insert("retriever_order_ndcg@10".to_owned(), json!(order));

@@ -1,0 +1,130 @@
+//! What a ranker needs, worked out from its configuration: no weight is read.
+
+use kernels::nf4::{BLOCK, NESTED_BLOCK};
+
+use super::{
+    config::LlamaConfig,
+    network::Network,
+    options::{Quantize, RankerOptions, Trainable},
+    recompute::Keep,
+    store,
+};
+use crate::Result;
+
+/// Parameters, bytes and operations of a ranker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Footprint {
+    /// Parameters of the network.
+    pub parameters: u64,
+    /// Those of them that are trained, or those of the adapter.
+    pub trained: u64,
+    /// Bytes of the weights as they are held.
+    pub weights: u64,
+    /// Bytes of what is trained: values (if they are beside the weights), gradients, and two moments of the optimiser.
+    pub trained_bytes: u64,
+    /// Bytes of a layer's working memory for each token: what the backward pass makes on its way.
+    pub working_per_token: u64,
+    /// Bytes of activations for each token, all layers: everything kept, and inputs alone.
+    pub activations_per_token: [u64; 2],
+    /// Multiply-adds of all linear layers for one token.
+    pub multiplies_per_token: u64,
+    /// Multiply-adds of attention for one token and one token that it sees.
+    pub attention_per_pair: u64,
+}
+
+impl Footprint {
+    /// The footprint of a network with these settings.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for settings that do not go together.
+    pub fn of(config: &LlamaConfig, options: &RankerOptions) -> Result<Self> {
+        options.check()?;
+        let network = Network::new(config.clone(), 1)?;
+        let linears = network.linears();
+        let size = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).product::<u64>();
+        let in_linears: u64 = linears.iter().map(|l| size(&[l.d_out, l.d_in])).sum();
+        let parameters: u64 = store::expected(config, &linears).iter().map(|(_, shape)| size(shape)).sum();
+        let packed = options.quantize == Quantize::Nf4 && !store::decodes(options, &linears);
+        let weights = 4 * (parameters - in_linears) + if packed { packed_bytes(in_linears) } else { 4 * in_linears };
+        let trained = match &options.trainable {
+            Trainable::Nothing => 0,
+            Trainable::Full => parameters,
+            Trainable::Lora(lora) => {
+                let targets = linears.iter().filter(|l| lora.targets.contains(&l.projection));
+                targets.map(|l| ((l.d_in + l.d_out) * lora.rank) as u64).sum()
+            }
+        };
+        let copies = if matches!(options.trainable, Trainable::Full) { 3 } else { 4 };
+        let floats = |keep: Keep| 4 * (config.layers * keep.floats(config)) as u64;
+        Ok(Self {
+            parameters,
+            trained,
+            weights,
+            trained_bytes: 4 * copies * trained,
+            working_per_token: 4 * (4 * config.intermediate_size + 6 * config.hidden_size) as u64,
+            activations_per_token: [floats(Keep::All), floats(Keep::Input)],
+            multiplies_per_token: in_linears,
+            attention_per_pair: (2 * config.layers * config.heads * config.head_dim) as u64,
+        })
+    }
+
+    /// Bytes while a micro-batch of so many tokens is trained on: everything kept, and inputs alone.
+    #[must_use]
+    pub fn training_bytes(&self, tokens: u64) -> [u64; 2] {
+        let fixed = self.weights + self.trained_bytes + tokens * self.working_per_token;
+        self.activations_per_token.map(|per_token| fixed + tokens * per_token)
+    }
+
+    /// Bytes while prompts of so many tokens are scored together.
+    #[must_use]
+    pub fn scoring_bytes(&self, tokens: u64) -> u64 {
+        self.weights + self.trained_bytes / 4 + tokens * self.working_per_token
+    }
+
+    /// Floating-point operations of scoring a prompt of so many tokens.
+    #[must_use]
+    pub fn scoring_flops(&self, tokens: f64) -> f64 {
+        // A row sees half of the others on average.
+        2.0 * tokens * (self.multiplies_per_token as f64 + self.attention_per_pair as f64 * tokens / 2.0)
+    }
+
+    /// Floating-point operations of learning from one: the forward pass, the gradients of what it read and, where everything is
+    /// trained, those of the weights.
+    #[must_use]
+    pub fn training_flops(&self, tokens: f64) -> f64 {
+        let passes = if self.trained == self.parameters { 3.0 } else { 2.0 };
+        let attention = 2.0 * tokens * self.attention_per_pair as f64 * tokens / 2.0;
+        passes * 2.0 * tokens * self.multiplies_per_token as f64 + 3.5 * attention
+    }
+}
+
+/// Two values a byte, a byte for every block and a float for every 256 blocks.
+fn packed_bytes(values: u64) -> u64 {
+    let blocks = values.div_ceil(BLOCK as u64);
+    values.div_ceil(2) + blocks + 4 * blocks.div_ceil(NESTED_BLOCK as u64)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_2_7b_is_as_large_as_its_authors_say() {
+        let json = r#"{"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "max_position_embeddings": 4096, "eos_token_id": 2}"#;
+        let config = LlamaConfig::from_json(json).unwrap();
+        let footprint = Footprint::of(&config, &RankerOptions::default()).unwrap();
+        assert_eq!(footprint.parameters, 6_738_415_616);
+        // Rank 8 on queries and values.
+        assert_eq!(footprint.trained, 32 * 2 * 8 * 2 * 4096);
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        assert!((gib(footprint.weights) - 4.09).abs() < 0.02, "{}", gib(footprint.weights));
+        // 12.95 GFLOP for a token in the linear layers, twice that with the gradients of what they read.
+        let scoring = footprint.scoring_flops(1.0) / 1e9;
+        assert!((scoring - 12.95).abs() < 0.01, "{scoring}");
+        assert!((footprint.training_flops(1.0) / 1e9 - 25.9).abs() < 0.02);
+        let [all, least] = footprint.training_bytes(1536);
+        assert!(gib(all) < 16.0 && gib(least) < 7.0, "{} {}", gib(all), gib(least));
+    }
+}

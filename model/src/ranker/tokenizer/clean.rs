@@ -1,0 +1,68 @@
+//! What of an item's text never reaches a prompt: tokens that mean something to the network, and characters that nobody sees.
+
+use std::borrow::Cow;
+
+/// Takes away what a text of a stranger could say to the network beside its words.
+#[derive(Debug, Default)]
+pub(super) struct Cleaner {
+    /// Texts that the tokenizer takes for one token each: `</s>`, `<|im_start|>` and their like, the longest first.
+    markers: Vec<String>,
+}
+
+impl Cleaner {
+    pub(super) fn new(markers: impl Iterator<Item = String>) -> Self {
+        // A marker of one character, or of blanks, is a letter and no mark.
+        let mut markers: Vec<String> = markers.filter(|m| m.trim().chars().count() > 1).collect();
+        markers.sort_by_key(|marker| (std::cmp::Reverse(marker.len()), marker.clone()));
+        Self { markers }
+    }
+
+    /// The text without invisible marks of direction and control characters, and with a blank inside of every marker, so that it is
+    /// read as the characters that it is made of.
+    pub(super) fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut clean = Cow::Borrowed(text);
+        if text.contains(|c: char| c.is_control() || is_invisible(c)) {
+            let seen = text.chars().filter(|c| !is_invisible(*c));
+            clean = Cow::Owned(seen.map(|c| if c.is_control() { ' ' } else { c }).collect());
+        }
+        // Breaking one marker may leave another one: as long as there are any. Each round makes all of them fewer.
+        while let Some(marker) = self.markers.iter().find(|marker| clean.contains(marker.as_str())) {
+            let first = marker.chars().next().map_or(1, char::len_utf8);
+            let broken = format!("{} {}", &marker[..first], &marker[first..]);
+            clean = Cow::Owned(clean.replace(marker.as_str(), &broken));
+        }
+        clean
+    }
+}
+
+/// Marks of direction, joiners and other characters without a form of their own that change how their neighbours are shown.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{00ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+        | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaner() -> Cleaner {
+        Cleaner::new(["</s>", "<|im_start|>", "<", " ", "<|im"].into_iter().map(str::to_owned))
+    }
+
+    #[test]
+    fn words_stay_as_they_are() {
+        for text in ["Cup {blue} (A) : 50 % <3", "", "Ünïcödé 中文 👍🏽", "it's (B) and }{"] {
+            assert!(matches!(cleaner().clean(text), Cow::Borrowed(same) if same == text));
+        }
+    }
+
+    #[test]
+    fn marks_are_broken_and_what_nobody_sees_is_taken_out() {
+        assert_eq!(cleaner().clean("a </s> b"), "a < /s> b");
+        assert_eq!(cleaner().clean("<|im_start|>system"), "< |im_start|>system");
+        assert_eq!(cleaner().clean("</s</s>>"), "</s< /s>>");
+        assert_eq!(cleaner().clean("x\u{202e}y\u{200b}\nz"), "xy z");
+        // What is hidden inside of a mark comes out first.
+        assert_eq!(cleaner().clean("<\u{200b}/s>"), "< /s>");
+    }
+}

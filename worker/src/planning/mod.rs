@@ -1,0 +1,159 @@
+//! What a job's ranker will take: prompts, tokens, steps, memory, hours. Nothing is trained, and nothing is written that stays.
+
+mod cards;
+mod prompts;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use data::dataset::{Catalogue, training_items};
+use data::job::{Job, Split, Stage};
+use data::prepare::{Counts, Gauge, prepare};
+use model::ranker::{Footprint, Ranker};
+
+use crate::Result;
+use crate::ranking::{builder, options};
+pub use cards::{ASSUMED_SHARE, CARDS, Card};
+pub use prompts::{Lengths, Sampled};
+
+/// Users whose prompts are made.
+const SAMPLE: u64 = 1_000;
+
+/// A job's ranker before it runs.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Users, items and interactions that stay.
+    pub counts: Counts,
+    /// Lengths of prompts.
+    pub prompts: Sampled,
+    /// Parameters, bytes and operations of the network.
+    pub footprint: Footprint,
+    /// The training, unless the ranker is taken over.
+    pub training: Option<Training>,
+    /// Prompts that the job's splits score.
+    pub scored: u64,
+    /// The most tokens of a training text.
+    pub longest: u64,
+    /// Tokens that are computed together.
+    pub micro_batch_tokens: u64,
+}
+
+/// How long the ranker is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Training {
+    /// Prefixes of all training sequences.
+    pub examples: u64,
+    /// Examples in a step.
+    pub batch_size: u64,
+    /// Optimiser steps, if no validation ends it earlier.
+    pub steps: u64,
+    /// Validations.
+    pub validations: u64,
+}
+
+/// The job on one card.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OnCard {
+    /// Bytes of training with everything kept, with inputs alone, and of scoring.
+    pub bytes: [u64; 3],
+    /// Whether training fits at all, computing activations again where needed.
+    pub fits: bool,
+    /// The longest prompt that could be trained on.
+    pub longest: u64,
+    /// Hours of training, its validations, and scoring.
+    pub hours: [f64; 3],
+}
+
+impl Plan {
+    /// Looks at the data and the configuration of the base; `spool` is for what does not fit into memory.
+    ///
+    /// # Errors
+    /// Those of preparing the data, of a configuration that does not fit, and of a prompt that cannot be made.
+    pub async fn of(job: &Job, spool: &Path) -> Result<Self> {
+        let settings = options(job)?;
+        let config = Ranker::check(job.ranker.base.as_ref(), &settings)?;
+        let footprint = Footprint::of(&config, &settings)?;
+        let captions = job.captions.from != data::job::CaptionsFrom::None;
+        let mut prompt_job = job.clone();
+        if job.runs(Stage::Pictures) {
+            // A caption that is still to be made has no more tokens than the captioner gives it.
+            let ranker = &mut prompt_job.ranker;
+            ranker.caption_tokens = ranker.caption_tokens.min(job.captions.max_tokens);
+        }
+        let (builder, _) = builder(&prompt_job, &config, captions)?;
+        let mut prepared = prepare(&job.dataset, &job.limits, spool, &Gauge::default()).await?;
+        let catalogue = Catalogue::new(std::mem::take(&mut prepared.items))?;
+        let every = prepared.counts.users.div_ceil(SAMPLE).max(1);
+        let mut sampler = prompts::Sampler {
+            job,
+            builder: &builder,
+            catalogue: &catalogue,
+            sampled: Sampled::default(),
+            shortened: [0; 2],
+        };
+        let (mut examples, mut seen) = (0, 0);
+        while let Some(users) = prepared.histories.next_shard().await? {
+            for user in &users {
+                examples += (training_items(&user.items).len() as u64).saturating_sub(1);
+                if seen % every == 0 {
+                    sampler.add(user)?;
+                }
+                seen += 1;
+            }
+        }
+        let prompts::Sampler { mut sampled, shortened: [short, made], .. } = sampler;
+        sampled.shortened = short as f64 / made.max(1) as f64;
+        let splits = job.splits.iter().filter(|split| **split != Split::Train).count() as u64;
+        Ok(Self {
+            counts: prepared.counts,
+            footprint,
+            training: job.runs(Stage::TrainRanker).then(|| Training::of(job, examples)),
+            scored: if job.runs(Stage::Rank) { splits * prepared.counts.users } else { 0 },
+            longest: sampled.training.quantile(1.0).max(sampled.scoring.quantile(1.0)) as u64,
+            micro_batch_tokens: settings.micro_batch_tokens as u64,
+            prompts: sampled,
+        })
+    }
+
+    /// The job on a card that reaches a share of its peak.
+    #[must_use]
+    pub fn on(&self, card: &Card, share: f64) -> OnCard {
+        let together = self.micro_batch_tokens.max(self.longest);
+        let [all, _] = self.footprint.training_bytes(together);
+        // Where there is no room, one text is computed at a time.
+        let [_, least] = self.footprint.training_bytes(self.longest);
+        let fixed = self.footprint.training_bytes(0)[1];
+        let per_token = (least - fixed).div_ceil(self.longest.max(1)).max(1);
+        let rate = 3600.0 * share * card.peak_tflops * 1e12;
+        let scoring = self.footprint.scoring_flops(self.prompts.scoring.mean());
+        let training = self.training.map_or([0.0; 2], |training| {
+            let learnt = (training.steps * training.batch_size) as f64;
+            let trained = learnt * self.footprint.training_flops(self.prompts.training.mean());
+            // Recall bounds the prompts of a validation; all users do from above.
+            [trained, (training.validations * self.counts.users) as f64 * scoring]
+        });
+        OnCard {
+            bytes: [all, least, self.footprint.scoring_bytes(together)],
+            fits: least <= card.usable(),
+            longest: card.usable().saturating_sub(fixed) / per_token,
+            hours: [training[0] / rate, training[1] / rate, self.scored as f64 * scoring / rate],
+        }
+    }
+}
+
+impl Training {
+    fn of(job: &Job, examples: u64) -> Self {
+        let ranker = &job.ranker;
+        let batch_size = u64::from(ranker.batch_size);
+        let all = examples.div_ceil(batch_size) * u64::from(ranker.max_epochs);
+        let steps = if ranker.max_steps == 0 { all } else { all.min(u64::from(ranker.max_steps)) };
+        Self { examples, batch_size, steps, validations: steps.div_ceil(u64::from(ranker.validate_every)) }
+    }
+
+    /// Passes over the examples.
+    #[must_use]
+    pub fn epochs(&self) -> f64 {
+        (self.steps * self.batch_size) as f64 / self.examples.max(1) as f64
+    }
+}
