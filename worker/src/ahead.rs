@@ -5,25 +5,39 @@ use std::time::{Duration, Instant};
 
 use kernels::Device;
 
-use crate::Result;
+use crate::{Error, Result};
 
-/// Makes a piece of every item on the device's own threads, at most one piece ahead, and has them taken in order. `take` is told
-/// which share of the time until now was spent waiting for pieces: near 0, the device is never idle for want of them.
+/// Makes a piece of every item and has them taken in order. `take` is told which share of the time until now went into waiting for
+/// pieces: near 0, the device is never idle for want of them.
+///
+/// Beside a card that is done by threads of their own, as many as the device has, at most one piece ahead. A processor has nothing
+/// that would be idle meanwhile.
 ///
 /// # Errors
-/// The first error of `make` or `take`.
+/// The first error of `make` or `take`; [`Error::Kernels`] if threads cannot be started.
 pub(crate) fn ahead<T: Send, P: Send>(
     device: &Device,
     items: impl IntoIterator<Item = T, IntoIter: Send>,
     make: impl Fn(T) -> Result<P> + Send + Sync,
     mut take: impl FnMut(P, f64) -> Result<()>,
 ) -> Result<()> {
-    let items = items.into_iter();
+    let mut waiting = Waiting { began: Instant::now(), waited: Duration::ZERO };
+    let mut items = items.into_iter();
+    if device.is_cpu() {
+        return items.try_for_each(|item| {
+            let piece = waiting.during(|| make(item))?;
+            take(piece, waiting.share())
+        });
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(device.threads()).build();
+    let pool = pool.map_err(|e| Error::Kernels(kernels::Error::Device(format!("cannot start threads: {e}"))))?;
     let (give, pieces) = sync_channel(1);
     std::thread::scope(|scope| {
+        // Dropped with an early end, so that nobody waits for a place in it.
+        let pieces = pieces;
         scope.spawn(move || {
             for item in items {
-                let piece = device.run(|| make(item));
+                let piece = pool.install(|| make(item));
                 let last = piece.is_err();
                 // Nobody takes any more once something has failed.
                 if give.send(piece).is_err() || last {
@@ -31,36 +45,55 @@ pub(crate) fn ahead<T: Send, P: Send>(
                 }
             }
         });
-        let (began, mut waited) = (Instant::now(), Duration::ZERO);
-        loop {
-            let asked = Instant::now();
-            let Ok(piece) = pieces.recv() else { return Ok(()) };
-            waited += asked.elapsed();
-            take(piece?, waited.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9))?;
+        while let Ok(piece) = waiting.during(|| pieces.recv()) {
+            take(piece?, waiting.share())?;
         }
+        Ok(())
     })
+}
+
+/// The time since the first piece was asked for, and how much of it went into waiting.
+struct Waiting {
+    began: Instant,
+    waited: Duration,
+}
+
+impl Waiting {
+    fn during<T>(&mut self, wait: impl FnOnce() -> T) -> T {
+        let asked = Instant::now();
+        let come = wait();
+        self.waited += asked.elapsed();
+        come
+    }
+
+    fn share(&self) -> f64 {
+        self.waited.as_secs_f64() / self.began.elapsed().as_secs_f64().max(1e-9)
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::Error;
 
     #[test]
     fn pieces_come_in_order_and_the_first_error_ends_it() {
-        let device = Device::cpu(1).unwrap();
-        let mut taken = Vec::new();
-        let square = |x: u32| if x == 4 { Err(Error::Unknown { what: "four".to_owned() }) } else { Ok(x * x) };
-        let outcome = ahead(&device, 0..9, square, |piece, share| {
-            assert!((0.0..=1.0).contains(&share));
-            taken.push(piece);
-            Ok(())
-        });
-        assert!(outcome.unwrap_err().to_string().contains("four"));
-        assert_eq!(taken, [0, 1, 4, 9]);
+        for device in [Device::cpu(1).unwrap(), Device::emulated().unwrap()] {
+            let mut taken = Vec::new();
+            let square = |x: u32| if x == 4 { Err(Error::Unknown { what: "four".to_owned() }) } else { Ok(x * x) };
+            // Tasks run on the device's own thread, of which there may be just one.
+            let outcome = device.run(|| {
+                ahead(&device, 0..9, square, |piece, share| {
+                    assert!((0.0..=1.0).contains(&share));
+                    taken.push(piece);
+                    Ok(())
+                })
+            });
+            assert!(outcome.unwrap_err().to_string().contains("four"));
+            assert_eq!(taken, [0, 1, 4, 9]);
 
-        let stopped = |_: u32, _: f64| Err(Error::Unknown { what: "taking".to_owned() });
-        assert!(ahead(&device, 0..1000, Ok, stopped).unwrap_err().to_string().contains("taking"));
+            let stopped = |_: u32, _: f64| Err(Error::Unknown { what: "taking".to_owned() });
+            assert!(ahead(&device, 0..1000, Ok, stopped).unwrap_err().to_string().contains("taking"));
+        }
     }
 }

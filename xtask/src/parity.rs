@@ -1,5 +1,6 @@
 //! `cargo xtask parity`: rankers of another seed beside transformers, PEFT and bitsandbytes, in both directions.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,7 +17,7 @@ const PACKED: [&str; 1] = ["nf4"];
 pub(crate) fn run(seed: &str) -> Result<bool> {
     let python = python::with_peers()?;
     let scripts = root().join("integration-tests/fixtures/ranker");
-    let set = tempfile_in(&target_folder()?, "parity")?;
+    let set = folder_in(&target_folder()?, "parity")?;
     let (cases, ours) = (set.join("ranker"), set.join("ours"));
     let script = |name: &'static str, file: &str, args: &[&str]| {
         let mut command = Command::new(&python);
@@ -42,23 +43,23 @@ fn write(cases: &Path, ours: &Path) -> Result<()> {
     let binary = target_folder()?.join("release").join(format!("mllm4rec{}", std::env::consts::EXE_SUFFIX));
     for name in CASES {
         let (case, out) = (cases.join(name), ours.join(name));
-        let adapter = |action: &str, to: &str, more: &[&std::ffi::OsStr]| {
+        let adapter = |action: &str, of: &str, to: &str, more: &[&OsStr]| {
             let mut command = Command::new(&binary);
-            python::succeed(command.args(["adapter", action]).arg(case.join("adapter")).arg(out.join(to)).args(more))
+            python::succeed(command.args(["adapter", action]).arg(case.join(of)).arg(out.join(to)).args(more))
         };
         let (base, packed) = (case.join("model"), case.join("packed"));
-        adapter("export", "exported", &[])?;
-        adapter("merge", "merged", &["--base".as_ref(), base.as_os_str()])?;
+        adapter("export", "adapter", "exported", &[])?;
+        adapter("merge", "trained", "merged", &["--base".as_ref(), base.as_os_str()])?;
         if PACKED.contains(&name) {
-            adapter("merge", "unpacked", &["--base".as_ref(), packed.as_os_str()])?;
-            adapter("merge", "as_trained", &["--as-trained".as_ref(), "--base".as_ref(), base.as_os_str()])?;
+            adapter("merge", "adapter", "unpacked", &["--base".as_ref(), packed.as_os_str()])?;
+            adapter("merge", "adapter", "as_trained", &["--as-trained".as_ref(), "--base".as_ref(), base.as_os_str()])?;
         }
     }
     Ok(())
 }
 
 /// A new and empty folder.
-fn tempfile_in(folder: &Path, name: &str) -> Result<std::path::PathBuf> {
+fn folder_in(folder: &Path, name: &str) -> Result<std::path::PathBuf> {
     let path = folder.join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     Ok(path)

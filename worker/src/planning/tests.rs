@@ -22,7 +22,7 @@ fn job(folder: &Path, more: &str) -> Job {
         folder.join("log.csv"),
     );
     let mut job = Job::parse("shop.toml", &toml, &[]).unwrap();
-    job.inline_template(folder).unwrap();
+    job.inline_template(model::ranker::DEFAULT_TEMPLATE.to_owned());
     job
 }
 
