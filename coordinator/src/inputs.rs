@@ -20,6 +20,8 @@ const RETRIEVER_FILES: [&str; 3] = ["config.json", "item_ids.json", "model.safet
 /// The files of a ranker: an adapter, or a whole network.
 const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 const NETWORK_FILES: [&str; 2] = ["config.json", "model.safetensors"];
+/// What was fitted on validation, for jobs that ask for it.
+const CALIBRATION_FILE: &str = "calibration.json";
 
 /// Digests of the files and of the earlier work that a job names, by role.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +79,9 @@ impl InputFiles {
             check_base(job, &files.base, &earlier.ranker_base)?;
             files.ranker.insert(role(Stage::TrainRanker, None), ranker);
         } else if let Some(folder) = job.ranker.from.folder().filter(|_| job.runs(Stage::Rank)) {
-            files.ranker = model("ranker.from", folder, &[&ADAPTER_FILES, &NETWORK_FILES], known).await?;
+            let fitted: &[&str] = if job.ranker.is_fitted() { &[CALIBRATION_FILE] } else { &[] };
+            let layouts = [ADAPTER_FILES, NETWORK_FILES].map(|files| [&files[..], fitted].concat());
+            files.ranker = model("ranker.from", folder, &layouts.each_ref().map(Vec::as_slice), known).await?;
             files.ranker.extend(files.base.clone());
         }
         Ok(files)

@@ -217,10 +217,14 @@ impl Planner<'_> {
         let mut inputs = self.inputs(&from);
         inputs.digests.extend(self.files.ranker.clone());
         // A ranker that a job has trained has its settings in the digest of the training.
-        let config = match self.job.ranker.from {
+        let mut config = match self.job.ranker.from {
             ModelFrom::Folder(_) => json!({"ranker": self.job.ranker.scoring_keys()}),
             _ => json!({}),
         };
+        let ordering = self.job.ranker.ordering_keys();
+        if ordering.as_object().is_some_and(|keys| !keys.is_empty()) {
+            config["ordering"] = ordering;
+        }
         self.add(Stage::Rank, Some(split), config, inputs);
     }
 

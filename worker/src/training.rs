@@ -337,7 +337,7 @@ impl Training<'_> {
         if gang.rank() == 0 {
             self.saver.end(cx);
             self.course.seconds = self.clock.seconds();
-            let mut output = self.computing(cx, |this| this.trainee.output(&this.course))?;
+            let mut output = self.computing(cx, |this| this.trainee.output(&this.course, &|| cx.seat.beat()))?;
             output.stats.notes.extend(self.waiting().map(|share| ("waiting_share".to_owned(), json!(share))));
             cx.commit(0, output)?;
             checkpoint::clear(cx);

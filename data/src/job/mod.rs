@@ -20,8 +20,8 @@ pub use literals::{MaxRejected, parse_bytes};
 pub use problem::{Problem, nearest};
 pub use publish::{Fill, Place};
 pub use sections::{
-    Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora, MicroBatch, ModelFrom,
-    Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
+    Blend, Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora, MicroBatch,
+    ModelFrom, Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
 };
 pub use stage::{Split, Stage, UnknownName};
 pub use sweep::{Sweep, SweptKey, Trial, label, plain};

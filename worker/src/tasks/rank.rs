@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use data::artifact::{Digest, model_prefix};
 use data::dataset::Holdout;
-use data::job::{Quantize, Split, Stage, Trainable};
+use data::job::{Blend, Quantize, Split, Stage, Trainable};
 use data::store::Store;
 use data::tables::{CandidateRow, RankingRow, Reader};
 use kernels::Device;
@@ -12,6 +12,7 @@ use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker, SharedPre
 use rayon::prelude::*;
 
 use crate::ahead::ahead;
+use crate::calibration::{self, Calibration};
 use crate::context::{Context, Output};
 use crate::kept::Kept;
 use crate::population::{Population, User, open_table, read_shard};
@@ -33,8 +34,18 @@ struct Ranking {
     ranker: Ranker,
     shared: Option<SharedPrefix>,
     device: Device,
+    ordering: Ordering,
     candidates: Reader<CandidateRow>,
     earlier: Since<EarlierRankings>,
+}
+
+/// What is made of the ranker's logits.
+struct Ordering {
+    /// Orders of the candidates that are asked for.
+    permutations: usize,
+    /// What validation says, where the job wants that.
+    calibration: Option<Calibration>,
+    blends: bool,
 }
 
 /// Makes the rankings of some shards.
@@ -55,13 +66,14 @@ impl Ranking {
         let prompts = Prompts::open(cx, &population)?;
         let ranker = load(cx, device)?;
         let shared = prompts.share(&ranker)?;
+        let ordering = Ordering::of(cx)?;
         let candidates = open_table(cx, Stage::Retrieve, &cx.input(Stage::Retrieve, Some(split))?)?;
         let earlier = EarlierRankings::open(cx, &population, &prompts, split)?;
-        Ok(Self { split, population, prompts, ranker, shared, device: device.clone(), candidates, earlier })
+        Ok(Self { split, population, prompts, ranker, shared, device: device.clone(), ordering, candidates, earlier })
     }
 
     fn shard(&mut self, cx: &mut Context, shard: u32) -> Result<()> {
-        let Self { split, population, prompts, ranker, shared, device, candidates, earlier } = self;
+        let Self { split, population, prompts, ranker, shared, device, ordering, candidates, earlier } = self;
         let users = population.shard(cx, shard as usize)?;
         let candidates = read_shard(cx, candidates, shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
         if candidates.is_empty() && !users.is_empty() {
@@ -73,11 +85,11 @@ impl Ranking {
         let mut rows = Vec::with_capacity(users.len() - copied);
         cx.progress(copied as u64, total, "users", || fates.note());
         let asked = fates.rescored(users.iter().zip(&candidates));
-        let make = |asked| Ok((asked, tokens(prompts, population, asked, *split)?));
+        let make = |asked| Ok((asked, tokens(prompts, population, asked, *split, ordering.permutations)?));
         ahead(device, asked.chunks(USERS), make, |(asked, tokens), waited| {
             cx.check()?;
             let logits = ranker.score(shared.as_ref(), &tokens, prompts.verbalizer.tokens())?;
-            rows.extend(ranked(asked, logits));
+            rows.extend(ordering.ranked(asked, &logits));
             let note = || format!("{}{:.0} % waiting for prompts", separated(fates.note()), 100.0 * waited);
             cx.progress((copied + rows.len()) as u64, total, "users", note);
             Ok(())
@@ -158,26 +170,84 @@ fn identity(cx: &Context) -> Result<String> {
     Ok(Digest::of_bytes(decides.as_bytes()).short().to_owned())
 }
 
-/// The prompts of some users. Somebody without candidates has nothing to be asked.
+/// The prompts of some users, for each as many as orders of the candidates are asked for. Somebody without candidates has nothing
+/// to be asked.
 fn tokens(
     prompts: &Prompts,
     population: &Population,
     asked: &[(&User, &CandidateRow)],
     split: Split,
+    permutations: usize,
 ) -> Result<Vec<Vec<u32>>> {
     let with_candidates = asked.par_iter().filter(|(_, row)| !row.items.is_empty());
-    let prompt = |(user, row): &(&User, &CandidateRow)| {
-        let history = Holdout::of(&user.items, split).history;
-        Ok(prompts.prompt(population, &user.id, history, &numbers(population, row)?)?.ids)
+    let all = |(user, row): &(&User, &CandidateRow)| {
+        let (history, numbers) = (Holdout::of(&user.items, split).history, numbers(population, row)?);
+        let turned = (0..permutations).map(|order| {
+            let mut numbers = numbers.clone();
+            numbers.rotate_left(turn(order, permutations, row.items.len()));
+            Ok(prompts.prompt(population, &user.id, history, &numbers)?.ids)
+        });
+        turned.collect::<Result<Vec<_>>>()
     };
-    with_candidates.map(prompt).collect()
+    Ok(with_candidates.map(all).collect::<Result<Vec<_>>>()?.concat())
 }
 
-/// The candidates of some users by the logits of those who have any.
-fn ranked(asked: &[(&User, &CandidateRow)], logits: Vec<Vec<f32>>) -> Vec<RankingRow> {
-    let mut logits = logits.into_iter();
-    let mut next = |row: &CandidateRow| if row.items.is_empty() { None } else { logits.next() };
-    asked.iter().map(|(_, row)| ordered(row, &next(row).unwrap_or_default())).collect()
+/// By how many places an order is turned: every candidate comes to places that are spread evenly.
+fn turn(order: usize, permutations: usize, candidates: usize) -> usize {
+    order * candidates / permutations
+}
+
+impl Ordering {
+    fn of(cx: &Context) -> Result<Self> {
+        let ranker = &cx.job.ranker;
+        let calibration = if ranker.is_fitted() { Some(Self::fitted(cx)?) } else { None };
+        Ok(Self { permutations: ranker.permutations as usize, calibration, blends: ranker.blend == Blend::Fitted })
+    }
+
+    fn fitted(cx: &Context) -> Result<Calibration> {
+        let (store, prefix, _) = source(cx)?;
+        let path = join(&prefix, calibration::FILE);
+        let lacks = |why: String| Error::Misfit {
+            what: format!(
+                "ranker.blend and ranker.calibrate need what is fitted on validation, and {}/{path} does not have it ({why}): train \
+                 the ranker again, with validation users",
+                store.url()
+            ),
+        };
+        if !cx.wait(store.exists(&path))? {
+            return Err(lacks("there is no such file".to_owned()));
+        }
+        serde_json::from_slice(&cx.wait(store.get(&path))?).map_err(|e| lacks(e.to_string()))
+    }
+
+    /// The candidates of some users by the logits of those who have any.
+    fn ranked(&self, asked: &[(&User, &CandidateRow)], logits: &[Vec<f32>]) -> Vec<RankingRow> {
+        let mut logits = logits.chunks(self.permutations);
+        let mut next = |row: &CandidateRow| if row.items.is_empty() { None } else { logits.next() };
+        asked.iter().map(|(_, row)| self.row(row, next(row).unwrap_or_default())).collect()
+    }
+
+    fn row(&self, row: &CandidateRow, orders: &[Vec<f32>]) -> RankingRow {
+        let logits = averaged(orders, row.items.len());
+        match &self.calibration {
+            Some(fitted) if self.blends => ordered(row, &fitted.blend(&logits, &row.scores[..logits.len()]), 1.0),
+            Some(fitted) => ordered(row, &logits, fitted.temperature as f32),
+            None => ordered(row, &logits, 1.0),
+        }
+    }
+}
+
+/// The mean of an item's logits over all orders, in the order of the row.
+fn averaged(orders: &[Vec<f32>], candidates: usize) -> Vec<f32> {
+    let Some(labels) = orders.first().map(Vec::len) else { return Vec::new() };
+    let shown = candidates.min(labels);
+    let of = |item: usize| {
+        let at = |(order, logits): (usize, &Vec<f32>)| {
+            logits[(item + shown - turn(order, orders.len(), candidates) % shown.max(1)) % shown.max(1)]
+        };
+        orders.iter().enumerate().map(at).sum::<f32>() / orders.len() as f32
+    };
+    (0..shown).map(of).collect()
 }
 
 /// A note before another one.
@@ -194,19 +264,19 @@ pub(crate) fn numbers(population: &Population, row: &CandidateRow) -> Result<Vec
     row.items.iter().map(number).collect()
 }
 
-/// Candidates by logit, best first; equal ones stay in the retriever's order.
-fn ordered(row: &CandidateRow, logits: &[f32]) -> RankingRow {
-    let logits = &logits[..row.items.len().min(logits.len())];
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|l| (l - top).exp()).sum();
+/// Candidates by score, best first; equal ones stay in the retriever's order. Probabilities are those under a temperature.
+fn ordered(row: &CandidateRow, scores: &[f32], temperature: f32) -> RankingRow {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let likelihood = |score: f32| ((score - top) / temperature).exp();
+    let sum: f32 = scores.iter().map(|score| likelihood(*score)).sum();
     RankingRow {
         user_id: row.user_id.clone(),
         split: row.split,
         items: order.iter().map(|i| row.items[*i].clone()).collect(),
-        scores: order.iter().map(|i| logits[*i]).collect(),
-        probabilities: order.iter().map(|i| (logits[*i] - top).exp() / sum).collect(),
+        scores: order.iter().map(|i| scores[*i]).collect(),
+        probabilities: order.iter().map(|i| likelihood(scores[*i]) / sum).collect(),
         retriever_ranks: order.iter().map(|i| *i as u32 + 1).collect(),
     }
 }

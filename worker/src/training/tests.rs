@@ -142,7 +142,7 @@ impl Trainee for Follower {
         format!("step {step}")
     }
 
-    fn output(&self, course: &Course) -> Result<Output> {
+    fn output(&mut self, course: &Course, _: &dyn Fn()) -> Result<Output> {
         let mut output = Output::default();
         output.file("kept", self.kept.clone());
         course.describe("best", &mut output.stats);

@@ -78,8 +78,8 @@ pub(crate) trait Trainee {
     /// What a step learns from, for whoever reads why it failed.
     fn about(&self, step: u64) -> String;
 
-    /// What is committed at the end.
-    fn output(&self, course: &Course) -> Result<Output>;
+    /// What is committed at the end; `beat` is called as long as that takes.
+    fn output(&mut self, course: &Course, beat: &dyn Fn()) -> Result<Output>;
 }
 
 /// What learns slice by slice, each by itself.

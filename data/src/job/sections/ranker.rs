@@ -169,11 +169,33 @@ pub struct Ranker {
     pub labels: Labels,
     /// Whether a ranker that is worse than the retriever's order on validation users fails the job.
     pub require_lift: bool,
+    /// Orders of the candidates whose logits are averaged.
+    #[serde(skip)]
+    pub permutations: u32,
+    /// What the retriever says beside the ranker.
+    #[serde(skip)]
+    pub blend: Blend,
+    /// Whether probabilities are those that validation bears out.
+    #[serde(skip)]
+    pub calibrate: bool,
+}
+
+/// What is said beside the ranker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blend {
+    /// Nothing.
+    None,
+    /// The retriever, with the share that was best on validation.
+    Fitted,
 }
 
 impl Ranker {
     /// What a folder with a ranker does not say.
-    const BESIDE_A_FOLDER: [&'static str; 10] = [
+    const BESIDE_A_FOLDER: [&'static str; 13] = [
+        "permutations",
+        "blend",
+        "calibrate",
         "base",
         "template",
         "role",
@@ -199,6 +221,28 @@ impl Ranker {
             "quantize": self.quantize,
             "labels": self.labels,
         })
+    }
+
+    /// The keys that change what is made of a ranker's answers, as far as they are set.
+    #[must_use]
+    pub fn ordering_keys(&self) -> Value {
+        let mut keys = serde_json::Map::new();
+        if self.permutations > 1 {
+            keys.insert("permutations".to_owned(), json!(self.permutations));
+        }
+        if self.blend != Blend::None {
+            keys.insert("blend".to_owned(), json!(self.blend));
+        }
+        if self.calibrate {
+            keys.insert("calibrate".to_owned(), json!(true));
+        }
+        Value::Object(keys)
+    }
+
+    /// Whether it takes what was fitted on validation.
+    #[must_use]
+    pub fn is_fitted(&self) -> bool {
+        self.blend == Blend::Fitted || self.calibrate
     }
 
     pub(in crate::job) fn read(mut s: Section<'_>) -> Self {
@@ -230,6 +274,9 @@ impl Ranker {
             patience: s.number("patience", 10, 1..=1_000_000),
             labels: s.choice("labels", Labels::Letters, &[("letters", Labels::Letters), ("numbers", Labels::Numbers)]),
             require_lift: s.get("require_lift", false),
+            permutations: s.number("permutations", 1, 1..=32),
+            blend: s.choice("blend", Blend::None, &[("none", Blend::None), ("fitted", Blend::Fitted)]),
+            calibrate: s.get("calibrate", false),
         };
         if this.trainable == Trainable::Full && this.quantize == Quantize::Nf4 {
             s.report("quantize", "is \"nf4\", but trainable = \"full\" changes all weights: set quantize = \"none\"");

@@ -50,3 +50,40 @@ async fn a_copy_of_a_checkpoint_is_named_by_all_that_decides_it() {
     assert_eq!(name(&store, &of_folder("a config")).await, given);
     assert_ne!(name(&store, &of_folder("another")).await, given, "the same weights and another config");
 }
+
+fn candidates(scores: &[f32]) -> CandidateRow {
+    let items = (0..scores.len()).map(|i| format!("i{i}")).collect();
+    CandidateRow { user_id: "u".to_owned(), split: Split::Test, position: None, items, scores: scores.to_vec() }
+}
+
+#[test]
+fn logits_of_turned_orders_come_back_to_their_items() {
+    // Three orders of five candidates, in each of which an item's logit is its number and one of the labels is left over.
+    let orders: Vec<Vec<f32>> = (0..3)
+        .map(|order| {
+            let mut items: Vec<f32> = (0..5).map(|i| i as f32).collect();
+            items.rotate_left(turn(order, 3, 5));
+            items.push(99.0);
+            items
+        })
+        .collect();
+    assert_ne!(orders[1], orders[0]);
+    assert_eq!(averaged(&orders, 5), [0.0, 1.0, 2.0, 3.0, 4.0]);
+    assert!(averaged(&[], 5).is_empty());
+}
+
+#[test]
+fn a_temperature_changes_probabilities_and_a_blend_the_order() {
+    let row = candidates(&[3.0, 0.0, 0.0]);
+    let fitted = Calibration { temperature: 2.0, blend: 0.9, users: 1, ndcg: [0.0; 3], nll: [0.0; 2] };
+    let logits = vec![vec![0.0, 1.0, 2.0]];
+    let with = |calibration, blends| Ordering { permutations: 1, calibration, blends }.row(&row, &logits);
+    let plain = with(None, false);
+    let cooled = with(Some(fitted.clone()), false);
+    assert_eq!((&plain.items, &plain.scores), (&cooled.items, &cooled.scores));
+    assert_eq!(plain.items, ["i2", "i1", "i0"]);
+    assert!(cooled.probabilities[0] < plain.probabilities[0]);
+    assert!((cooled.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    let blended = with(Some(fitted), true);
+    assert_eq!((blended.items[0].as_str(), blended.retriever_ranks[0]), ("i0", 1));
+}

@@ -11,6 +11,7 @@ use kernels::{Device, Tensor};
 use model::ranker::{Example, ModelFile, Ranker, Schedule, State};
 use serde_json::json;
 
+use crate::calibration::{self, Calibration};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
 use crate::gang::Word;
@@ -101,6 +102,24 @@ impl<'a> Tuning<'a> {
         Self { settings, prompts, examples, validation, schedule, step, batch, slices, ranker, best }
     }
 
+    /// Fits what validation says of the weights that are kept.
+    fn fit(&mut self, course: &Course, beat: &dyn Fn()) -> Result<Option<Calibration>> {
+        let kept = self.best.iter().find(|file| file.name.ends_with(".safetensors"));
+        let Some(kept) = kept.filter(|_| course.best_step != course.step) else { return self.fit_present(beat) };
+        let params = model::weights::from_bytes_f32(kept.name, &kept.bytes)?.beside(self.ranker.params())?;
+        *self.ranker.params_mut() = params;
+        self.fit_present(beat)
+    }
+
+    fn fit_present(&self, beat: &dyn Fn()) -> Result<Option<Calibration>> {
+        let mut answered = Vec::new();
+        for chunk in 0..self.validation.chunks() {
+            answered.extend(self.validation.answered(chunk, &self.ranker, self.prompts)?);
+            beat();
+        }
+        Ok(Calibration::fit(&answered))
+    }
+
     fn model_files(&self) -> Result<Vec<ModelFile>> {
         Ok(self.ranker.save(&self.settings.base, kernels::Dtype::F32)?)
     }
@@ -186,11 +205,16 @@ impl Trainee for Tuning<'_> {
         about(self.examples.users(step, u64::from(self.settings.batch_size)).into_iter())
     }
 
-    fn output(&self, course: &Course) -> Result<Output> {
+    fn output(&mut self, course: &Course, beat: &dyn Fn()) -> Result<Output> {
         judge(self.settings, course, self.validation)?;
         let mut output = Output::default();
         for file in &self.best {
             output.file(file.name, file.bytes.clone());
+        }
+        if let Some(fitted) = self.fit(course, beat)? {
+            let text = serde_json::to_vec_pretty(&fitted).map_err(|e| Error::Misfit { what: e.to_string() })?;
+            output.file(calibration::FILE, text);
+            output.stats.notes.insert("calibration".to_owned(), json!(fitted));
         }
         output.stats.rows = course.step * u64::from(self.settings.batch_size);
         course.describe("best_ndcg@10", &mut output.stats);

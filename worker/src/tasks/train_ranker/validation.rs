@@ -7,6 +7,7 @@ use data::tables::CandidateRow;
 use model::ranker::Ranker;
 use rayon::prelude::*;
 
+use crate::calibration::Answered;
 use crate::context::Context;
 use crate::population::{Population, User, open_table, read_shard};
 use crate::ranking::Prompts;
@@ -24,6 +25,8 @@ pub(super) struct Validation {
     prompts: Vec<Vec<u32>>,
     /// Where the held-out item stands among the candidates, from 0, and how many candidates there are.
     pub(super) answers: Vec<(usize, usize)>,
+    /// The retriever's scores of the candidates.
+    retriever: Vec<Vec<f32>>,
 }
 
 impl Validation {
@@ -52,6 +55,7 @@ impl Validation {
         };
         self.prompts.extend(subset.par_iter().map(build).collect::<Result<Vec<_>>>()?);
         self.answers.extend(subset.iter().map(|(_, _, answer)| *answer));
+        self.retriever.extend(subset.iter().map(|(_, row, _)| row.scores.clone()));
         Ok(())
     }
 
@@ -68,23 +72,31 @@ impl Validation {
 
     /// The sum of the gains of a ranker over the users of a part.
     pub(super) fn gains(&self, chunk: usize, ranker: &Ranker, prompts: &Prompts) -> Result<f64> {
-        let (shared, labels) = (prompts.share(ranker)?, prompts.verbalizer.tokens());
-        let part = chunk * PROMPTS..self.answers.len().min((chunk + 1) * PROMPTS);
         let mut sum = 0.0;
-        for (logits, (answer, candidates)) in
-            ranker.score(shared.as_ref(), &self.prompts[part.clone()], labels)?.iter().zip(&self.answers[part])
-        {
-            // A short list of candidates leaves labels that stand for nothing.
-            let logits = &logits[..*candidates];
-            let own = logits[*answer];
-            if !own.is_finite() {
-                let what = "the ranker's scores are not finite: lower ranker.learning_rate".to_owned();
-                return Err(Error::Nothing { stage: Stage::TrainRanker, what });
-            }
-            let before = logits.iter().enumerate().filter(|(i, l)| **l > own || (**l == own && i < answer)).count();
+        for Answered { logits, answer, .. } in self.answered(chunk, ranker, prompts)? {
+            let own = logits[answer];
+            let before = logits.iter().enumerate().filter(|(i, l)| **l > own || (**l == own && *i < answer)).count();
             sum += gain(before);
         }
         Ok(sum)
+    }
+
+    /// What a ranker says of the users of a part.
+    pub(super) fn answered(&self, chunk: usize, ranker: &Ranker, prompts: &Prompts) -> Result<Vec<Answered>> {
+        let (shared, labels) = (prompts.share(ranker)?, prompts.verbalizer.tokens());
+        let part = chunk * PROMPTS..self.answers.len().min((chunk + 1) * PROMPTS);
+        let scored = ranker.score(shared.as_ref(), &self.prompts[part.clone()], labels)?;
+        let users = self.answers[part.clone()].iter().zip(&self.retriever[part]);
+        let answered = scored.into_iter().zip(users).map(|(mut logits, (&(answer, candidates), retriever))| {
+            // A short list of candidates leaves labels that stand for nothing.
+            logits.truncate(candidates);
+            if !logits[answer].is_finite() {
+                let what = "the ranker's scores are not finite: lower ranker.learning_rate".to_owned();
+                return Err(Error::Nothing { stage: Stage::TrainRanker, what });
+            }
+            Ok(Answered { logits, retriever: retriever.clone(), answer })
+        });
+        answered.collect()
     }
 
     /// NDCG@10 over these users, from the sums of all parts.

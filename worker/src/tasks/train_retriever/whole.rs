@@ -120,7 +120,7 @@ impl Trainee for Whole<'_> {
         self.lessons.about(step)
     }
 
-    fn output(&self, course: &Course) -> Result<Output> {
+    fn output(&mut self, course: &Course, _: &dyn Fn()) -> Result<Output> {
         self.lessons.output(&self.best, course)
     }
 }
