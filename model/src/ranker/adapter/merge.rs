@@ -9,7 +9,7 @@ use kernels::{Dtype, nf4, nf4::Rounding};
 use safetensors::View;
 use serde_json::{Value, json};
 
-use super::{Adapter, Pair};
+use super::{Adapter, Pair, projection_of};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoint, TensorSource},
@@ -154,10 +154,12 @@ struct Lazy<'a> {
 impl Lazy<'_> {
     fn bytes(&self) -> Result<Vec<u8>> {
         let mut weight = self.checkpoint.tensor(self.name)?;
+        // All projections are packed while an adapter is trained, those without an update too.
+        let is_projection = projection_of(self.name).is_some() && weight.shape().len() == 2;
+        if self.merge.as_trained && is_projection && self.checkpoint.nf4_form(self.name)?.is_none() {
+            weight = nf4::dequantize(&nf4::quantize(&weight, true)?, Rounding::Bf16)?;
+        }
         if let Some(pair) = self.pair {
-            if self.merge.as_trained && self.checkpoint.nf4_form(self.name)?.is_none() {
-                weight = nf4::dequantize(&nf4::quantize(&weight, true)?, Rounding::Bf16)?;
-            }
             weight.add(&pair.delta()?)?;
         }
         Ok(weights::cast(&weight, self.dtype)?.to_le_bytes())
