@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const FILE: &str = "calibration.json";
 /// The metric that decides, NDCG@10.
 const K: u32 = 10;
+/// Fewer users say nothing.
+const LEAST_USERS: usize = 20;
 /// Shares of the retriever that are tried.
 const STEPS: u32 = 20;
 /// Temperatures lie between 1 / e^this and e^this.
@@ -32,6 +34,8 @@ pub(crate) struct Calibration {
     pub(crate) temperature: f64,
     /// The share of the retriever in a blend.
     pub(crate) blend: f64,
+    /// The temperature of blended scores.
+    pub(crate) blend_temperature: f64,
     /// The users that it was fitted on.
     pub(crate) users: usize,
     /// NDCG@10 of the retriever's order, of the ranker and of the blend.
@@ -41,9 +45,9 @@ pub(crate) struct Calibration {
 }
 
 impl Calibration {
-    /// Fits temperature and blend; none without users.
+    /// Fits temperatures and blend; none on a handful of users.
     pub(crate) fn fit(users: &[Answered]) -> Option<Self> {
-        if users.is_empty() {
+        if users.len() < LEAST_USERS {
             return None;
         }
         let temperature = temperature(users);
@@ -53,9 +57,14 @@ impl Calibration {
         let start = (0.0, f64::NEG_INFINITY);
         let (blend, best) =
             shares.map(|share| (share, at(share))).fold(start, |best, s| if s.1 > best.1 { s } else { best });
+        let of_blend = |user: &Answered| {
+            let logits = blended(user, temperature, blend).into_iter().map(|score| score as f32).collect();
+            Answered { logits, ..user.clone() }
+        };
         Some(Self {
             temperature,
             blend,
+            blend_temperature: self::temperature(&users.iter().map(of_blend).collect::<Vec<_>>()),
             users: users.len(),
             ndcg: [at(1.0), at(0.0), best],
             nll: [nll(users, 1.0), nll(users, temperature)],
@@ -69,9 +78,13 @@ impl Calibration {
     }
 }
 
-/// The temperature under which the held-out items are likeliest, by halving: the likelihood has one maximum in 1 / temperature.
+/// The temperature under which the held-out items are likeliest, by halving: the likelihood has one maximum in 1 / temperature. 1
+/// where it makes no difference.
 fn temperature(users: &[Answered]) -> f64 {
     let slope = |log: f64| nll(users, (log + 1e-4).exp()) - nll(users, (log - 1e-4).exp());
+    if [-WIDEST, 0.0, WIDEST].into_iter().all(|log| slope(log) == 0.0) {
+        return 1.0;
+    }
     let (mut low, mut high) = (-WIDEST, WIDEST);
     for _ in 0..HALVINGS {
         let middle = f64::midpoint(low, high);
@@ -138,7 +151,10 @@ mod tests {
             assert!(fitted.nll[1] <= fitted.nll[0] + 1e-12);
             assert_eq!((fitted.blend, fitted.users), (0.0, 400), "a retriever that knows nothing has no share");
         }
-        assert!(Calibration::fit(&[]).is_none());
+        assert!(Calibration::fit(&users(1.0)[..LEAST_USERS - 1]).is_none());
+        // Where nobody can be told apart, there is nothing to be sure of.
+        let flat: Vec<Answered> = users(0.0);
+        assert_eq!(Calibration::fit(&flat).map(|fitted| fitted.temperature), Some(1.0));
     }
 
     #[test]

@@ -27,9 +27,9 @@ mod trainee;
 
 pub(crate) use trainee::{Rules, Sliced, Trainee, about, slices};
 
-/// Times that a step is tried whose gradients are no numbers.
+/// Times that a member tries a step whose gradients are no numbers, before it leaves it to the others.
 const TRIES: u32 = 2;
-/// Steps in a row that may be left out, as all members have gradients that are no numbers.
+/// Steps in a row without numbers for anybody: the training has diverged.
 const SKIPS: u32 = 5;
 /// Generations that may break without a step between them.
 const BREAKS: u32 = 5;
@@ -222,6 +222,7 @@ impl Training<'_> {
             Ok((tree, word))
         })?;
         (word.leaves, word.regroups) = (cx.check().is_err(), cx.seat.regroups());
+        word.tries = self.tries;
         word.settles = self.trainee.is_full() || (gang.rank() == 0 && self.saver.is_due());
         let verdict = Word::verdict(&decode(&gang.all_gather(encode(&word))?)?)?;
         if !verdict.troubled.is_empty() {
@@ -266,18 +267,20 @@ impl Training<'_> {
     }
 
     /// Gradients that are no numbers may come of a bad moment of a device: once all try again. Whoever has them again goes, as long
-    /// as others do not. Where all have them it is the step: it is left out and counted, but not many in a row.
+    /// as others do not. Where all have them, or where they are there again without whoever went, it is the step: it is left out by
+    /// all and counted, but not many in a row.
     fn try_again(&mut self, rank: usize, verdict: &Verdict, word: &Word) -> Result<Option<End>> {
-        self.tries += 1;
+        // Who has come meanwhile takes the others' word for what it has not seen.
+        self.tries = verdict.tries + 1;
         let step = self.course.step + 1;
         tracing::warn!(step, tries = self.tries, ranks = ?verdict.troubled, "gradients are no numbers");
-        if self.tries < TRIES || !verdict.troubled.contains(&rank) {
+        let everybody = verdict.troubled.len() == self.world || self.tries > TRIES;
+        if self.tries < TRIES || !(everybody || verdict.troubled.contains(&rank)) {
             return Ok(None);
         }
-        let alone = verdict.troubled.len() == self.world;
-        if alone && self.course.skipped_in_row < SKIPS {
+        if everybody && self.course.skipped_in_row + 1 < SKIPS {
             tracing::warn!(step, about = self.trainee.about(self.course.step), "step left out");
-            (self.course.step, self.tries) = (step, 0);
+            (self.course.step, self.tries, self.breaks) = (step, 0, 0);
             self.course.skipped += 1;
             self.course.skipped_in_row += 1;
             return Ok(None);
@@ -285,7 +288,7 @@ impl Training<'_> {
         let loss = word.figures.iter().map(|bits| f64::from_bits(*bits)).sum();
         let (key, learning_rate) = self.rules.learning_rate;
         let diverged = Error::Diverged { stage: self.rules.stage, step, loss, key, learning_rate };
-        Err(if alone { diverged } else { Error::Gang(diverged.to_string()) })
+        Err(if everybody { diverged } else { Error::Gang(diverged.to_string()) })
     }
 
     /// Validates the steps so far, every member a part of the users.

@@ -90,7 +90,7 @@ fn in_words(job: &Job, plan: &Plan, cards: &[Card]) -> String {
     }
     lines.push(memory(plan));
     lines.push(format!(
-        "\non one card, at {:.0} % of its peak (assumed: none has run this yet){}",
+        "\non one card, at {:.0} % of its peak in f32 (assumed: none has run this yet){}",
         100.0 * ASSUMED_SHARE,
         price(job)
     ));
@@ -123,7 +123,7 @@ fn memory(plan: &Plan) -> String {
     let [all, least] = f.activations_per_token;
     format!(
         "\nmemory    weights {}, adapters with gradients and optimiser {}\n          {} tokens together: activations {}, working \
-         memory {}\n          the longest prompt alone ({} tokens), activations computed again: {} and {}",
+         memory {}\n          the longest of these prompts alone ({} tokens), activations computed again: {} and {}",
         gib(f.weights),
         gib(f.trained_bytes),
         grouped(together),

@@ -27,6 +27,9 @@ impl Job {
             ("retriever.candidates", json!(self.retriever.candidates)),
             ("ranker.from", from(&self.ranker.from)),
             ("ranker.base", json!(self.ranker.base)),
+            ("ranker.permutations", json!(self.ranker.permutations)),
+            ("ranker.blend", json!(self.ranker.blend)),
+            ("ranker.calibrate", json!(self.ranker.calibrate)),
         ];
         settings.extend(others.map(|(key, value)| (key.to_owned(), value)));
         settings

@@ -22,6 +22,8 @@ pub struct Footprint {
     pub weights: u64,
     /// Bytes of what is trained: values (if they are beside the weights), gradients, and two moments of the optimiser.
     pub trained_bytes: u64,
+    /// Those of them that scoring needs too: values that are beside the weights.
+    pub beside_bytes: u64,
     /// Bytes of a layer's working memory for each token: what the backward pass makes on its way.
     pub working_per_token: u64,
     /// Bytes of activations for each token, all layers: everything kept, and inputs alone.
@@ -61,6 +63,7 @@ impl Footprint {
             trained,
             weights,
             trained_bytes: 4 * copies * trained,
+            beside_bytes: if matches!(options.trainable, Trainable::Full) { 0 } else { 4 * trained },
             working_per_token: 4 * (4 * config.intermediate_size + 6 * config.hidden_size) as u64,
             activations_per_token: [floats(Keep::All), floats(Keep::Input)],
             multiplies_per_token: in_linears,
@@ -78,7 +81,7 @@ impl Footprint {
     /// Bytes while prompts of so many tokens are scored together.
     #[must_use]
     pub fn scoring_bytes(&self, tokens: u64) -> u64 {
-        self.weights + self.trained_bytes / 4 + tokens * self.working_per_token
+        self.weights + self.beside_bytes + tokens * self.working_per_token
     }
 
     /// Floating-point operations of scoring a prompt of so many tokens.
@@ -124,6 +127,11 @@ mod tests {
         let scoring = footprint.scoring_flops(1.0) / 1e9;
         assert!((scoring - 12.95).abs() < 0.01, "{scoring}");
         assert!((footprint.training_flops(1.0) / 1e9 - 25.9).abs() < 0.02);
+        // All weights, a gradient and two moments of each; scoring needs the weights alone.
+        let full = RankerOptions { quantize: Quantize::None, trainable: Trainable::Full, ..RankerOptions::default() };
+        let full = Footprint::of(&config, &full).unwrap();
+        assert_eq!(full.training_bytes(0)[1], 4 * 4 * full.parameters);
+        assert_eq!(full.scoring_bytes(0), 4 * full.parameters);
         let [all, least] = footprint.training_bytes(1536);
         assert!(gib(all) < 16.0 && gib(least) < 7.0, "{} {}", gib(all), gib(least));
     }

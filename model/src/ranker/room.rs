@@ -34,16 +34,13 @@ impl Room {
         next < now
     }
 
-    /// The same, and when nothing is left there, half of the activations that are kept. False if every layer keeps its input
-    /// alone already.
+    /// Half of the activations that are kept, which changes no bit; where every layer keeps its input alone already, half of the
+    /// tokens. False if that is as little as can be.
     pub(crate) fn shrink(&self, longest: usize, config: &LlamaConfig) -> bool {
-        if self.shrink_tokens(longest) {
-            return true;
-        }
-        let bytes = |keep: Keep| config.layers * keep.floats(config) * longest * size_of::<f32>();
+        let bytes = |keep: Keep| config.layers * keep.floats(config) * self.tokens().max(longest) * size_of::<f32>();
         let now = self.activation_bytes().min(bytes(Keep::All));
         if now <= bytes(Keep::Input) {
-            return false;
+            return self.shrink_tokens(longest);
         }
         self.activation_bytes.store((now / 2).max(bytes(Keep::Input)), Ordering::Relaxed);
         true
@@ -55,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_shrink_to_one_sequence_then_activations_to_inputs() {
+    fn activations_shrink_to_inputs_then_tokens_to_one_sequence() {
         let json = r#"{"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 20, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "eos_token_id": 2}"#;
         let config = LlamaConfig::from_json(json).unwrap_or_else(|e| panic!("{e}"));
@@ -64,9 +61,11 @@ mod tests {
         while room.shrink(30, &config) {
             seen.push((room.tokens(), room.activation_bytes()));
         }
-        let (all, input) = (2 * 82 * 30 * 4, 2 * 8 * 30 * 4);
-        let kept: Vec<(usize, usize)> = [all / 2, all / 4, all / 8, input].map(|bytes| (30, bytes)).into();
-        assert_eq!(seen[..2], [(50, usize::MAX), (30, usize::MAX)]);
-        assert_eq!(seen[2..], kept[..]);
+        let (all, input) = (2 * 82 * 100 * 4, 2 * 8 * 100 * 4);
+        let kept = [all / 2, all / 4, all / 8, input].map(|bytes| (100, bytes));
+        assert_eq!(seen[..4], kept);
+        // Inputs of fewer tokens need less than that, so nothing is to be had there any more.
+        assert_eq!(seen[4].0, 50);
+        assert_eq!(seen[seen.len() - 1].0, 30);
     }
 }

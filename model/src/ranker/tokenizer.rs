@@ -64,7 +64,11 @@ impl RankerTokenizer {
         tokenizer.with_truncation(None).map_err(|e| wrong("tokenizer.json", &e))?;
         tokenizer.with_padding(None);
         let markers = tokenizer.get_added_tokens_decoder();
-        let cleaner = Cleaner::new(markers.into_values().map(|token| token.content));
+        // Words that somebody has added stay words.
+        let is_mark =
+            |text: &str| [("<", ">"), ("[", "]")].iter().any(|(a, z)| text.starts_with(a) && text.ends_with(z));
+        let markers = markers.into_values().filter(|token| token.special || is_mark(token.content.trim()));
+        let cleaner = Cleaner::new(markers.map(|token| token.content));
         Ok(Self { tokenizer, bos, eos, cleaner, cuts: Mutex::default(), cleaned: AtomicU64::new(0) })
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct Word {
     pub(crate) step: u64,
     /// What is wrong with this member's slices; empty if nothing is.
     pub(crate) trouble: String,
+    /// How often it has seen this step fail.
+    pub(crate) tries: u32,
     /// It leaves behind this step.
     pub(crate) leaves: bool,
     /// It was told that this generation is to end.
@@ -44,6 +46,8 @@ pub(crate) struct Standing {
 pub(crate) struct Verdict {
     /// The ranks that are in trouble.
     pub(crate) troubled: Vec<usize>,
+    /// How often this step has failed before, as far as anybody knows.
+    pub(crate) tries: u32,
     /// Whether the generation ends behind this step.
     pub(crate) ends: bool,
     /// Whether everybody leaves.
@@ -71,6 +75,7 @@ impl Word {
         let mean = micros.sum::<u64>() as f64 / 1e6 / all.len().max(1) as f64;
         Ok(Verdict {
             troubled: Self::troubled(all),
+            tries: all.iter().map(|word| word.tries).max().unwrap_or_default(),
             ends: all.iter().any(|word| word.leaves || word.regroups),
             all_leave: all.iter().all(|word| word.leaves),
             settles: all.iter().any(|word| word.settles),

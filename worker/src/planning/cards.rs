@@ -7,7 +7,7 @@ pub struct Card {
     pub name: &'static str,
     /// Bytes of memory.
     pub memory: u64,
-    /// Dense products of bfloat16, peak, in 10¹² operations a second.
+    /// Products of 32-bit floats, peak, in 10¹² operations a second: the ranker's operands are in f32 so far.
     pub peak_tflops: f64,
 }
 
@@ -15,19 +15,19 @@ const GIB: u64 = 1 << 30;
 
 /// The cards that are known.
 pub const CARDS: [Card; 9] = [
-    Card { name: "h200", memory: 141 * 1_000_000_000, peak_tflops: 989.0 },
-    Card { name: "h100", memory: 80 * GIB, peak_tflops: 989.0 },
-    Card { name: "a100-80g", memory: 80 * GIB, peak_tflops: 312.0 },
-    Card { name: "a100-40g", memory: 40 * GIB, peak_tflops: 312.0 },
-    Card { name: "l40s", memory: 48 * GIB, peak_tflops: 362.0 },
-    Card { name: "l4", memory: 24 * GIB, peak_tflops: 121.0 },
-    Card { name: "a10", memory: 24 * GIB, peak_tflops: 125.0 },
-    Card { name: "rtx4090", memory: 24 * GIB, peak_tflops: 165.0 },
-    Card { name: "rtx3090", memory: 24 * GIB, peak_tflops: 71.0 },
+    Card { name: "h200", memory: 141 * 1_000_000_000, peak_tflops: 67.0 },
+    Card { name: "h100", memory: 80 * GIB, peak_tflops: 67.0 },
+    Card { name: "a100-80g", memory: 80 * GIB, peak_tflops: 19.5 },
+    Card { name: "a100-40g", memory: 40 * GIB, peak_tflops: 19.5 },
+    Card { name: "l40s", memory: 48 * GIB, peak_tflops: 91.6 },
+    Card { name: "l4", memory: 24 * GIB, peak_tflops: 30.3 },
+    Card { name: "a10", memory: 24 * GIB, peak_tflops: 31.2 },
+    Card { name: "rtx4090", memory: 24 * GIB, peak_tflops: 82.6 },
+    Card { name: "rtx3090", memory: 24 * GIB, peak_tflops: 35.6 },
 ];
 
 /// The share of the peak that is assumed where nothing was measured.
-pub const ASSUMED_SHARE: f64 = 0.4;
+pub const ASSUMED_SHARE: f64 = 0.6;
 
 /// The memory that a driver and its libraries take.
 const RESERVED: u64 = GIB;

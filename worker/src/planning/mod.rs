@@ -33,7 +33,7 @@ pub struct Plan {
     pub training: Option<Training>,
     /// Prompts that the job's splits score.
     pub scored: u64,
-    /// The most tokens of a training text.
+    /// The most tokens of the prompts that were made.
     pub longest: u64,
     /// Tokens that are computed together.
     pub micro_batch_tokens: u64,
@@ -57,7 +57,7 @@ pub struct Training {
 pub struct OnCard {
     /// Bytes of training with everything kept, with inputs alone, and of scoring.
     pub bytes: [u64; 3],
-    /// Whether training fits at all, computing activations again where needed.
+    /// Whether it fits at all: training, computing activations again where needed, or scoring where nothing is trained.
     pub fits: bool,
     /// The longest prompt that could be trained on.
     pub longest: u64,
@@ -91,6 +91,7 @@ impl Plan {
             catalogue: &catalogue,
             sampled: Sampled::default(),
             shortened: [0; 2],
+            caption: prompts::caption(&prompt_job),
         };
         let (mut examples, mut seen) = (0, 0);
         while let Some(users) = prepared.histories.next_shard().await? {
@@ -129,13 +130,17 @@ impl Plan {
         let scoring = self.footprint.scoring_flops(self.prompts.scoring.mean());
         let training = self.training.map_or([0.0; 2], |training| {
             let learnt = (training.steps * training.batch_size) as f64;
-            let trained = learnt * self.footprint.training_flops(self.prompts.training.mean());
+            let mean = self.prompts.training.mean();
+            // What is computed again is at most another forward pass.
+            let again = if all > card.usable() { self.footprint.scoring_flops(mean) } else { 0.0 };
+            let trained = learnt * (self.footprint.training_flops(mean) + again);
             // Recall bounds the prompts of a validation; all users do from above.
             [trained, (training.validations * self.counts.users) as f64 * scoring]
         });
+        let scored = self.footprint.scoring_bytes(self.longest);
         OnCard {
             bytes: [all, least, self.footprint.scoring_bytes(together)],
-            fits: least <= card.usable(),
+            fits: if self.training.is_some() { least } else { scored } <= card.usable(),
             longest: card.usable().saturating_sub(fixed) / per_token,
             hours: [training[0] / rate, training[1] / rate, self.scored as f64 * scoring / rate],
         }

@@ -8,9 +8,8 @@ use model::ranker::{Item, PromptBuilder};
 
 use crate::Result;
 
-/// A text of many short words: cut at a number of tokens, it has that many.
-const WORDS: &str = "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i j k l m n o p q r s t u v w x y z \
-                     a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i j k l m n o p q r s t u v w x y z";
+/// Short words that make a caption: cut at a number of tokens, it has that many.
+const WORDS: &str = "a b c d e f g h i j k l m n o p q r s t u v w x y z ";
 
 /// Lengths of prompts in tokens, each standing for so many.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +81,16 @@ pub(super) struct Sampler<'a> {
     pub(super) catalogue: &'a Catalogue,
     pub(super) sampled: Sampled,
     pub(super) shortened: [u64; 2],
+    /// What stands for every caption.
+    pub(super) caption: String,
+}
+
+/// A caption of at least so many tokens; none where the job has none.
+pub(super) fn caption(job: &Job) -> String {
+    if job.captions.from == CaptionsFrom::None {
+        return String::new();
+    }
+    WORDS.repeat(job.ranker.caption_tokens as usize / 26 + 1)
 }
 
 impl Sampler<'_> {
@@ -103,8 +112,7 @@ impl Sampler<'_> {
     }
 
     fn tokens(&mut self, who: &str, history: &[u32], rng: &mut Rng) -> Result<usize> {
-        let caption = if self.job.captions.from == CaptionsFrom::None { "" } else { WORDS };
-        let item = |number: u32| Item { title: self.catalogue.title(number), caption };
+        let item = |number: u32| Item { title: self.catalogue.title(number), caption: &self.caption };
         let most = history.len().min(self.builder.options().history);
         let shown: Vec<Item<'_>> = history[history.len() - most..].iter().map(|n| item(*n)).collect();
         let drawn = (0..self.job.retriever.candidates).map(|_| 1 + rng.below(u64::from(self.catalogue.len())) as u32);

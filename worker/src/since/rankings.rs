@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use data::artifact::{role, table_prefix};
 use data::dataset::Holdout;
-use data::job::{Split, Stage};
+use data::job::{Blend, Split, Stage};
 use data::tables::{CandidateRow, CaptionRow, ItemRow, RankingRow, Reader, Table, read_all};
 
 use super::fates::{Fate, Reason, Since};
@@ -96,12 +96,19 @@ impl EarlierRankings {
 
 fn changed_for_everybody(cx: &Context, before: &Before, split: Split) -> Option<Reason> {
     let (then, now) = (&before.spec, &cx.spec);
-    // Those that differ from user to user.
-    let apart = [role(Stage::Prepare, None), role(Stage::Caption, None), role(Stage::Retrieve, Some(split))];
+    // Those that differ from user to user. In a blend the retriever's scores count, not only its order.
+    let mut apart = vec![role(Stage::Prepare, None), role(Stage::Caption, None)];
+    if cx.job.ranker.blend == Blend::None {
+        apart.push(role(Stage::Retrieve, Some(split)));
+    }
     if then.format_version != now.format_version {
         Some(OTHER_VERSION)
+    } else if cx.job.ranker.blend != Blend::None && !before.has_inputs_of(now, &apart) {
+        Some("the ranker, or the retriever that it is blended with, changed".into())
     } else if !before.has_inputs_of(now, &apart) {
         Some("the ranker changed".into())
+    } else if then.config["ordering"] != now.config["ordering"] {
+        Some("what is made of the ranker's answers changed".into())
     } else {
         (then.config != now.config).then_some("the prompt changed".into())
     }

@@ -46,6 +46,7 @@ struct Ordering {
     /// What validation says, where the job wants that.
     calibration: Option<Calibration>,
     blends: bool,
+    calibrates: bool,
 }
 
 /// Makes the rankings of some shards.
@@ -201,7 +202,12 @@ impl Ordering {
     fn of(cx: &Context) -> Result<Self> {
         let ranker = &cx.job.ranker;
         let calibration = if ranker.is_fitted() { Some(Self::fitted(cx)?) } else { None };
-        Ok(Self { permutations: ranker.permutations as usize, calibration, blends: ranker.blend == Blend::Fitted })
+        Ok(Self {
+            permutations: ranker.permutations as usize,
+            calibration,
+            blends: ranker.blend == Blend::Fitted,
+            calibrates: ranker.calibrate,
+        })
     }
 
     fn fitted(cx: &Context) -> Result<Calibration> {
@@ -230,7 +236,10 @@ impl Ordering {
     fn row(&self, row: &CandidateRow, orders: &[Vec<f32>]) -> RankingRow {
         let logits = averaged(orders, row.items.len());
         match &self.calibration {
-            Some(fitted) if self.blends => ordered(row, &fitted.blend(&logits, &row.scores[..logits.len()]), 1.0),
+            Some(fitted) if self.blends => {
+                let temperature = if self.calibrates { fitted.blend_temperature as f32 } else { 1.0 };
+                ordered(row, &fitted.blend(&logits, &row.scores[..logits.len()]), temperature)
+            }
             Some(fitted) => ordered(row, &logits, fitted.temperature as f32),
             None => ordered(row, &logits, 1.0),
         }

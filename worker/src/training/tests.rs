@@ -49,12 +49,23 @@ struct Follower {
     broken: (u64, u32),
     /// From this step on no gradients are numbers.
     broken_from: Option<u64>,
+    /// A step of which one slice has no numbers.
+    broken_slice: Option<(u64, usize)>,
 }
 
 impl Follower {
     fn new() -> Self {
         let weights = Tensor::from_f32(&[33], (0..33).map(|i| i as f32 / 7.0).collect()).unwrap();
-        Self { weights, step: 0, kept: Vec::new(), at: None, loaded: "the same", broken: (0, 0), broken_from: None }
+        Self {
+            weights,
+            step: 0,
+            kept: Vec::new(),
+            at: None,
+            loaded: "the same",
+            broken: (0, 0),
+            broken_from: None,
+            broken_slice: None,
+        }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -80,7 +91,7 @@ impl Sliced for Follower {
             self.broken.1 -= 1;
             gradients[3] = f32::NAN;
         }
-        if self.broken_from.is_some_and(|from| self.step >= from) {
+        if self.broken_from.is_some_and(|from| self.step >= from) || self.broken_slice == Some((self.step, slice)) {
             gradients[3] = f32::NAN;
         }
         Ok((Bucket::new(vec![Tensor::from_f32(&[33], gradients)?])?, loss))
@@ -414,13 +425,21 @@ async fn a_step_without_numbers_for_anybody_is_left_out_and_many_of_them_are_too
         assert!(outcomes.values().all(Result::is_ok), "{outcomes:?}");
         models.push(site.model().await);
     }
+    // One slice without numbers, whoever computes it: one member goes, and the others know.
+    let mut site = Site::open().await;
+    for _ in 0..4 {
+        site.join(Follower { broken_slice: Some((17, 3)), ..Follower::new() }).await;
+    }
+    let outcomes = site.run(4).await;
+    assert_eq!(outcomes.values().filter(|outcome| outcome.is_err()).count(), 1, "{outcomes:?}");
+    models.push(site.model().await);
     // One step less, and the same for any number of members.
-    assert!(models[0] == models[1] && models[0] != alone);
+    assert!(models[0] == models[1] && models[0] == models[2] && models[0] != alone);
 
     let mut site = Site::open().await;
     site.join(Follower { broken_from: Some(17), ..Follower::new() }).await;
     let said = site.run(1).await.remove(&1).unwrap().unwrap_err();
-    assert!(matches!(said, Error::Diverged { step: 23, .. }), "{said}");
+    assert!(matches!(said, Error::Diverged { step: 22, .. }), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

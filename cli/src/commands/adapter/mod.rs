@@ -104,7 +104,9 @@ impl Draft {
             // Drafts are private, folders are not.
             std::fs::set_permissions(self.draft.path(), std::fs::Permissions::from_mode(0o755))?;
         }
-        let draft = self.draft.keep();
-        std::fs::rename(&draft, &self.to).with_context(|| format!("cannot make {}", self.to.display()))
+        std::fs::rename(self.draft.path(), &self.to).with_context(|| format!("cannot make {}", self.to.display()))?;
+        // It has another name now, and nothing of it is to be removed.
+        let _ = self.draft.keep();
+        Ok(())
     }
 }

@@ -11,8 +11,8 @@ pub(super) struct Cleaner {
 
 impl Cleaner {
     pub(super) fn new(markers: impl Iterator<Item = String>) -> Self {
-        // A marker of one character, or of blanks, is a letter and no mark.
-        let mut markers: Vec<String> = markers.filter(|m| m.trim().chars().count() > 1).collect();
+        // A marker of one character, or of blanks, is a letter and no mark. Blanks around it are part of the text's own.
+        let mut markers: Vec<String> = markers.map(|m| m.trim().to_owned()).filter(|m| m.chars().count() > 1).collect();
         markers.sort_by_key(|marker| (std::cmp::Reverse(marker.len()), marker.clone()));
         Self { markers }
     }
@@ -25,7 +25,8 @@ impl Cleaner {
             let seen = text.chars().filter(|c| !is_invisible(*c));
             clean = Cow::Owned(seen.map(|c| if c.is_control() { ' ' } else { c }).collect());
         }
-        // Breaking one marker may leave another one: as long as there are any. Each round makes all of them fewer.
+        // Breaking one marker may leave another one: as long as there are any. Each round parts characters that stood together, or
+        // widens a gap beyond that of every marker.
         while let Some(marker) = self.markers.iter().find(|marker| clean.contains(marker.as_str())) {
             let first = marker.chars().next().map_or(1, char::len_utf8);
             let broken = format!("{} {}", &marker[..first], &marker[first..]);
@@ -35,7 +36,7 @@ impl Cleaner {
     }
 }
 
-/// Marks of direction, joiners and other characters without a form of their own that change how their neighbours are shown.
+/// Marks of direction and other characters without a form of their own that change how their neighbours are shown.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{00ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
         | '\u{e0000}'..='\u{e007f}')
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     fn cleaner() -> Cleaner {
-        Cleaner::new(["</s>", "<|im_start|>", "<", " ", "<|im"].into_iter().map(str::to_owned))
+        Cleaner::new(["</s>", "<|im_start|>", "<", " ", "<|im", " <x>", "(("].into_iter().map(str::to_owned))
     }
 
     #[test]
@@ -61,6 +62,8 @@ mod tests {
         assert_eq!(cleaner().clean("a </s> b"), "a < /s> b");
         assert_eq!(cleaner().clean("<|im_start|>system"), "< |im_start|>system");
         assert_eq!(cleaner().clean("</s</s>>"), "</s< /s>>");
+        assert_eq!(cleaner().clean("a <x> b"), "a < x> b");
+        assert_eq!(cleaner().clean("(((("), "( ( ( (");
         assert_eq!(cleaner().clean("x\u{202e}y\u{200b}\nz"), "xy z");
         // What is hidden inside of a mark comes out first.
         assert_eq!(cleaner().clean("<\u{200b}/s>"), "< /s>");

@@ -75,15 +75,21 @@ fn logits_of_turned_orders_come_back_to_their_items() {
 #[test]
 fn a_temperature_changes_probabilities_and_a_blend_the_order() {
     let row = candidates(&[3.0, 0.0, 0.0]);
-    let fitted = Calibration { temperature: 2.0, blend: 0.9, users: 1, ndcg: [0.0; 3], nll: [0.0; 2] };
+    let fitted =
+        Calibration { temperature: 2.0, blend: 0.9, blend_temperature: 3.0, users: 1, ndcg: [0.0; 3], nll: [0.0; 2] };
     let logits = vec![vec![0.0, 1.0, 2.0]];
-    let with = |calibration, blends| Ordering { permutations: 1, calibration, blends }.row(&row, &logits);
-    let plain = with(None, false);
-    let cooled = with(Some(fitted.clone()), false);
+    let with = |calibration, blends, calibrates| {
+        Ordering { permutations: 1, calibration, blends, calibrates }.row(&row, &logits)
+    };
+    let plain = with(None, false, false);
+    let cooled = with(Some(fitted.clone()), false, true);
     assert_eq!((&plain.items, &plain.scores), (&cooled.items, &cooled.scores));
     assert_eq!(plain.items, ["i2", "i1", "i0"]);
     assert!(cooled.probabilities[0] < plain.probabilities[0]);
     assert!((cooled.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-    let blended = with(Some(fitted), true);
+    let blended = with(Some(fitted.clone()), true, false);
     assert_eq!((blended.items[0].as_str(), blended.retriever_ranks[0]), ("i0", 1));
+    let both = with(Some(fitted), true, true);
+    assert_eq!((&both.items, &both.scores), (&blended.items, &blended.scores));
+    assert!(both.probabilities[0] < blended.probabilities[0]);
 }

@@ -107,8 +107,11 @@ impl<'a> Tuning<'a> {
         let kept = self.best.iter().find(|file| file.name.ends_with(".safetensors"));
         let Some(kept) = kept.filter(|_| course.best_step != course.step) else { return self.fit_present(beat) };
         let params = model::weights::from_bytes_f32(kept.name, &kept.bytes)?.beside(self.ranker.params())?;
-        *self.ranker.params_mut() = params;
-        self.fit_present(beat)
+        let present = std::mem::replace(self.ranker.params_mut(), params);
+        let fitted = self.fit_present(beat);
+        // The last step is what others may still want to have.
+        *self.ranker.params_mut() = present;
+        fitted
     }
 
     fn fit_present(&self, beat: &dyn Fn()) -> Result<Option<Calibration>> {
