@@ -135,7 +135,7 @@ mod tests {
                 assert_eq!(said.matches("cargo xtask").count(), 1, "{said}");
             }
         }
-        assert_eq!(asked(&["bench", "--help"]).unwrap().matches("cargo xtask bench").count(), 4);
+        assert_eq!(asked(&["bench", "--help"]).unwrap().matches("cargo xtask bench").count(), 5);
         for all in [asked(&["--help"]), asked(&["help"]), Some(refusal(&[]))] {
             assert_eq!(all.unwrap().matches("cargo xtask").count(), COMMANDS.len());
         }
