@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use data::artifact::{self, ArtifactId, Attempt, Plan, Spec};
 
+use super::ordering::averaged;
 use super::*;
+use crate::calibration::Calibration;
 use crate::doubt::Doubt;
 use crate::doubt::tests::{JOB, lease_of};
 
