@@ -23,6 +23,9 @@ use crate::{Error, Result};
 use examples::Examples;
 use validation::Validation;
 
+/// Parts of the validation users that a calibration is fitted on at most.
+const FITTED_CHUNKS: usize = 32;
+
 /// Trains and commits the adapter.
 pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let population = Population::open(cx)?;
@@ -116,7 +119,9 @@ impl<'a> Tuning<'a> {
 
     fn fit_present(&self, beat: &dyn Fn()) -> Result<Option<Calibration>> {
         let mut answered = Vec::new();
-        for chunk in 0..self.validation.chunks() {
+        // Some of very many users say as much, and the others of the gang wait meanwhile.
+        let every = self.validation.chunks().div_ceil(FITTED_CHUNKS).max(1);
+        for chunk in (0..self.validation.chunks()).step_by(every) {
             answered.extend(self.validation.answered(chunk, &self.ranker, self.prompts)?);
             beat();
         }
