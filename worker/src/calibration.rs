@@ -110,10 +110,14 @@ fn log_softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     scaled.into_iter().map(|l| l - top - sum).collect()
 }
 
-/// NDCG@10 of one item; of equal scores the retriever's order decides.
-fn gain(scores: &[f64], answer: usize) -> f64 {
+/// NDCG@10 of one item among scores; of equal ones the retriever's order decides.
+pub(crate) fn gain<S: PartialOrd + Copy>(scores: &[S], answer: usize) -> f64 {
     let own = scores[answer];
-    let before = scores.iter().enumerate().filter(|(i, s)| **s > own || (**s == own && *i < answer)).count();
+    gain_at(scores.iter().enumerate().filter(|(i, s)| **s > own || (**s == own && *i < answer)).count())
+}
+
+/// NDCG@10 of an item that so many stand before.
+pub(crate) fn gain_at(before: usize) -> f64 {
     Metric::Ndcg.of(u32::try_from(before + 1).ok(), K)
 }
 

@@ -119,19 +119,18 @@ fn histogram(lengths: &Lengths) -> String {
 fn memory(plan: &Plan) -> String {
     let f = &plan.footprint;
     let together = plan.micro_batch_tokens.max(plan.longest);
-    let gib = size;
     let [all, least] = f.activations_per_token;
     format!(
         "\nmemory    weights {}, adapters with gradients and optimiser {}\n          {} tokens together: activations {}, working \
          memory {}\n          the longest of these prompts alone ({} tokens), activations computed again: {} and {}",
-        gib(f.weights),
-        gib(f.trained_bytes),
+        size(f.weights),
+        size(f.trained_bytes),
         grouped(together),
-        gib(all * together),
-        gib(f.working_per_token * together),
+        size(all * together),
+        size(f.working_per_token * together),
         plan.longest,
-        gib(least * plan.longest),
-        gib(f.working_per_token * plan.longest)
+        size(least * plan.longest),
+        size(f.working_per_token * plan.longest)
     )
 }
 
@@ -149,22 +148,24 @@ fn price(job: &Job) -> String {
 
 fn on_card(job: &Job, plan: &Plan, card: &Card) -> String {
     let on = plan.on(card, ASSUMED_SHARE);
-    let memory = format!("{} of {:.0} GiB", size(on.bytes[0]), card.memory as f64 / GIB);
+    let needed = if plan.training.is_some() { on.bytes[0] } else { on.bytes[2] };
+    let memory = format!("{} of {:.0} GiB", size(needed), card.memory as f64 / GIB);
     if !on.fits {
-        return format!("  {:<9} does not fit: {} at least", card.name, size(on.bytes[1]));
+        let least = if plan.training.is_some() { on.bytes[1] } else { on.bytes[2] };
+        return format!("  {:<9} does not fit: {} at least", card.name, size(least));
     }
-    let room = if on.bytes[0] <= card.usable() { "" } else { ", less with activations computed again" };
+    let room = if needed <= card.usable() { "" } else { ", less at a time" };
     let [training, validation, scoring] = on.hours.map(hours);
+    let training = match plan.training {
+        Some(_) => format!("training {training}, validations at most {validation}, "),
+        None => String::new(),
+    };
     let total: f64 = on.hours.iter().sum();
     let cost = match job.cluster.card_hour {
         price if price > 0.0 => format!(", cost {:.2}", total * price),
         _ => String::new(),
     };
-    format!(
-        "  {:<9} training {training}, validations at most {validation}, scoring {scoring}{cost}; {memory}{room}{}",
-        card.name,
-        knob(job, on.longest)
-    )
+    format!("  {:<9} {training}scoring {scoring}{cost}; {memory}{room}{}", card.name, knob(job, on.longest))
 }
 
 /// How far the longest prompt could be raised, where the card sets the limit.

@@ -223,10 +223,11 @@ impl Ranker {
         }
         let (behind, whole): (Vec<usize>, Vec<usize>) =
             (0..prompts.len()).partition(|at| shared.is_some_and(|shared| shared.begins(&prompts[*at])));
-        for (shared, mut left) in [(shared, behind), (None, whole)] {
+        for (shared, places) in [(shared, behind), (None, whole)] {
             let first = shared.map_or(0, SharedPrefix::tokens);
             let length = |at: &usize| prompts[*at].len() - first;
-            while let Some(pack) = example::packs(&left, length, self.room.tokens()).first() {
+            let mut packs = example::packs(&places, length, self.room.tokens());
+            while let Some(pack) = packs.pop() {
                 let pass = Pass::behind(first, pack.iter().map(|at| &prompts[*at][first..]));
                 let logits = self.network.last_logits(&self.weights, shared, &pass, label_tokens);
                 let logits = match logits.and_then(|logits| Ok(logits.to_host()?)) {
@@ -234,6 +235,7 @@ impl Ranker {
                         if out_of_memory(&e) && self.room.shrink_tokens(pack.iter().map(length).max().unwrap_or(0)) =>
                     {
                         self.tell_shrunk(&e);
+                        packs.extend(example::packs(&pack, length, self.room.tokens()));
                         continue;
                     }
                     logits => logits?,
@@ -241,7 +243,6 @@ impl Ranker {
                 for (at, logits) in pack.iter().zip(logits.f32()?.chunks_exact(label_tokens.len())) {
                     scores[*at] = logits.to_vec();
                 }
-                left.retain(|at| !pack.contains(at));
             }
         }
         Ok(scores)

@@ -8,7 +8,7 @@ mod tests;
 use std::path::Path;
 
 use data::dataset::{Catalogue, training_items};
-use data::job::{Job, Split, Stage};
+use data::job::{CaptionsFrom, Job, Split, Stage};
 use data::prepare::{Counts, Gauge, prepare};
 use model::ranker::{Footprint, Ranker};
 
@@ -74,7 +74,7 @@ impl Plan {
         let settings = options(job)?;
         let config = Ranker::check(job.ranker.base.as_ref(), &settings)?;
         let footprint = Footprint::of(&config, &settings)?;
-        let captions = job.captions.from != data::job::CaptionsFrom::None;
+        let captions = job.captions.from != CaptionsFrom::None;
         let mut prompt_job = job.clone();
         if job.runs(Stage::Pictures) {
             // A caption that is still to be made has no more tokens than the captioner gives it.
@@ -134,7 +134,7 @@ impl Plan {
             // What is computed again is at most another forward pass.
             let again = if all > card.usable() { self.footprint.scoring_flops(mean) } else { 0.0 };
             let trained = learnt * (self.footprint.training_flops(mean) + again);
-            // Recall bounds the prompts of a validation; all users do from above.
+            // Users whose item was not retrieved are not asked about, so these are more than there will be.
             [trained, (training.validations * self.counts.users) as f64 * scoring]
         });
         let scored = self.footprint.scoring_bytes(self.longest);
@@ -150,9 +150,7 @@ impl Plan {
 impl Training {
     fn of(job: &Job, examples: u64) -> Self {
         let ranker = &job.ranker;
-        let batch_size = u64::from(ranker.batch_size);
-        let all = examples.div_ceil(batch_size) * u64::from(ranker.max_epochs);
-        let steps = if ranker.max_steps == 0 { all } else { all.min(u64::from(ranker.max_steps)) };
+        let (batch_size, steps) = (u64::from(ranker.batch_size), ranker.steps(examples));
         Self { examples, batch_size, steps, validations: steps.div_ceil(u64::from(ranker.validate_every)) }
     }
 

@@ -119,7 +119,7 @@ impl Trainee for Follower {
         3
     }
 
-    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64> {
+    fn validate(&mut self, cx: &Context, chunk: usize) -> Result<f64> {
         cx.check()?;
         Ok(self.weights.f32()?.iter().skip(chunk).step_by(3).map(|w| f64::from(*w).sin()).sum())
     }

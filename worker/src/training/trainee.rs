@@ -58,7 +58,7 @@ pub(crate) trait Trainee {
     fn chunks(&self) -> usize;
 
     /// The sum of the figure over the users of a chunk.
-    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64>;
+    fn validate(&mut self, cx: &Context, chunk: usize) -> Result<f64>;
 
     /// The figure that decides, larger is better, from the sums of all chunks; nothing where there is nobody to validate on.
     fn figure(&self, sums: &[f64]) -> Option<f64>;

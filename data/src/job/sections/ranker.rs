@@ -239,6 +239,13 @@ impl Ranker {
         Value::Object(keys)
     }
 
+    /// Optimiser steps over so many examples, if no validation ends the training earlier.
+    #[must_use]
+    pub fn steps(&self, examples: u64) -> u64 {
+        let all = examples.div_ceil(u64::from(self.batch_size)) * u64::from(self.max_epochs);
+        if self.max_steps == 0 { all } else { all.min(u64::from(self.max_steps)) }
+    }
+
     /// Whether it takes what was fitted on validation.
     #[must_use]
     pub fn is_fitted(&self) -> bool {

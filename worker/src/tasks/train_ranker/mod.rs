@@ -3,6 +3,8 @@
 mod examples;
 mod validation;
 
+use std::collections::BTreeMap;
+
 use data::artifact::Digest;
 use data::examples::deal;
 use data::job::{self, Stage};
@@ -11,7 +13,7 @@ use kernels::{Device, Tensor};
 use model::ranker::{Example, ModelFile, Ranker, Schedule, State};
 use serde_json::json;
 
-use crate::calibration::{self, Calibration};
+use crate::calibration::{self, Answered, Calibration, gain};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
 use crate::gang::Word;
@@ -22,9 +24,6 @@ use crate::training::{Rules, Sliced, Trainee, about, slices, train};
 use crate::{Error, Result};
 use examples::Examples;
 use validation::Validation;
-
-/// Parts of the validation users that a calibration is fitted on at most.
-const FITTED_CHUNKS: usize = 32;
 
 /// Trains and commits the adapter.
 pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
@@ -41,11 +40,9 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
 }
 
 fn rules(settings: &job::Ranker, examples: &Examples<'_>) -> Rules {
-    let per_epoch = examples.prefixes.len().div_ceil(u64::from(settings.batch_size));
-    let all = per_epoch * u64::from(settings.max_epochs);
     Rules {
         stage: Stage::TrainRanker,
-        steps: if settings.max_steps == 0 { all } else { all.min(u64::from(settings.max_steps)) },
+        steps: settings.steps(examples.prefixes.len()),
         validate_every: settings.validate_every,
         patience: settings.patience,
         metric: "N@10",
@@ -85,6 +82,8 @@ struct Tuning<'a> {
     ranker: Ranker,
     /// The files of the model that is kept.
     best: Vec<ModelFile>,
+    /// What this member has heard of validation users by parts: from the present weights, and from those that are kept.
+    answered: [BTreeMap<usize, Vec<Answered>>; 2],
 }
 
 impl<'a> Tuning<'a> {
@@ -102,30 +101,28 @@ impl<'a> Tuning<'a> {
             total_steps,
         };
         let (step, batch, slices, best) = (0, Vec::new(), Vec::new(), Vec::new());
-        Self { settings, prompts, examples, validation, schedule, step, batch, slices, ranker, best }
+        let answered = Default::default();
+        Self { settings, prompts, examples, validation, schedule, step, batch, slices, ranker, best, answered }
     }
 
-    /// Fits what validation says of the weights that are kept.
-    fn fit(&mut self, course: &Course, beat: &dyn Fn()) -> Result<Option<Calibration>> {
+    /// Fits what validation says of the weights that are kept. Only what other members have heard is asked for again.
+    fn fit(&mut self, beat: &dyn Fn()) -> Result<Option<Calibration>> {
+        let [_, mut heard] = std::mem::take(&mut self.answered);
+        let missing: Vec<usize> = (0..self.validation.chunks()).filter(|chunk| !heard.contains_key(chunk)).collect();
         let kept = self.best.iter().find(|file| file.name.ends_with(".safetensors"));
-        let Some(kept) = kept.filter(|_| course.best_step != course.step) else { return self.fit_present(beat) };
-        let params = model::weights::from_bytes_f32(kept.name, &kept.bytes)?.beside(self.ranker.params())?;
-        let present = std::mem::replace(self.ranker.params_mut(), params);
-        let fitted = self.fit_present(beat);
-        // The last step is what others may still want to have.
-        *self.ranker.params_mut() = present;
-        fitted
-    }
-
-    fn fit_present(&self, beat: &dyn Fn()) -> Result<Option<Calibration>> {
-        let mut answered = Vec::new();
-        // Some of very many users say as much, and the others of the gang wait meanwhile.
-        let every = self.validation.chunks().div_ceil(FITTED_CHUNKS).max(1);
-        for chunk in (0..self.validation.chunks()).step_by(every) {
-            answered.extend(self.validation.answered(chunk, &self.ranker, self.prompts)?);
-            beat();
+        if let Some(kept) = kept.filter(|_| !missing.is_empty()) {
+            let params = model::weights::from_bytes_f32(kept.name, &kept.bytes)?.beside(self.ranker.params())?;
+            // The last step is what others may still want to have.
+            let present = std::mem::replace(self.ranker.params_mut(), params);
+            let asked = missing.into_iter().try_for_each(|chunk| {
+                heard.insert(chunk, self.validation.answered(chunk, &self.ranker, self.prompts)?);
+                beat();
+                Ok::<_, Error>(())
+            });
+            *self.ranker.params_mut() = present;
+            asked?;
         }
-        Ok(Calibration::fit(&answered))
+        Ok(Calibration::fit(&heard.into_values().flatten().collect::<Vec<_>>()))
     }
 
     fn model_files(&self) -> Result<Vec<ModelFile>> {
@@ -160,6 +157,7 @@ impl Trainee for Tuning<'_> {
     fn apply(&mut self, _: &mut dyn Collective, total: Bucket) -> Result<()> {
         let grads = self.ranker.params().named(total)?;
         self.ranker.update(&grads, self.schedule.at(self.step))?;
+        self.answered[0].clear();
         Ok(())
     }
 
@@ -167,9 +165,12 @@ impl Trainee for Tuning<'_> {
         self.validation.chunks()
     }
 
-    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64> {
+    fn validate(&mut self, cx: &Context, chunk: usize) -> Result<f64> {
         cx.check()?;
-        self.validation.gains(chunk, &self.ranker, self.prompts)
+        let answered = self.validation.answered(chunk, &self.ranker, self.prompts)?;
+        let sum = answered.iter().map(|user| gain(&user.logits, user.answer)).sum();
+        self.answered[0].insert(chunk, answered);
+        Ok(sum)
     }
 
     fn figure(&self, sums: &[f64]) -> Option<f64> {
@@ -178,6 +179,7 @@ impl Trainee for Tuning<'_> {
 
     fn keep(&mut self) -> Result<()> {
         self.best = self.model_files()?;
+        self.answered[1] = std::mem::take(&mut self.answered[0]);
         Ok(())
     }
 
@@ -201,7 +203,7 @@ impl Trainee for Tuning<'_> {
         };
         self.ranker.check_saved(&best)?;
         self.ranker.load_state(&state)?;
-        self.best = best;
+        (self.best, self.answered) = (best, Default::default());
         Ok(())
     }
 
@@ -219,7 +221,7 @@ impl Trainee for Tuning<'_> {
         for file in &self.best {
             output.file(file.name, file.bytes.clone());
         }
-        if let Some(fitted) = self.fit(course, beat)? {
+        if let Some(fitted) = self.fit(beat)? {
             let text = serde_json::to_vec_pretty(&fitted).map_err(|e| Error::Misfit { what: e.to_string() })?;
             output.file(calibration::FILE, text);
             output.stats.notes.insert("calibration".to_owned(), json!(fitted));

@@ -2,20 +2,18 @@
 
 use data::dataset::Holdout;
 use data::job::{Split, Stage};
-use data::metrics::{Metric, rank_of};
+use data::metrics::rank_of;
 use data::tables::CandidateRow;
 use model::ranker::Ranker;
 use rayon::prelude::*;
 
-use crate::calibration::Answered;
+use crate::calibration::{Answered, gain_at};
 use crate::context::Context;
 use crate::population::{Population, User, open_table, read_shard};
 use crate::ranking::Prompts;
 use crate::tasks::rank::numbers;
 use crate::{Error, Result};
 
-/// The metric that decides, NDCG@10.
-const VALIDATION_K: u32 = 10;
 /// Prompts that are scored together, between two looks at the stop signal.
 const PROMPTS: usize = 32;
 
@@ -61,24 +59,13 @@ impl Validation {
 
     /// NDCG@10 of the retriever's own order on these users, if there are any.
     pub(super) fn order(&self) -> Option<f64> {
-        let gains = self.answers.iter().map(|(answer, _)| gain(*answer));
+        let gains = self.answers.iter().map(|(answer, _)| gain_at(*answer));
         (!self.answers.is_empty()).then(|| gains.sum::<f64>() / self.answers.len() as f64)
     }
 
     /// The parts in which they are scored.
     pub(super) fn chunks(&self) -> usize {
         self.answers.len().div_ceil(PROMPTS)
-    }
-
-    /// The sum of the gains of a ranker over the users of a part.
-    pub(super) fn gains(&self, chunk: usize, ranker: &Ranker, prompts: &Prompts) -> Result<f64> {
-        let mut sum = 0.0;
-        for Answered { logits, answer, .. } in self.answered(chunk, ranker, prompts)? {
-            let own = logits[answer];
-            let before = logits.iter().enumerate().filter(|(i, l)| **l > own || (**l == own && *i < answer)).count();
-            sum += gain(before);
-        }
-        Ok(sum)
     }
 
     /// What a ranker says of the users of a part.
@@ -104,8 +91,4 @@ impl Validation {
         let users = self.answers.len();
         (users > 0).then(|| sums.iter().sum::<f64>() / users as f64)
     }
-}
-
-fn gain(place: usize) -> f64 {
-    Metric::Ndcg.of(u32::try_from(place + 1).ok(), VALIDATION_K)
 }

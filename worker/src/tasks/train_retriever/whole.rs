@@ -78,7 +78,7 @@ impl Trainee for Whole<'_> {
         self.lessons.chunks()
     }
 
-    fn validate(&self, cx: &Context, chunk: usize) -> Result<f64> {
+    fn validate(&mut self, cx: &Context, chunk: usize) -> Result<f64> {
         self.lessons.validate(cx, &self.model, chunk)
     }
 
