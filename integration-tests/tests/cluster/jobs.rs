@@ -147,7 +147,8 @@ fn cancel(cluster: &Cluster, job: &str) {
     assert!(ended.took < Duration::from_secs(5), "cancelling took {:?}", ended.took);
     let said: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((&said["state"], &said["before"]), (&"cancelled".into(), &"running".into()));
-    until("the worker is idle", || cluster.json(&["ps"])["workers"][0]["job"].is_null());
+    // No job wants its stage any more from now on, but the worker is idle only when it has given its lease back.
+    until("the worker is idle", || cluster.json(&["ps"])["workers"][0]["stage"].is_null());
     let done = cluster.records(job, "rank");
     assert!(done.len() < 60, "the job had ended before it was cancelled: make it longer");
     std::thread::sleep(Duration::from_millis(500));
