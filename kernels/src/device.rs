@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cuda::{self, Stream};
-use crate::{Error, Recording, Result, Tensor};
+use crate::{Error, Recording, Result, Tensor, host_memory};
 
 /// A place to compute: the CPU with a fixed number of threads, or a card with memory of its own beside them.
 ///
@@ -93,6 +93,17 @@ impl Device {
     #[must_use]
     pub fn name(&self) -> String {
         self.stream.as_ref().map_or_else(|| format!("CPU, {} threads", self.threads()), Stream::name)
+    }
+
+    /// Memory that can still be asked for, in bytes: of a card what is left of this process's part of it; of the host a half of
+    /// what its system says is available, because others ask for it too, and the system refuses nobody but kills. None if it
+    /// does not say.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<usize> {
+        match &self.stream {
+            Some(stream) => Some(stream.free_bytes()),
+            None => usize::try_from(host_memory::available_bytes()? / 2).ok(),
+        }
     }
 
     /// Brings a tensor into the memory of this device; one that is there already is shared.

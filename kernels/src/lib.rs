@@ -20,6 +20,7 @@
 mod cuda;
 mod device;
 mod error;
+mod host_memory;
 mod inspection;
 mod memory;
 mod segments;

@@ -127,10 +127,10 @@ fn memory(plan: &Plan) -> String {
         size(f.trained_bytes),
         grouped(together),
         size(all * together),
-        size(f.working_per_token * together),
+        size(f.working_bytes(together)),
         plan.longest,
         size(least * plan.longest),
-        size(f.working_per_token * plan.longest)
+        size(f.working_bytes(plan.longest))
     )
 }
 
@@ -214,7 +214,7 @@ fn in_json(job: &Job, plan: &Plan, cards: &[Card]) -> Value {
         "memory": {
             "weights": f.weights, "trained": f.trained_bytes, "micro_batch_tokens": plan.micro_batch_tokens,
             "activations_per_token": f.activations_per_token[0], "activations_per_token_least": f.activations_per_token[1],
-            "working_per_token": f.working_per_token,
+            "working_per_token": f.working_per_token, "decoded": f.decoded,
         },
         "cards": cards.iter().map(card).collect::<Vec<_>>(),
     })

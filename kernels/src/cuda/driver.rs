@@ -131,6 +131,9 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// The most shared memory that a block can ask for, in bytes.
     fn most_shared(&self) -> usize;
 
+    /// Memory that can still be asked for, in bytes.
+    fn free_bytes(&self) -> usize;
+
     /// Memory whose content is whatever it was; aligned to 256 bytes.
     ///
     /// # Errors

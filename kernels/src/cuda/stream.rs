@@ -58,6 +58,11 @@ impl Stream {
         self.recorder.most_shared()
     }
 
+    /// Memory that can still be asked for, in bytes.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.recorder.free_bytes()
+    }
+
     /// A tensor that holds anything: for results that are written before they are read.
     pub(crate) fn result(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         Tensor::on(self, shape, dtype)

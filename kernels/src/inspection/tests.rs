@@ -1,14 +1,11 @@
 #![allow(clippy::unwrap_used)]
-use super::processor::{kibibytes, model};
+use super::processor::model;
 use super::*;
 
 #[test]
 fn what_the_system_writes_is_read() {
     assert_eq!(model("processor\t: 0\nmodel name\t: AMD EPYC\n").as_deref(), Some("AMD EPYC"));
     assert_eq!(model("Processor : ARMv8"), None);
-    let meminfo = "MemTotal:       24684092 kB\nMemAvailable:   24089424 kB\n";
-    assert_eq!(kibibytes(meminfo, "MemTotal"), Some(24_684_092 * 1024));
-    assert_eq!(kibibytes(meminfo, "Mem"), None);
     let closed = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version: 12.2.0\n";
     assert_eq!(release_in(closed).as_deref(), Some("550.54.15"));
     let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";

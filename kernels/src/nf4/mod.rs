@@ -33,6 +33,9 @@ use crate::{Dtype, Error, Result, Tensor};
 pub const BLOCK: usize = 64;
 /// Magnitudes that share one scale under double quantisation.
 pub const NESTED_BLOCK: usize = 256;
+/// The memory of a band of decoded rows where a card does not decode a whole weight at once: in the backward a part of the order
+/// of summation, so it is a constant.
+pub const BAND_BYTES: usize = 64 << 20;
 
 /// How decoded values are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

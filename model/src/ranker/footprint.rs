@@ -1,6 +1,6 @@
 //! What a ranker needs, worked out from its configuration: no weight is read.
 
-use kernels::nf4::{BLOCK, NESTED_BLOCK};
+use kernels::nf4::{self, BLOCK, NESTED_BLOCK};
 
 use super::{
     config::LlamaConfig,
@@ -24,8 +24,10 @@ pub struct Footprint {
     pub trained_bytes: u64,
     /// Those of them that scoring needs too: values that are beside the weights.
     pub beside_bytes: u64,
-    /// Bytes of a layer's working memory for each token: what the backward pass makes on its way.
+    /// Bytes of working memory for each token: what the backward pass of one layer makes on its way, and makes again.
     pub working_per_token: u64,
+    /// Bytes of a weight that is decoded for a product: the part that is there at once.
+    pub decoded: u64,
     /// Bytes of activations for each token, all layers: everything kept, and inputs alone.
     pub activations_per_token: [u64; 2],
     /// Multiply-adds of all linear layers for one token.
@@ -47,6 +49,7 @@ impl Footprint {
         let in_linears: u64 = linears.iter().map(|l| size(&[l.d_out, l.d_in])).sum();
         let parameters: u64 = store::expected(config, &linears).iter().map(|(_, shape)| size(shape)).sum();
         let packed = options.quantize == Quantize::Nf4 && !store::decodes(options, &linears);
+        let largest = linears.iter().map(|l| size(&[l.d_out, l.d_in])).max().unwrap_or(0);
         let weights = 4 * (parameters - in_linears) + if packed { packed_bytes(in_linears) } else { 4 * in_linears };
         let trained = match &options.trainable {
             Trainable::Nothing => 0,
@@ -64,7 +67,8 @@ impl Footprint {
             weights,
             trained_bytes: 4 * copies * trained,
             beside_bytes: if matches!(options.trainable, Trainable::Full) { 0 } else { 4 * trained },
-            working_per_token: 4 * (4 * config.intermediate_size + 6 * config.hidden_size) as u64,
+            working_per_token: 4 * working_floats(config, options) as u64,
+            decoded: if packed { (4 * largest).min(nf4::BAND_BYTES as u64) } else { 0 },
             activations_per_token: [floats(Keep::All), floats(Keep::Input)],
             multiplies_per_token: in_linears,
             attention_per_pair: (2 * config.layers * config.heads * config.head_dim) as u64,
@@ -74,14 +78,26 @@ impl Footprint {
     /// Bytes while a micro-batch of so many tokens is trained on: everything kept, and inputs alone.
     #[must_use]
     pub fn training_bytes(&self, tokens: u64) -> [u64; 2] {
-        let fixed = self.weights + self.trained_bytes + tokens * self.working_per_token;
+        let fixed = self.weights + self.trained_bytes + self.working_bytes(tokens);
         self.activations_per_token.map(|per_token| fixed + tokens * per_token)
+    }
+
+    /// Those of them that a loaded ranker takes only once it is trained, without activations: gradients, moments, and working
+    /// memory.
+    pub(super) fn training_bytes_to_come(&self, tokens: u64) -> u64 {
+        self.trained_bytes - self.beside_bytes + self.working_bytes(tokens)
+    }
+
+    /// Bytes that are used again and again while so many tokens are computed together.
+    #[must_use]
+    pub fn working_bytes(&self, tokens: u64) -> u64 {
+        tokens * self.working_per_token + self.decoded
     }
 
     /// Bytes while prompts of so many tokens are scored together.
     #[must_use]
     pub fn scoring_bytes(&self, tokens: u64) -> u64 {
-        self.weights + self.beside_bytes + tokens * self.working_per_token
+        self.weights + self.beside_bytes + self.working_bytes(tokens)
     }
 
     /// Floating-point operations of scoring a prompt of so many tokens.
@@ -99,6 +115,20 @@ impl Footprint {
         let attention = 2.0 * tokens * self.attention_per_pair as f64 * tokens / 2.0;
         passes * 2.0 * tokens * self.multiplies_per_token as f64 + 3.5 * attention
     }
+}
+
+/// Floats for each token beside the activations that are kept: what one layer computes again, gradients and the rows that they
+/// are made of (inside of the gated block or of attention, whichever are more), what low-rank updates keep of all layers, and
+/// what places, sequences and dropout masks take.
+fn working_floats(c: &LlamaConfig, options: &RankerOptions) -> usize {
+    const OF_ROWS: usize = 16;
+    let again = Keep::All.floats(c) - Keep::Input.floats(c);
+    let gradients = 6 * c.hidden_size + (3 * c.intermediate_size).max(2 * (c.heads + c.kv_heads) * c.head_dim);
+    let updates = match &options.trainable {
+        Trainable::Lora(lora) => c.layers * lora.targets.len() * lora.rank,
+        Trainable::Nothing | Trainable::Full => 0,
+    };
+    again + gradients + updates + OF_ROWS
 }
 
 /// Two values a byte, a byte for every block and a float for every 256 blocks.

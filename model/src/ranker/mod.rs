@@ -145,7 +145,7 @@ impl Ranker {
         let network = Network::new(LlamaConfig::from_json(config_json)?, options.max_tokens)?;
         let weights = Weights::load(&network.config, &network.linears(), source, &options, device)?;
         tracing::info!(layers = network.config.layers, trained = weights.trainable.elements(), "ranker loaded");
-        let room = Room::new(options.micro_batch_tokens, options.activation_bytes);
+        let room = Room::on(device, &network.config, &options)?;
         Ok(Self {
             config_json: config_json.to_owned(),
             network,

@@ -50,8 +50,8 @@ pub struct RankerOptions {
     /// Sequences are computed together up to this many tokens; at least one sequence is. It changes memory and time;
     /// scores keep their bits, gradients change in the last ones only.
     pub micro_batch_tokens: usize,
-    /// The memory of activations that are kept for the backward pass; where it does not do, layers compute some of theirs
-    /// again. It changes memory and time, and no bit of the result.
+    /// The most memory of activations that are kept for the backward pass, if that much is free; where it does not do, layers
+    /// compute some of theirs again. It changes memory and time, and no bit of the result.
     pub activation_bytes: usize,
     /// Gradients are scaled down to this global norm; `None` leaves them.
     pub max_grad_norm: Option<f64>,

@@ -2,10 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::config::LlamaConfig;
-use super::recompute::Keep;
+use kernels::Device;
 
-/// Tokens of a micro-batch, and bytes of activations that are kept of it. Both shrink when memory runs out, and stay so.
+use super::{config::LlamaConfig, footprint::Footprint, options::RankerOptions, recompute::Keep};
+use crate::Result;
+
+/// Tokens of a micro-batch, and bytes of activations that are kept of it: as many as there seems to be memory for. Both shrink
+/// when it runs out all the same, and stay so.
 #[derive(Debug)]
 pub(crate) struct Room {
     tokens: AtomicUsize,
@@ -15,6 +18,13 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(tokens: usize, activation_bytes: usize) -> Self {
         Self { tokens: AtomicUsize::new(tokens), activation_bytes: AtomicUsize::new(activation_bytes) }
+    }
+
+    /// For a ranker that has been loaded to a device: activations may take what its training leaves of the free memory.
+    pub(crate) fn on(device: &Device, config: &LlamaConfig, options: &RankerOptions) -> Result<Self> {
+        let to_come = Footprint::of(config, options)?.training_bytes_to_come(options.micro_batch_tokens as u64);
+        let left = device.free_bytes().map_or(usize::MAX, |free| free.saturating_sub(to_come as usize));
+        Ok(Self::new(options.micro_batch_tokens, options.activation_bytes.min(left)))
     }
 
     pub(crate) fn tokens(&self) -> usize {

@@ -275,6 +275,33 @@ fn a_device_trains_and_scores_like_the_host() {
     }
 }
 
+/// Between one that keeps everything and one that has to be found out to be full.
+#[test]
+fn a_ranker_keeps_what_its_device_has_free_memory_for() {
+    let options = || RankerOptions {
+        quantize: Quantize::None,
+        trainable: lora(0.0),
+        micro_batch_tokens: 64,
+        ..Default::default()
+    };
+    // So many tokens that what operations take for the least of work is little beside them.
+    let examples = || (0..5).flat_map(|_| examples()).collect::<Vec<_>>();
+    let gradients = |ranker: &Ranker| ranker.gradients(&examples(), 15).unwrap().0.to_flat().unwrap();
+    let device = Device::emulated().unwrap();
+    let wanted = gradients(&Ranker::from_source(&config_json(false), &base(false), options(), &device).unwrap());
+    let c = LlamaConfig::from_json(&config_json(false)).unwrap();
+    let mut seen = BTreeSet::new();
+    for kib in (104..=168).step_by(8) {
+        let device = Device::emulated_with(kib << 10).unwrap();
+        let ranker = Ranker::from_source(&config_json(false), &base(false), options(), &device).unwrap();
+        let budget = ranker.room.activation_bytes();
+        seen.insert(recompute::choose(&c, 64, budget / size_of::<f32>())[0]);
+        assert_eq!(gradients(&ranker), wanted, "{kib} KiB");
+        assert_eq!(ranker.room.activation_bytes(), budget, "{kib} KiB were less than was thought");
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
 /// From a device with plenty of room to one that cannot hold a single example, and everything between.
 #[test]
 fn a_device_without_room_computes_less_at_a_time_or_says_so() {

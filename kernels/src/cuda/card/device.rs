@@ -122,8 +122,8 @@ impl Card {
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("entering the card", e))
     }
 
-    /// Memory of the card that is free now.
-    pub(super) fn free_bytes(&self) -> Option<u64> {
+    /// Memory of the card that nobody uses now, this process or another.
+    pub(super) fn unused_bytes(&self) -> Option<u64> {
         self.enter().ok()?;
         result::mem_get_info().ok().map(|(free, _)| free as u64)
     }
@@ -201,6 +201,10 @@ impl Driver for Card {
 
     fn most_shared(&self) -> usize {
         self.most_shared
+    }
+
+    fn free_bytes(&self) -> usize {
+        self.budget.saturating_sub(self.taken().bytes)
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address> {

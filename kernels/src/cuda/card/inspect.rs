@@ -133,7 +133,7 @@ fn new_enough(seen: Vec<Card>) -> Result<Vec<Card>, NoCard> {
 pub(crate) fn examine(card: Card) -> CardReport {
     let tried = device::Card::open(card.number).and_then(|opened| {
         probe(&opened)?;
-        Ok(opened.free_bytes())
+        Ok(opened.unused_bytes())
     });
     match tried {
         Ok(free_bytes) => CardReport { card, free_bytes, problem: None },

@@ -43,8 +43,12 @@ impl Memory {
         self.used
     }
 
+    pub(super) fn free_bytes(&self) -> usize {
+        self.budget - self.used
+    }
+
     pub(super) fn allocate(&mut self, bytes: usize) -> Result<Address> {
-        let free = self.budget - self.used;
+        let free = self.free_bytes();
         let buffer = if bytes <= free { Buffer::new(bytes) } else { None };
         let buffer = buffer.ok_or(Error::Memory { asked: bytes, free, budget: self.budget })?;
         let address = buffer.address();

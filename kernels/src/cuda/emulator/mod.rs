@@ -116,6 +116,10 @@ impl Driver for Emulator {
         MOST_SHARED_BYTES as usize
     }
 
+    fn free_bytes(&self) -> usize {
+        self.memory().free_bytes()
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address> {
         self.memory().allocate(bytes)
     }

@@ -40,6 +40,10 @@ impl Driver for Mortal {
         self.device.most_shared()
     }
 
+    fn free_bytes(&self) -> usize {
+        self.device.free_bytes()
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address> {
         self.alive()?.allocate(bytes)
     }

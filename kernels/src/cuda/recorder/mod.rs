@@ -68,6 +68,11 @@ impl Recorder {
         self.state().driver().most_shared()
     }
 
+    /// As [`Driver::free_bytes`].
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.state().driver().free_bytes()
+    }
+
     /// As [`Driver::allocate`]. There is always an address, also of no bytes.
     pub(crate) fn allocate(&self, bytes: usize) -> Result<Address> {
         self.state().allocate(Purpose::Work, bytes.max(1))

@@ -13,10 +13,6 @@ use crate::gemm::cuda::{matrix, matrix_mut};
 use crate::gemm::low_rank::begin;
 use crate::{Dtype, Result, Tensor};
 
-/// The memory of a band of decoded rows where the whole weight is not decoded at once: in the backward a part of the order of
-/// summation, so it is a constant.
-pub(super) const BAND_BYTES: usize = 64 << 20;
-
 /// A product in f32 with the decoded weight, in bands of its rows that take no more than `most` bytes.
 pub(super) fn f32(on: &Stream, o: &Operands<'_>, rounding: Rounding, most: usize) -> Result<Tensor> {
     let (mut y, kept) = begin(on, o.update.as_ref(), &o.shape()?, [Dtype::F32; 2])?;

@@ -17,7 +17,7 @@ pub(super) use dequantize::{Form, dequantize};
 pub(super) use parts::Parts;
 
 use self::regime::Regime;
-use super::{Nf4Weight, Rounding};
+use super::{BAND_BYTES, Nf4Weight, Rounding};
 use crate::cuda::{Arg, Stream};
 use crate::gemm::low_rank::{LowRank, begin};
 use crate::{Dtype, Error, Result, Tensor};
@@ -105,7 +105,7 @@ pub(crate) fn add_linear_backward_input(
         return Ok(());
     }
     let operands = Operands { pass: Pass::Backward, x: dy, weight, update: None };
-    decoded::add_f32(on, &operands, rounding, decoded::BAND_BYTES, (dx, 1.0))
+    decoded::add_f32(on, &operands, rounding, BAND_BYTES, (dx, 1.0))
 }
 
 fn product(on: &Stream, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor> {
@@ -116,7 +116,7 @@ fn product(on: &Stream, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor> 
     if dtype == Dtype::F32 {
         return match Regime::of_f32(o.pass, n, extents) {
             Regime::Few => few::f32(on, o, rounding),
-            _ => decoded::f32(on, o, rounding, decoded::BAND_BYTES),
+            _ => decoded::f32(on, o, rounding, BAND_BYTES),
         };
     }
     by(on, o, Regime::of_bf16(o.pass, n, extents))
@@ -131,7 +131,7 @@ fn by(on: &Stream, o: &Operands<'_>, regime: Regime) -> Result<Tensor> {
     };
     match product {
         Err(Error::Memory { .. }) if regime::can_be_fused(o.pass, o.weight.dimensions()?) => fused::product(on, o, 1),
-        Err(Error::Memory { .. }) => decoded::bf16_in_bands(on, o, decoded::BAND_BYTES),
+        Err(Error::Memory { .. }) => decoded::bf16_in_bands(on, o, BAND_BYTES),
         product => product,
     }
 }

@@ -55,6 +55,10 @@ impl Driver for Watched {
         self.device.most_shared()
     }
 
+    fn free_bytes(&self) -> usize {
+        self.device.free_bytes()
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address> {
         self.count(|asked| &mut asked.allocations);
         self.device.allocate(bytes)
