@@ -4,6 +4,7 @@
 //! nothing that counts: what a task makes goes to the object store, and its done record says so.
 
 mod ahead;
+mod asking;
 mod calibration;
 mod checkpoint;
 mod context;

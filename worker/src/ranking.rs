@@ -26,7 +26,7 @@ const SHARED_TOKENS: usize = 8;
 /// Everything between items and tokens.
 pub(crate) struct Prompts {
     builder: PromptBuilder,
-    /// The label tokens of up to K candidates.
+    /// The label tokens of as many candidates as a prompt shows.
     pub(crate) verbalizer: Verbalizer,
     captions: Vec<String>,
     /// What prompts begin with, where that is worth being read once; else empty.
@@ -107,11 +107,11 @@ pub fn check_ranker(job: &Job) -> Result<()> {
     let (builder, _) = builder(job, &config, captions)?;
     // The shortest prompt that a template may count on: somebody with one item.
     let item = Item { title: "a", caption: if captions { "a" } else { "" } };
-    builder.prompt("everybody", &[item], &vec![item; job.retriever.candidates as usize])?;
+    builder.prompt("everybody", &[item], &vec![item; job.shown_candidates() as usize])?;
     Ok(())
 }
 
-/// The prompts of a job and the labels of up to K candidates.
+/// The prompts of a job and the labels of as many candidates as they show.
 pub(crate) fn builder(job: &Job, config: &LlamaConfig, captions: bool) -> Result<(PromptBuilder, Verbalizer)> {
     let (base, asked) = (&job.ranker.base, job.ranker.max_prompt_tokens as usize);
     let room = config.longest_sequence().saturating_sub(ANSWER_TOKENS);
@@ -121,7 +121,7 @@ pub(crate) fn builder(job: &Job, config: &LlamaConfig, captions: bool) -> Result
     let tokenizer = Arc::new(RankerTokenizer::load(base.as_ref(), config)?);
     let options = prompt_options(&job.ranker, captions);
     let builder = PromptBuilder::new(tokenizer, &job.ranker.template, options)?;
-    let verbalizer = builder.verbalizer(job.retriever.candidates as usize)?;
+    let verbalizer = builder.verbalizer(job.shown_candidates() as usize)?;
     Ok((builder, verbalizer))
 }
 

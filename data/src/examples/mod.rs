@@ -12,7 +12,7 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-pub use negatives::{Choice, Question, Seen, choose_candidates};
+pub use negatives::{Choice, Question, Recipe, Seen, choose_candidates};
 pub use permutation::Permutation;
 pub use prefixes::{Prefix, TrainingPrefixes};
 pub use rng::Rng;

@@ -1,7 +1,7 @@
-//! The candidates of a training example: the answer and K - 1 wrong items, in random order.
+//! The candidates of a training example: the answer and K - 1 wrong items.
 
 use super::rng::Rng;
-use crate::job::Negatives;
+use crate::job::{CandidateOrder, Negatives};
 use crate::{Error, Result};
 
 /// The items of a user, sorted: what may not be a random negative.
@@ -70,59 +70,85 @@ pub struct Choice {
     pub answer: usize,
 }
 
-/// Chooses `candidates` items for an example, a pure function of (seed, epoch, example).
+/// How candidates are chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// Where wrong ones come from.
+    pub negatives: Negatives,
+    /// How they are shown.
+    pub order: CandidateOrder,
+    /// How many there are, with the answer.
+    pub candidates: u32,
+    /// Items of the catalogue, whose numbers begin with 1.
+    pub catalogue_len: u32,
+    /// The job's seed.
+    pub seed: u64,
+}
+
+/// Chooses the candidates of an example, a pure function of (seed, epoch, example).
 ///
 /// - `random`: any items that the user has not seen, at any time.
 /// - `retrieved`: the retriever's best for the prefix without the answer. They may hold an item that the user will use later,
 ///   as the candidates of a real request may.
 /// - `mixed`: the better half retrieved, the rest random.
 ///
-/// Where the retriever proposes too few, random ones fill up.
+/// Where the retriever proposes too few, random ones fill up. In the retriever's order they stand last, and an answer that it
+/// has not proposed stands anywhere: at a place of its own it would give itself away.
 ///
 /// # Errors
 /// [`Error::TooFewItems`] if the catalogue has too few items that the user has not seen.
-pub fn choose_candidates(
-    kind: Negatives,
-    candidates: u32,
-    catalogue_len: u32,
-    seed: u64,
-    epoch: u64,
-    question: &Question<'_>,
-) -> Result<Choice> {
+pub fn choose_candidates(recipe: &Recipe, epoch: u64, question: &Question<'_>) -> Result<Choice> {
     const PURPOSE: u64 = 0x6e_6567_6174_6976;
-    let wrong = candidates.saturating_sub(1) as usize;
-    let mut rng = Rng::keyed(&[PURPOSE, seed, epoch, question.example]);
-    let from_retriever = match kind {
-        Negatives::Random => 0,
-        Negatives::Retrieved => wrong,
-        Negatives::Mixed => wrong.div_ceil(2),
+    let mut rng = Rng::keyed(&[PURPOSE, recipe.seed, epoch, question.example]);
+    let mut items = recipe.wrong(&mut rng, question)?;
+    let proposed = question.retrieved.iter().position(|item| *item == question.answer);
+    let place = match (recipe.order, proposed) {
+        (CandidateOrder::Retrieved, Some(place)) => place.min(items.len()),
+        (CandidateOrder::Retrieved, None) => rng.below(items.len() as u64 + 1) as usize,
+        (CandidateOrder::Shuffled, _) => items.len(),
     };
-    let mut items = Vec::with_capacity(wrong + 1);
-    for item in question.retrieved {
-        if items.len() == from_retriever {
-            break;
-        }
-        if *item != question.answer && !items.contains(item) {
-            items.push(*item);
-        }
+    items.insert(place, question.answer);
+    if recipe.order == CandidateOrder::Shuffled {
+        rng.shuffle(&mut items);
     }
-    let missing = wrong - items.len();
-    if missing > 0 {
-        let mut excluded = question.seen.clone();
-        excluded.insert(question.answer);
-        items.iter().for_each(|item| excluded.insert(*item));
-        let unseen = catalogue_len.saturating_sub(excluded.len());
-        if (unseen as usize) < missing {
-            let unseen = unseen + u32::try_from(items.len()).unwrap_or(u32::MAX);
-            return Err(Error::TooFewItems { candidates, unseen, catalogue: catalogue_len });
-        }
-        let ranks = distinct_below(&mut rng, unseen, missing);
-        items.extend(ranks.into_iter().map(|rank| excluded.unseen(rank)));
-    }
-    items.push(question.answer);
-    rng.shuffle(&mut items);
-    let answer = items.iter().position(|item| *item == question.answer).expect("the answer was pushed above");
+    let answer = items.iter().position(|item| *item == question.answer).expect("the answer was put there above");
     Ok(Choice { items, answer })
+}
+
+impl Recipe {
+    /// The wrong ones: the retriever's, best first, then random ones.
+    fn wrong(&self, rng: &mut Rng, question: &Question<'_>) -> Result<Vec<u32>> {
+        let Self { candidates, catalogue_len, .. } = *self;
+        let wrong = candidates.saturating_sub(1) as usize;
+        let from_retriever = match self.negatives {
+            Negatives::Random => 0,
+            Negatives::Retrieved => wrong,
+            Negatives::Mixed => wrong.div_ceil(2),
+        };
+        let mut items = Vec::with_capacity(wrong + 1);
+        for item in question.retrieved {
+            if items.len() == from_retriever {
+                break;
+            }
+            if *item != question.answer && !items.contains(item) {
+                items.push(*item);
+            }
+        }
+        let missing = wrong - items.len();
+        if missing > 0 {
+            let mut excluded = question.seen.clone();
+            excluded.insert(question.answer);
+            items.iter().for_each(|item| excluded.insert(*item));
+            let unseen = catalogue_len.saturating_sub(excluded.len());
+            if (unseen as usize) < missing {
+                let unseen = unseen + u32::try_from(items.len()).unwrap_or(u32::MAX);
+                return Err(Error::TooFewItems { candidates, unseen, catalogue: catalogue_len });
+            }
+            let ranks = distinct_below(rng, unseen, missing);
+            items.extend(ranks.into_iter().map(|rank| excluded.unseen(rank)));
+        }
+        Ok(items)
+    }
 }
 
 /// `count` distinct numbers below `n`, every set equally likely (Floyd's method: one draw for each, whatever `n`).

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::Rng;
 use super::*;
 use crate::Error;
-use crate::job::Negatives;
+use crate::job::{CandidateOrder, Negatives};
 
 #[test]
 fn numbers_are_a_function_of_the_key() {
@@ -95,6 +95,7 @@ proptest! {
         (seed, epoch, example) in any::<(u64, u64, u64)>(),
         candidates in 1..=20_u32,
         kind in prop::sample::select(vec![Negatives::Random, Negatives::Retrieved, Negatives::Mixed]),
+        order in prop::sample::select(vec![CandidateOrder::Shuffled, CandidateOrder::Retrieved]),
     ) {
         let seen = Seen::new(&history);
         let answer = history[history.len() / 2];
@@ -102,7 +103,8 @@ proptest! {
         let mut retrieved: Vec<u32> = retrieved.into_iter().filter(|i| *i == answer || !seen.contains(*i)).collect();
         Rng::keyed(&[example]).shuffle(&mut retrieved);
         let question = Question { example, answer, seen: &seen, retrieved: &retrieved };
-        let choose = || choose_candidates(kind, candidates, 60, seed, epoch, &question).unwrap();
+        let recipe = Recipe { negatives: kind, order, candidates, catalogue_len: 60, seed };
+        let choose = || choose_candidates(&recipe, epoch, &question).unwrap();
         let choice = choose();
         prop_assert_eq!(choice.items.len() as u32, candidates);
         prop_assert_eq!(choice.items[choice.answer], answer);
@@ -120,7 +122,30 @@ proptest! {
             Negatives::Mixed => wrong.div_ceil(2).min(usable.len()),
         };
         prop_assert!(usable[..hard].iter().all(|i| distinct.contains(i)), "the retriever's best are among them");
+        if order == CandidateOrder::Retrieved {
+            let shown: Vec<u32> = choice.items.iter().copied().filter(|i| usable[..hard].contains(i)).collect();
+            prop_assert_eq!(&shown, &usable[..hard], "in its order");
+            let place = retrieved.iter().position(|i| *i == answer);
+            prop_assert!(place.is_none_or(|place| choice.answer == place.min(wrong)), "the answer at its own place");
+        }
     }
+}
+
+fn recipe(negatives: Negatives, candidates: u32, catalogue_len: u32) -> Recipe {
+    Recipe { negatives, order: CandidateOrder::Shuffled, candidates, catalogue_len, seed: 1 }
+}
+
+/// An answer at a place of its own would be learnt by its place.
+#[test]
+fn an_answer_that_was_not_proposed_stands_anywhere() {
+    let seen = Seen::new(&[5]);
+    let mut positions = [0_u32; 4];
+    for example in 0..24_000 {
+        let question = Question { example, answer: 5, seen: &seen, retrieved: &[7, 3, 9, 1] };
+        let recipe = Recipe { order: CandidateOrder::Retrieved, ..recipe(Negatives::Retrieved, 4, 12) };
+        positions[choose_candidates(&recipe, 0, &question).unwrap().answer] += 1;
+    }
+    assert!(positions.iter().all(|n| n.abs_diff(6_000) < 350), "{positions:?}");
 }
 
 #[test]
@@ -130,7 +155,7 @@ fn random_negatives_are_uniform_and_the_answer_stands_anywhere() {
     let mut positions = [0_u32; 4];
     for example in 0..24_000 {
         let question = Question { example, answer: 5, seen: &seen, retrieved: &[] };
-        let choice = choose_candidates(Negatives::Random, 4, 12, 1, 0, &question).unwrap();
+        let choice = choose_candidates(&recipe(Negatives::Random, 4, 12), 0, &question).unwrap();
         choice.items.iter().for_each(|i| items[*i as usize] += 1);
         positions[choice.answer] += 1;
     }
@@ -145,7 +170,7 @@ fn random_negatives_are_uniform_and_the_answer_stands_anywhere() {
 fn epochs_see_other_negatives() {
     let seen = Seen::new(&[1]);
     let question = Question { example: 3, answer: 1, seen: &seen, retrieved: &[] };
-    let choose = |epoch| choose_candidates(Negatives::Random, 20, 5_000, 42, epoch, &question).unwrap();
+    let choose = |epoch| choose_candidates(&recipe(Negatives::Random, 20, 5_000), epoch, &question).unwrap();
     assert_ne!(choose(0), choose(1));
 }
 
@@ -155,10 +180,10 @@ fn a_catalogue_that_is_too_small_names_the_key() {
     let question = Question { example: 0, answer: 2, seen: &seen, retrieved: &[4] };
     for kind in [Negatives::Random, Negatives::Retrieved, Negatives::Mixed] {
         assert!(
-            choose_candidates(kind, 8, 10, 0, 0, &question).is_ok(),
+            choose_candidates(&recipe(kind, 8, 10), 0, &question).is_ok(),
             "seven unseen items are enough for eight candidates"
         );
-        let error = choose_candidates(kind, 9, 10, 0, 0, &question).unwrap_err();
+        let error = choose_candidates(&recipe(kind, 9, 10), 0, &question).unwrap_err();
         assert!(matches!(error, Error::TooFewItems { unseen: 7, .. }), "{error:?}");
         let text = error.to_string();
         assert!(

@@ -20,8 +20,8 @@ pub use literals::{MaxRejected, parse_bytes};
 pub use problem::{Problem, nearest};
 pub use publish::{Fill, Place};
 pub use sections::{
-    Blend, Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora, MicroBatch,
-    ModelFrom, Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
+    Blend, CandidateOrder, Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora,
+    MicroBatch, ModelFrom, Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
 };
 pub use stage::{Split, Stage, UnknownName};
 pub use sweep::{Sweep, SweptKey, Trial, label, plain};
@@ -219,15 +219,30 @@ impl Job {
         }
     }
 
-    /// What to say if the ranker has fewer labels than there are candidates.
+    /// Candidates that a prompt of the ranker shows at most.
+    #[must_use]
+    pub fn shown_candidates(&self) -> u32 {
+        self.ranker.shown(self.retriever.candidates)
+    }
+
+    /// What to say if the ranker has fewer labels than a prompt shows candidates, or a final has no place for each heat.
     fn too_many_candidates(&self) -> Option<String> {
-        let (candidates, labels) = (self.retriever.candidates, self.ranker.labels);
-        let ranks = self.runs(Stage::TrainRanker) || self.runs(Stage::Rank);
-        (ranks && candidates > labels.max_candidates()).then(|| {
-            format!(
-                "is {candidates}, but ranker.labels = \"{}\" has labels for {}: lower it or set ranker.labels = \"numbers\"",
+        let (candidates, shown, labels) = (self.retriever.candidates, self.shown_candidates(), self.ranker.labels);
+        if !self.runs(Stage::TrainRanker) && !self.runs(Stage::Rank) {
+            return None;
+        }
+        if shown > labels.max_candidates() {
+            return Some(format!(
+                "is {candidates}, but ranker.labels = \"{}\" has labels for {}: lower it, set ranker.labels = \"numbers\", or have \
+                 them ranked in heats and a final of at most so many with ranker.window = 20",
                 labels.as_str(),
                 labels.max_candidates()
+            ));
+        }
+        (candidates.div_ceil(shown) > shown).then(|| {
+            format!(
+                "is {candidates}, but ranker.window = {shown} has one final for at most {} of them: lower it or widen the window",
+                shown * shown
             )
         })
     }

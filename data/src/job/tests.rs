@@ -74,7 +74,27 @@ fn stages_need_what_they_read() {
 #[test]
 fn more_candidates_than_letters_is_refused() {
     let found = problems(MINIMAL, &["retriever.candidates=40"]);
-    assert!(found[0].contains("ranker.labels"), "{found:?}");
+    assert!(found[0].contains("ranker.labels") && found[0].contains("ranker.window = 20"), "{found:?}");
+    let windowed = |candidates: u32, window: u32| {
+        let sets = [format!("retriever.candidates={candidates}"), format!("ranker.window={window}")];
+        Job::parse("job.toml", MINIMAL, &sets).map(|job| job.shown_candidates())
+    };
+    assert_eq!([windowed(40, 20), windowed(10, 20), windowed(400, 20)].map(Result::unwrap), [20, 10, 20]);
+    let found = windowed(401, 20).unwrap_err().to_string();
+    assert!(found.contains("one final for at most 400"), "{found}");
+    let found = windowed(40, 30).unwrap_err().to_string();
+    assert!(found.contains("has labels for 26"), "{found}");
+    assert!(windowed(40, 1).unwrap_err().to_string().contains("ranker.window: is 1"));
+}
+
+#[test]
+fn an_order_needs_somebody_who_orders() {
+    let with = |negatives: &str| {
+        let sets = ["ranker.candidate_order=retrieved".to_owned(), format!("ranker.negatives={negatives}")];
+        Job::parse("job.toml", MINIMAL, &sets).map_err(|e| e.to_string())
+    };
+    assert!(with("random").unwrap_err().contains("random negatives have no order"));
+    with("mixed").unwrap();
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! What is made of a ranker's answers: orders that are averaged, a blend, a temperature.
+//! How a ranker is asked, and what is made of its answers: heats, orders that are averaged, a blend, a temperature.
 
 use data::job::{Split, Stage};
 use data::tables::RankingRow;
+use mllm4rec_integration_tests::outputs::JobOutputs;
 use mllm4rec_integration_tests::program::Workshop;
 
 use super::earlier::finish;
@@ -20,7 +21,46 @@ fn what_validation_says_changes_rankings_and_trains_nothing_again() {
     let [before, behind] = [&plain, &fitted].map(|job| job.rows::<RankingRow>(Stage::Rank, TEST));
     assert_eq!(before.len(), behind.len());
     assert!(before != behind);
-    for (before, behind) in before.iter().zip(&behind) {
+    same_candidates(&before, &behind);
+    // One setting alone costs one stage too, and a temperature changes no order.
+    let (_, _, cooled) = finish(&workshop, &job, "root", &["ranker.calibrate=true"]);
+    let cooled = cooled.rows::<RankingRow>(Stage::Rank, TEST);
+    assert!(cooled.iter().zip(&before).all(|(a, b)| a.items == b.items && a.scores == b.scores));
+}
+
+/// Candidates may be more than a prompt shows; a window that holds them all changes nothing.
+#[test]
+fn heats_and_a_final_rank_what_one_prompt_would() {
+    let workshop = Workshop::open();
+    let job = workshop.job().display().to_string();
+    let rows = |sets: &[&str]| finish(&workshop, &job, "root", sets).2.rows::<RankingRow>(Stage::Rank, TEST);
+    let plain = rows(&[]);
+    assert_eq!(rows(&["ranker.window=8"]), plain);
+    let heats = rows(&["ranker.window=3", "ranker.blend=fitted", "ranker.permutations=2", "ranker.calibrate=true"]);
+    same_candidates(&plain, &heats);
+    assert!(heats != plain);
+    // More of them than there are letters, where each was one too many.
+    let many = rows(&["ranker.window=8", "retriever.candidates=30"]);
+    assert!(many.iter().any(|row| row.items.len() == 30), "{} items", many[0].items.len());
+    assert!(many.iter().all(|row| row.scores.iter().all(|score| score.is_finite())));
+}
+
+#[test]
+fn training_shows_candidates_in_the_order_of_use() {
+    let workshop = Workshop::open();
+    let job = workshop.job().display().to_string();
+    let (_, _, shuffled) = finish(&workshop, &job, "root", &[]);
+    let (_, _, ordered) = finish(&workshop, &job, "root", &["ranker.candidate_order=retrieved"]);
+    let training = |job: &JobOutputs| job.artifact(Stage::TrainRanker, None);
+    assert_ne!(training(&ordered), training(&shuffled));
+    let [shuffled, ordered] = [&shuffled, &ordered].map(|job| job.rows::<RankingRow>(Stage::Rank, TEST));
+    same_candidates(&shuffled, &ordered);
+}
+
+/// The same candidates of the same users in two orders, each a whole answer.
+fn same_candidates(before: &[RankingRow], behind: &[RankingRow]) {
+    assert_eq!(before.len(), behind.len());
+    for (before, behind) in before.iter().zip(behind) {
         let sorted = |row: &RankingRow| {
             let mut items = row.items.clone();
             items.sort_unstable();
@@ -30,8 +70,4 @@ fn what_validation_says_changes_rankings_and_trains_nothing_again() {
         assert!((behind.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{behind:?}");
         assert!(behind.scores.is_sorted_by(|a, b| a >= b), "{behind:?}");
     }
-    // One setting alone costs one stage too, and a temperature changes no order.
-    let (_, _, cooled) = finish(&workshop, &job, "root", &["ranker.calibrate=true"]);
-    let cooled = cooled.rows::<RankingRow>(Stage::Rank, TEST);
-    assert!(cooled.iter().zip(&before).all(|(a, b)| a.items == b.items && a.scores == b.scores));
 }

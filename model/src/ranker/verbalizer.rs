@@ -32,7 +32,7 @@ impl LabelStyle {
     pub fn check(self, candidates: usize) -> Result<()> {
         if self == Self::Letters && candidates > 26 {
             return Err(Error::Labels(format!(
-                "{candidates} candidates, but letters label at most 26; set ranker.labels = \"numbers\" or \
+                "{candidates} candidates, but letters label at most 26; set ranker.labels = \"numbers\", ranker.window or \
                  retriever.candidates to 26 or less"
             )));
         }

@@ -13,6 +13,7 @@ use data::prepare::{Counts, Gauge, prepare};
 use model::ranker::{Footprint, Ranker};
 
 use crate::Result;
+use crate::asking::prompts_of;
 use crate::ranking::{builder, options};
 pub use cards::{ASSUMED_SHARE, CARDS, Card};
 pub use prompts::{Lengths, Sampled};
@@ -33,6 +34,8 @@ pub struct Plan {
     pub training: Option<Training>,
     /// Prompts that the job's splits score.
     pub scored: u64,
+    /// Prompts that one user's candidates take: one, or heats and a final.
+    pub asked: u64,
     /// The most tokens of the prompts that were made.
     pub longest: u64,
     /// Tokens that are computed together.
@@ -105,12 +108,18 @@ impl Plan {
         }
         let prompts::Sampler { mut sampled, shortened: [short, made], .. } = sampler;
         sampled.shortened = short as f64 / made.max(1) as f64;
+        let asked = prompts_of(job.retriever.candidates as usize, job.shown_candidates() as usize) as u64;
         let splits = job.splits.iter().filter(|split| **split != Split::Train).count() as u64;
         Ok(Self {
             counts: prepared.counts,
             footprint,
             training: job.runs(Stage::TrainRanker).then(|| Training::of(job, examples)),
-            scored: if job.runs(Stage::Rank) { splits * prepared.counts.users } else { 0 },
+            scored: if job.runs(Stage::Rank) {
+                splits * prepared.counts.users * asked * u64::from(job.ranker.permutations)
+            } else {
+                0
+            },
+            asked,
             longest: sampled.training.quantile(1.0).max(sampled.scoring.quantile(1.0)) as u64,
             micro_batch_tokens: settings.micro_batch_tokens as u64,
             prompts: sampled,
@@ -135,7 +144,7 @@ impl Plan {
             let again = if all > card.usable() { self.footprint.scoring_flops(mean) } else { 0.0 };
             let trained = learnt * (self.footprint.training_flops(mean) + again);
             // Users whose item was not retrieved are not asked about, so these are more than there will be.
-            [trained, (training.validations * self.counts.users) as f64 * scoring]
+            [trained, (training.validations * self.counts.users * self.asked) as f64 * scoring]
         });
         let scored = self.footprint.scoring_bytes(self.longest);
         OnCard {

@@ -115,7 +115,7 @@ impl Sampler<'_> {
         let item = |number: u32| Item { title: self.catalogue.title(number), caption: &self.caption };
         let most = history.len().min(self.builder.options().history);
         let shown: Vec<Item<'_>> = history[history.len() - most..].iter().map(|n| item(*n)).collect();
-        let drawn = (0..self.job.retriever.candidates).map(|_| 1 + rng.below(u64::from(self.catalogue.len())) as u32);
+        let drawn = (0..self.job.shown_candidates()).map(|_| 1 + rng.below(u64::from(self.catalogue.len())) as u32);
         let candidates: Vec<Item<'_>> = drawn.map(item).collect();
         let prompt = self.builder.prompt(who, &shown, &candidates)?;
         self.shortened[0] += u64::from(prompt.shown_history < shown.len());

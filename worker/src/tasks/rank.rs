@@ -9,16 +9,16 @@ use data::store::Store;
 use data::tables::{CandidateRow, RankingRow, Reader};
 use kernels::Device;
 use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker, SharedPrefix};
-use rayon::prelude::*;
 
 use crate::ahead::ahead;
+use crate::asking::{Asking, Question};
 use crate::context::{Context, Output};
 use crate::kept::Kept;
 use crate::population::{Population, User, open_table, read_shard};
 use crate::ranking::{Prompts, options};
 use crate::since::{EarlierRankings, Since};
 use crate::{Error, Result};
-use ordering::{Ordering, turn};
+use ordering::Ordering;
 
 mod ordering;
 #[cfg(test)]
@@ -77,11 +77,16 @@ impl Ranking {
         let mut rows = Vec::with_capacity(users.len() - copied);
         cx.progress(copied as u64, total, "users", || fates.note());
         let asked = fates.rescored(users.iter().zip(&candidates));
-        let make = |asked| Ok((asked, tokens(prompts, population, asked, *split, ordering.permutations)?));
-        ahead(device, asked.chunks(USERS), make, |(asked, tokens), waited| {
+        let asking = Asking { prompts, population, orders: cx.job.ranker.permutations as usize };
+        let make = |asked| {
+            let questions = questions(population, asked, *split)?;
+            let begun = asking.begin(&questions)?;
+            Ok((asked, questions, begun))
+        };
+        ahead(device, asked.chunks(USERS), make, |(asked, questions, begun), waited| {
             cx.check()?;
-            let logits = ranker.score(shared.as_ref(), &tokens, prompts.verbalizer.tokens())?;
-            rows.extend(ordering.ranked(asked, &logits));
+            let logits = asking.logits(ranker, shared.as_ref(), &questions, &begun)?;
+            rows.extend(asked.iter().zip(logits).map(|((_, row), logits)| ordering.row(row, &logits)));
             let note = || format!("{}{:.0} % waiting for prompts", separated(fates.note()), 100.0 * waited);
             cx.progress((copied + rows.len()) as u64, total, "users", note);
             Ok(())
@@ -162,26 +167,13 @@ fn identity(cx: &Context) -> Result<String> {
     Ok(Digest::of_bytes(decides.as_bytes()).short().to_owned())
 }
 
-/// The prompts of some users, for each as many as orders of the candidates are asked for. Somebody without candidates has nothing
-/// to be asked.
-fn tokens(
-    prompts: &Prompts,
-    population: &Population,
-    asked: &[(&User, &CandidateRow)],
-    split: Split,
-    permutations: usize,
-) -> Result<Vec<Vec<u32>>> {
-    let with_candidates = asked.par_iter().filter(|(_, row)| !row.items.is_empty());
-    let all = |(user, row): &(&User, &CandidateRow)| {
-        let (history, numbers) = (Holdout::of(&user.items, split).history, numbers(population, row)?);
-        let turned = (0..permutations).map(|order| {
-            let mut numbers = numbers.clone();
-            numbers.rotate_left(turn(order, permutations, row.items.len()));
-            Ok(prompts.prompt(population, &user.id, history, &numbers)?.ids)
-        });
-        turned.collect::<Result<Vec<_>>>()
+/// What is asked about some users.
+fn questions(population: &Population, asked: &[(&User, &CandidateRow)], split: Split) -> Result<Vec<Question>> {
+    let question = |(user, row): &(&User, &CandidateRow)| {
+        let history = Holdout::of(&user.items, split).history.to_vec();
+        Ok(Question { who: user.id.clone(), history, candidates: numbers(population, row)? })
     };
-    Ok(with_candidates.map(all).collect::<Result<Vec<_>>>()?.concat())
+    asked.iter().map(question).collect()
 }
 
 /// A note before another one.

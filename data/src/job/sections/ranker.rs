@@ -18,6 +18,16 @@ pub enum Negatives {
     Mixed,
 }
 
+/// The order in which a training prompt shows its candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CandidateOrder {
+    /// Any, so that places say nothing.
+    Shuffled,
+    /// The retriever's, as in use; an answer that it has not proposed stands anywhere.
+    Retrieved,
+}
+
 /// Which weights the ranker's training changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,6 +150,10 @@ pub struct Ranker {
     pub max_prompt_tokens: u32,
     /// Where wrong candidates come from in training.
     pub negatives: Negatives,
+    /// In which order they are shown in training.
+    pub candidate_order: CandidateOrder,
+    /// Candidates in a prompt at most; 0: all of them.
+    pub window: u32,
     /// What is trained.
     pub trainable: Trainable,
     /// How frozen weights are held.
@@ -192,7 +206,7 @@ pub enum Blend {
 
 impl Ranker {
     /// What a folder with a ranker does not say.
-    const BESIDE_A_FOLDER: [&'static str; 13] = [
+    const BESIDE_A_FOLDER: [&'static str; 14] = [
         "permutations",
         "blend",
         "calibrate",
@@ -206,6 +220,7 @@ impl Ranker {
         "quantize",
         "micro_batch_tokens",
         "labels",
+        "window",
     ];
 
     /// The keys that change what a finished ranker answers.
@@ -220,6 +235,7 @@ impl Ranker {
             "max_prompt_tokens": self.max_prompt_tokens,
             "quantize": self.quantize,
             "labels": self.labels,
+            "window": self.window,
         })
     }
 
@@ -246,6 +262,12 @@ impl Ranker {
         if self.max_steps == 0 { all } else { all.min(u64::from(self.max_steps)) }
     }
 
+    /// How many of so many candidates a prompt shows.
+    #[must_use]
+    pub fn shown(&self, candidates: u32) -> u32 {
+        if self.window == 0 { candidates } else { candidates.min(self.window) }
+    }
+
     /// Whether it takes what was fitted on validation.
     #[must_use]
     pub fn is_fitted(&self) -> bool {
@@ -267,6 +289,12 @@ impl Ranker {
                 Negatives::Random,
                 &[("random", Negatives::Random), ("retrieved", Negatives::Retrieved), ("mixed", Negatives::Mixed)],
             ),
+            candidate_order: s.choice(
+                "candidate_order",
+                CandidateOrder::Shuffled,
+                &[("shuffled", CandidateOrder::Shuffled), ("retrieved", CandidateOrder::Retrieved)],
+            ),
+            window: s.number("window", 0, 0..=999),
             trainable: s.choice("trainable", Trainable::Lora, &[("lora", Trainable::Lora), ("full", Trainable::Full)]),
             quantize: s.choice("quantize", Quantize::Nf4, &[("nf4", Quantize::Nf4), ("none", Quantize::None)]),
             lora: Lora::read(s.section("lora")),
@@ -285,6 +313,17 @@ impl Ranker {
             blend: s.choice("blend", Blend::None, &[("none", Blend::None), ("fitted", Blend::Fitted)]),
             calibrate: s.get("calibrate", false),
         };
+        if this.candidate_order == CandidateOrder::Retrieved && this.negatives == Negatives::Random {
+            let why =
+                "is \"retrieved\", but random negatives have no order: set negatives = \"retrieved\" or \"mixed\"";
+            s.report("candidate_order", why);
+        }
+        if this.window == 1 {
+            s.report(
+                "window",
+                "is 1, and one candidate leaves nothing to choose: 2 or more, or 0 for all in one prompt",
+            );
+        }
         if this.trainable == Trainable::Full && this.quantize == Quantize::Nf4 {
             s.report("quantize", "is \"nf4\", but trainable = \"full\" changes all weights: set quantize = \"none\"");
         }

@@ -1,4 +1,4 @@
-//! What is made of a ranker's logits: a mean over orders, a blend, probabilities.
+//! What is made of a ranker's logits: a blend, probabilities, an order.
 
 use data::job::Blend;
 use data::tables::{CandidateRow, RankingRow};
@@ -6,13 +6,10 @@ use data::tables::{CandidateRow, RankingRow};
 use super::{join, source};
 use crate::calibration::{self, Calibration};
 use crate::context::Context;
-use crate::population::User;
 use crate::{Error, Result};
 
 /// What is made of the ranker's logits.
 pub(super) struct Ordering {
-    /// Orders of the candidates that are asked for.
-    pub(super) permutations: usize,
     /// What validation says, where the job wants that.
     pub(super) calibration: Option<Calibration>,
     pub(super) blends: bool,
@@ -23,12 +20,7 @@ impl Ordering {
     pub(super) fn of(cx: &Context) -> Result<Self> {
         let ranker = &cx.job.ranker;
         let calibration = if ranker.is_fitted() { Some(Self::fitted(cx)?) } else { None };
-        Ok(Self {
-            permutations: ranker.permutations as usize,
-            calibration,
-            blends: ranker.blend == Blend::Fitted,
-            calibrates: ranker.calibrate,
-        })
+        Ok(Self { calibration, blends: ranker.blend == Blend::Fitted, calibrates: ranker.calibrate })
     }
 
     fn fitted(cx: &Context) -> Result<Calibration> {
@@ -47,42 +39,17 @@ impl Ordering {
         serde_json::from_slice(&cx.wait(store.get(&path))?).map_err(|e| lacks(e.to_string()))
     }
 
-    /// The candidates of some users by the logits of those who have any.
-    pub(super) fn ranked(&self, asked: &[(&User, &CandidateRow)], logits: &[Vec<f32>]) -> Vec<RankingRow> {
-        let mut logits = logits.chunks(self.permutations);
-        let mut next = |row: &CandidateRow| if row.items.is_empty() { None } else { logits.next() };
-        asked.iter().map(|(_, row)| self.row(row, next(row).unwrap_or_default())).collect()
-    }
-
-    pub(super) fn row(&self, row: &CandidateRow, orders: &[Vec<f32>]) -> RankingRow {
-        let logits = averaged(orders, row.items.len());
+    /// The candidates of a user by their logits.
+    pub(super) fn row(&self, row: &CandidateRow, logits: &[f32]) -> RankingRow {
         match &self.calibration {
             Some(fitted) if self.blends => {
                 let temperature = if self.calibrates { fitted.blend_temperature as f32 } else { 1.0 };
-                ordered(row, &fitted.blend(&logits, &row.scores[..logits.len()]), temperature)
+                ordered(row, &fitted.blend(logits, &row.scores), temperature)
             }
-            Some(fitted) => ordered(row, &logits, fitted.temperature as f32),
-            None => ordered(row, &logits, 1.0),
+            Some(fitted) => ordered(row, logits, fitted.temperature as f32),
+            None => ordered(row, logits, 1.0),
         }
     }
-}
-
-/// The mean of an item's logits over all orders, in the order of the row.
-pub(super) fn averaged(orders: &[Vec<f32>], candidates: usize) -> Vec<f32> {
-    let Some(labels) = orders.first().map(Vec::len) else { return Vec::new() };
-    let shown = candidates.min(labels);
-    let of = |item: usize| {
-        let at = |(order, logits): (usize, &Vec<f32>)| {
-            logits[(item + shown - turn(order, orders.len(), candidates) % shown.max(1)) % shown.max(1)]
-        };
-        orders.iter().enumerate().map(at).sum::<f32>() / orders.len() as f32
-    };
-    (0..shown).map(of).collect()
-}
-
-/// By how many places an order is turned: every candidate comes to places that are spread evenly.
-pub(super) fn turn(order: usize, permutations: usize, candidates: usize) -> usize {
-    order * candidates / permutations
 }
 
 /// Candidates by score, best first; equal ones stay in the retriever's order. Probabilities are those under a temperature.

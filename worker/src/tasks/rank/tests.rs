@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use data::artifact::{self, ArtifactId, Attempt, Plan, Spec};
 
-use super::ordering::averaged;
 use super::*;
 use crate::calibration::Calibration;
 use crate::doubt::Doubt;
@@ -59,30 +58,12 @@ fn candidates(scores: &[f32]) -> CandidateRow {
 }
 
 #[test]
-fn logits_of_turned_orders_come_back_to_their_items() {
-    // Three orders of five candidates, in each of which an item's logit is its number and one of the labels is left over.
-    let orders: Vec<Vec<f32>> = (0..3)
-        .map(|order| {
-            let mut items: Vec<f32> = (0..5).map(|i| i as f32).collect();
-            items.rotate_left(turn(order, 3, 5));
-            items.push(99.0);
-            items
-        })
-        .collect();
-    assert_ne!(orders[1], orders[0]);
-    assert_eq!(averaged(&orders, 5), [0.0, 1.0, 2.0, 3.0, 4.0]);
-    assert!(averaged(&[], 5).is_empty());
-}
-
-#[test]
 fn a_temperature_changes_probabilities_and_a_blend_the_order() {
     let row = candidates(&[3.0, 0.0, 0.0]);
     let fitted =
         Calibration { temperature: 2.0, blend: 0.9, blend_temperature: 3.0, users: 1, ndcg: [0.0; 3], nll: [0.0; 2] };
-    let logits = vec![vec![0.0, 1.0, 2.0]];
-    let with = |calibration, blends, calibrates| {
-        Ordering { permutations: 1, calibration, blends, calibrates }.row(&row, &logits)
-    };
+    let logits = [0.0, 1.0, 2.0];
+    let with = |calibration, blends, calibrates| Ordering { calibration, blends, calibrates }.row(&row, &logits);
     let plain = with(None, false, false);
     let cooled = with(Some(fitted.clone()), false, true);
     assert_eq!((&plain.items, &plain.scores), (&cooled.items, &cooled.scores));

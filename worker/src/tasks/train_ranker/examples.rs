@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use data::artifact::table_prefix;
 use data::dataset::training_items;
-use data::examples::{Permutation, Question, Seen, TrainingPrefixes, choose_candidates};
+use data::examples::{Permutation, Question, Recipe, Seen, TrainingPrefixes, choose_candidates};
 use data::job::{Negatives, Split, Stage};
 use data::tables::{CandidateRow, Reader, Table};
 use model::ranker::Example;
@@ -24,9 +24,7 @@ pub(super) struct Examples<'a> {
     seen: Vec<Seen>,
     /// (user, prefix length) → what the retriever proposes there.
     retrieved: HashMap<(usize, usize), Vec<u32>>,
-    negatives: Negatives,
-    candidates: u32,
-    seed: u64,
+    recipe: Recipe,
 }
 
 impl<'a> Examples<'a> {
@@ -38,11 +36,17 @@ impl<'a> Examples<'a> {
                     .to_owned();
             return Err(Error::Nothing { stage: Stage::TrainRanker, what });
         }
-        let negatives = cx.job.ranker.negatives;
-        let retrieved = if negatives == Negatives::Random { HashMap::new() } else { retrieved(cx, population, users)? };
+        let recipe = Recipe {
+            negatives: cx.job.ranker.negatives,
+            order: cx.job.ranker.candidate_order,
+            candidates: cx.job.shown_candidates(),
+            catalogue_len: population.catalogue.len(),
+            seed: cx.job.seed,
+        };
+        let random = recipe.negatives == Negatives::Random;
+        let retrieved = if random { HashMap::new() } else { retrieved(cx, population, users)? };
         let seen = users.iter().map(|u| Seen::new(&u.items)).collect();
-        let (candidates, seed) = (cx.job.retriever.candidates, cx.job.seed);
-        Ok(Self { population, users, prefixes, seen, retrieved, negatives, candidates, seed })
+        Ok(Self { population, users, prefixes, seen, retrieved, recipe })
     }
 
     fn example(&self, prompts: &Prompts, epoch: u64, number: u64) -> Result<Example> {
@@ -51,8 +55,7 @@ impl<'a> Examples<'a> {
         let (history, answer) = prefix.view(training_items(&user.items));
         let retrieved = self.retrieved.get(&(prefix.user, prefix.length)).map_or(&[][..], Vec::as_slice);
         let question = Question { example: number, answer: *answer, seen: &self.seen[prefix.user], retrieved };
-        let items = self.population.catalogue.len();
-        let choice = choose_candidates(self.negatives, self.candidates, items, self.seed, epoch, &question)?;
+        let choice = choose_candidates(&self.recipe, epoch, &question)?;
         let prompt = prompts.prompt(self.population, &user.id, history, &choice.items)?;
         let ids = prompts.training_ids(&prompt, choice.answer)?;
         Ok(Example::from_text(&ids, ANSWER_TOKENS, model::retriever::example_key(epoch, number))?)
@@ -62,7 +65,7 @@ impl<'a> Examples<'a> {
     fn numbers(&self, step: u64, size: u64) -> (u64, Vec<u64>) {
         let per_epoch = self.prefixes.len().div_ceil(size);
         let (epoch, place) = (step / per_epoch, step % per_epoch);
-        let order = Permutation::new(self.prefixes.len(), self.seed, epoch);
+        let order = Permutation::new(self.prefixes.len(), self.recipe.seed, epoch);
         (epoch, (place * size..((place + 1) * size).min(order.len())).map(|place| order.at(place)).collect())
     }
 

@@ -51,7 +51,7 @@ fn rules(settings: &job::Ranker, examples: &Examples<'_>) -> Rules {
 }
 
 /// Warns of a ranker that is worse than the order it was given, or fails where the job forbids that.
-fn judge(settings: &job::Ranker, course: &Course, validation: &Validation) -> Result<()> {
+fn judge(settings: &job::Ranker, course: &Course, validation: &Validation<'_>) -> Result<()> {
     let (Some(ranker), Some(retriever)) = (course.best, validation.order()) else {
         tracing::warn!(
             "no validation user has the held-out item among the candidates: the last step's weights are kept"
@@ -73,7 +73,7 @@ struct Tuning<'a> {
     settings: &'a job::Ranker,
     prompts: &'a Prompts,
     examples: &'a Examples<'a>,
-    validation: &'a Validation,
+    validation: &'a Validation<'a>,
     schedule: Schedule,
     /// The present step, its examples, and which of them each of its slices has.
     step: u64,
@@ -92,7 +92,7 @@ impl<'a> Tuning<'a> {
         settings: &'a job::Ranker,
         prompts: &'a Prompts,
         examples: &'a Examples<'a>,
-        validation: &'a Validation,
+        validation: &'a Validation<'a>,
         total_steps: u64,
     ) -> Self {
         let schedule = Schedule {
@@ -115,7 +115,7 @@ impl<'a> Tuning<'a> {
             // The last step is what others may still want to have.
             let present = std::mem::replace(self.ranker.params_mut(), params);
             let asked = missing.into_iter().try_for_each(|chunk| {
-                heard.insert(chunk, self.validation.answered(chunk, &self.ranker, self.prompts)?);
+                heard.insert(chunk, self.validation.answered(chunk, &self.ranker)?);
                 beat();
                 Ok::<_, Error>(())
             });
@@ -167,7 +167,7 @@ impl Trainee for Tuning<'_> {
 
     fn validate(&mut self, cx: &Context, chunk: usize) -> Result<f64> {
         cx.check()?;
-        let answered = self.validation.answered(chunk, &self.ranker, self.prompts)?;
+        let answered = self.validation.answered(chunk, &self.ranker)?;
         let sum = answered.iter().map(|user| gain(&user.logits, user.answer)).sum();
         self.answered[0].insert(chunk, answered);
         Ok(sum)

@@ -5,8 +5,8 @@ use data::job::{Split, Stage};
 use data::metrics::rank_of;
 use data::tables::CandidateRow;
 use model::ranker::Ranker;
-use rayon::prelude::*;
 
+use crate::asking::{Asking, Question};
 use crate::calibration::{Answered, gain_at};
 use crate::context::Context;
 use crate::population::{Population, User, open_table, read_shard};
@@ -14,44 +14,51 @@ use crate::ranking::Prompts;
 use crate::tasks::rank::numbers;
 use crate::{Error, Result};
 
-/// Prompts that are scored together, between two looks at the stop signal.
-const PROMPTS: usize = 32;
+/// Users who are asked about together, between two looks at the stop signal.
+const USERS: usize = 32;
 
 /// Validation users whose held-out item is among the candidates, as prompts.
-#[derive(Default)]
-pub(super) struct Validation {
-    prompts: Vec<Vec<u32>>,
+pub(super) struct Validation<'a> {
+    asking: Asking<'a>,
+    questions: Vec<Question>,
+    /// The prompts that all of them begin with.
+    begun: Vec<Vec<Vec<u32>>>,
     /// Where the held-out item stands among the candidates, from 0, and how many candidates there are.
     pub(super) answers: Vec<(usize, usize)>,
     /// The retriever's scores of the candidates.
     retriever: Vec<Vec<f32>>,
 }
 
-impl Validation {
-    pub(super) fn open(cx: &Context, population: &Population, prompts: &Prompts) -> Result<Self> {
+impl<'a> Validation<'a> {
+    pub(super) fn open(cx: &Context, population: &'a Population, prompts: &'a Prompts) -> Result<Self> {
         let candidates = open_table(cx, Stage::Retrieve, &cx.input(Stage::Retrieve, Some(Split::Validation))?)?;
-        let mut this = Self::default();
+        let asking = Asking { prompts, population, orders: 1 };
+        let (questions, begun, answers, retriever) = Default::default();
+        let mut this = Self { asking, questions, begun, answers, retriever };
         for shard in 0..population.shards() {
             cx.check()?;
             let users = population.shard(cx, shard)?;
             let rows = read_shard(cx, &candidates, shard, &users, |r: &CandidateRow| &r.user_id)?;
-            this.add(population, prompts, &users, &rows)?;
+            this.add(&users, &rows)?;
         }
         Ok(this)
     }
 
-    fn add(&mut self, population: &Population, prompts: &Prompts, users: &[User], rows: &[CandidateRow]) -> Result<()> {
+    fn add(&mut self, users: &[User], rows: &[CandidateRow]) -> Result<()> {
+        let population = self.asking.population;
         let place = |user: &User, row: &CandidateRow| {
             let target = Holdout::of(&user.items, Split::Validation).target.map(|t| population.catalogue.id(*t));
             Some((rank_of(&row.items, target?)? as usize - 1, row.items.len()))
         };
         let subset: Vec<_> =
             users.iter().zip(rows).filter_map(|(user, row)| Some((user, row, place(user, row)?))).collect();
-        let build = |(user, row, _): &(&User, &CandidateRow, _)| {
-            let history = Holdout::of(&user.items, Split::Validation).history;
-            Ok(prompts.prompt(population, &user.id, history, &numbers(population, row)?)?.ids)
+        let question = |(user, row, _): &(&User, &CandidateRow, _)| {
+            let history = Holdout::of(&user.items, Split::Validation).history.to_vec();
+            Ok(Question { who: user.id.clone(), history, candidates: numbers(population, row)? })
         };
-        self.prompts.extend(subset.par_iter().map(build).collect::<Result<Vec<_>>>()?);
+        let questions = subset.iter().map(question).collect::<Result<Vec<_>>>()?;
+        self.begun.extend(self.asking.begin(&questions)?);
+        self.questions.extend(questions);
         self.answers.extend(subset.iter().map(|(_, _, answer)| *answer));
         self.retriever.extend(subset.iter().map(|(_, row, _)| row.scores.clone()));
         Ok(())
@@ -65,18 +72,17 @@ impl Validation {
 
     /// The parts in which they are scored.
     pub(super) fn chunks(&self) -> usize {
-        self.answers.len().div_ceil(PROMPTS)
+        self.answers.len().div_ceil(USERS)
     }
 
     /// What a ranker says of the users of a part.
-    pub(super) fn answered(&self, chunk: usize, ranker: &Ranker, prompts: &Prompts) -> Result<Vec<Answered>> {
-        let (shared, labels) = (prompts.share(ranker)?, prompts.verbalizer.tokens());
-        let part = chunk * PROMPTS..self.answers.len().min((chunk + 1) * PROMPTS);
-        let scored = ranker.score(shared.as_ref(), &self.prompts[part.clone()], labels)?;
+    pub(super) fn answered(&self, chunk: usize, ranker: &Ranker) -> Result<Vec<Answered>> {
+        let shared = self.asking.prompts.share(ranker)?;
+        let part = chunk * USERS..self.answers.len().min((chunk + 1) * USERS);
+        let (questions, begun) = (&self.questions[part.clone()], &self.begun[part.clone()]);
+        let logits = self.asking.logits(ranker, shared.as_ref(), questions, begun)?;
         let users = self.answers[part.clone()].iter().zip(&self.retriever[part]);
-        let answered = scored.into_iter().zip(users).map(|(mut logits, (&(answer, candidates), retriever))| {
-            // A short list of candidates leaves labels that stand for nothing.
-            logits.truncate(candidates);
+        let answered = logits.into_iter().zip(users).map(|(logits, (&(answer, _), retriever))| {
             if !logits[answer].is_finite() {
                 let what = "the ranker's scores are not finite: lower ranker.learning_rate".to_owned();
                 return Err(Error::Nothing { stage: Stage::TrainRanker, what });
