@@ -67,6 +67,16 @@ pub(crate) fn accelerator() -> Device {
     }
 }
 
+/// As far as two values of bfloat16 may lie apart that were rounded from nearly the same, relative to their size.
+pub(crate) const BF16: f64 = 1.0 / 128.0;
+
+/// The values of a tensor in bfloat16, and the same as floats.
+pub(crate) fn narrow_and_wide(tensor: &Tensor) -> [Tensor; 2] {
+    let narrow = tensor.to_bf16();
+    let wide = narrow.cast(Dtype::F32).expect("floats are made of bfloat16");
+    [narrow, wide]
+}
+
 /// Asserts that a result on a device is that of the host: of the same shape and type, and so near to it relative to the size
 /// of the wanted values (at least 1).
 pub(crate) fn near(found: &Tensor, wanted: &Tensor, tolerance: f64) {

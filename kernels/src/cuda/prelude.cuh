@@ -203,6 +203,31 @@ __device__ __forceinline__ void write4(T* x, u64 i, u64 n, const Four<T>& v) {
     }
 }
 
+// Elements i to i + 3 as floats, of an array of floats or of bfloat16.
+__device__ __forceinline__ Four<float> read4_float(const float* x, u64 i, u64 n) {
+    return read4(x, i, n);
+}
+
+__device__ __forceinline__ Four<float> read4_float(const bf16* x, u64 i, u64 n) {
+    Four<bf16> narrow = read4(x, i, n);
+    Four<float> wide;
+#pragma unroll
+    for (u32 k = 0; k < 4; k++) wide.at[k] = to_float(narrow.at[k]);
+    return wide;
+}
+
+// Writes floats as what the array holds: as they are, or rounded.
+__device__ __forceinline__ void write4_float(float* x, u64 i, u64 n, const Four<float>& v) {
+    write4(x, i, n, v);
+}
+
+__device__ __forceinline__ void write4_float(bf16* x, u64 i, u64 n, const Four<float>& v) {
+    Four<bf16> narrow;
+#pragma unroll
+    for (u32 k = 0; k < 4; k++) narrow.at[k] = to_bf16(v.at[k]);
+    write4(x, i, n, narrow);
+}
+
 // Where a chunk belongs that a block works on, if the chunks of several tensors are counted through: the last of the parts
 // whose `first` is not behind it. There is one, and parts without chunks lie where the next begins.
 template <typename Part>

@@ -27,6 +27,22 @@ __device__ __forceinline__ Quad load_quad(const float* row, u32 quad, u32 d) {
     return found;
 }
 
+// The same of bfloat16, as floats: 8 bytes.
+template <bool ALIGNED>
+__device__ __forceinline__ Quad load_quad(const bf16* row, u32 quad, u32 d) {
+    Quad found;
+    if (ALIGNED) {
+        uint2 all = reinterpret_cast<const uint2*>(row)[quad];
+        u32 pairs[2] = {all.x, all.y};
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) found.v[k] = to_float(bf16{(u16)(pairs[k / 2] >> (k % 2 * 16))});
+    } else {
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) found.v[k] = 4 * quad + k < d ? to_float(row[4 * quad + k]) : 0.0f;
+    }
+    return found;
+}
+
 template <bool ALIGNED>
 __device__ __forceinline__ void store_quad(float* row, u32 quad, u32 d, const Quad& values) {
     if (ALIGNED) {
@@ -77,15 +93,15 @@ __device__ __forceinline__ void for_others(u32 quads, F f) {
 }
 
 // All loads are on their way before the first is waited for.
-template <bool ALIGNED>
-__device__ __forceinline__ void load_kept(Quad (&kept)[ROW_QUADS], const float* row, u32 quads, u32 d) {
+template <bool ALIGNED, typename T>
+__device__ __forceinline__ void load_kept(Quad (&kept)[ROW_QUADS], const T* row, u32 quads, u32 d) {
 #pragma unroll
     for (u32 j = 0; j < ROW_QUADS; j++) kept[j] = Quad{};
     for_kept(quads, [&](u32 j, u32 quad) { kept[j] = load_quad<ALIGNED>(row, quad, d); });
 }
 
-template <bool ALIGNED>
-__device__ __forceinline__ void store_kept(float* row, const Quad (&kept)[ROW_QUADS], u32 quads, u32 d) {
+template <bool ALIGNED, typename T>
+__device__ __forceinline__ void store_kept(T* row, const Quad (&kept)[ROW_QUADS], u32 quads, u32 d) {
     for_kept(quads, [&](u32 j, u32 quad) { store_quad<ALIGNED>(row, quad, d, kept[j]); });
 }
 

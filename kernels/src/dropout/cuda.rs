@@ -2,7 +2,7 @@
 
 use super::Mask;
 use crate::cuda::{Arg, Geometry, Source, Stream};
-use crate::{Result, Tensor};
+use crate::{Dtype, Result, Tensor};
 
 const OP: &str = "dropout";
 const KERNELS: Source = Source { name: OP, text: include_str!("kernel.cu") };
@@ -16,7 +16,11 @@ pub(super) fn apply(on: &Stream, x: &mut Tensor, mask: &Mask, row_keys: &[u64]) 
         return Ok(());
     }
     // Where a row is some fours wide, every row begins with one.
-    let (kernel, accesses) = if cols.is_multiple_of(4) { ("apply_fours", cols / 4) } else { ("apply", cols) };
+    let (kernels, accesses) = match cols.is_multiple_of(4) {
+        true => (["apply_fours", "apply_fours_bf16"], cols / 4),
+        false => (["apply", "apply_bf16"], cols),
+    };
+    let kernel = kernels[usize::from(x.dtype() == Dtype::Bf16)];
     let across = accesses.div_ceil(2).next_power_of_two().min(THREADS);
     let geometry = Geometry {
         block: [across as u32, (THREADS / across) as u32, 1],
@@ -32,6 +36,6 @@ pub(super) fn apply(on: &Stream, x: &mut Tensor, mask: &Mask, row_keys: &[u64]) 
         Arg::U32(mask.threshold()),
         Arg::F32(mask.scale()),
     ];
-    // SAFETY: x is [n, cols], of which cols are a multiple of four where the kernel takes fours, and there are n keys.
+    // SAFETY: x is [n, cols] of the type of the kernel, of which cols are a multiple of four where the kernel takes fours, and there are n keys.
     unsafe { on.launch(&KERNELS, kernel, geometry, &args) }
 }

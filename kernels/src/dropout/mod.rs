@@ -28,7 +28,7 @@ pub struct Mask {
 /// What is dropped becomes zero whatever it was, NaN and infinities too; the others stay what they are.
 ///
 /// # Shapes
-/// - `x`: `[n, d]` f32
+/// - `x`: `[n, d]` f32 or bf16
 /// - `row_keys`: `n` keys, for example made from epoch, example and position; equal keys give equal masks
 ///
 /// # Gradient
@@ -36,7 +36,7 @@ pub struct Mask {
 ///
 /// # Errors
 /// [`Error::Setting`] for a rate outside of `[0, 1)`; [`Error::Shape`] if keys and rows differ in number;
-/// [`Error::Dtype`] unless `x` is f32.
+/// [`Error::Dtype`] unless `x` is of one of these dtypes.
 ///
 /// # Source
 /// Srivastava et al., 2014. The row key is mixed with seed and site by the finaliser of splitmix64, each column by two
@@ -46,7 +46,7 @@ pub fn apply(x: &mut Tensor, mask: &Mask, row_keys: &[u64]) -> Result<()> {
     if !(0.0..1.0).contains(&mask.rate) {
         return Err(Error::Setting { op: OP, what: format!("the rate is {}, allowed is 0 <= rate < 1", mask.rate) });
     }
-    x.expect_dtype(OP, "x", Dtype::F32)?;
+    x.expect_floats(OP, "x")?;
     if row_keys.len() != x.rows() {
         return Err(Error::shape(OP, "row_keys", &[row_keys.len()], format!("[{}]", x.rows())));
     }
@@ -55,6 +55,12 @@ pub fn apply(x: &mut Tensor, mask: &Mask, row_keys: &[u64]) -> Result<()> {
     }
     if let Some(on) = Stream::of(OP, &[("x", x)])? {
         return cuda::apply(&on, x, mask, row_keys);
+    }
+    if x.dtype() == Dtype::Bf16 {
+        let mut wide = x.cast(Dtype::F32)?;
+        apply(&mut wide, mask, row_keys)?;
+        *x = wide.to_bf16();
+        return Ok(());
     }
     let cols = x.cols();
     cpu::apply(x.f32_mut()?, cols, mask, row_keys);

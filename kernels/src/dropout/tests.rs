@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::testing::{accelerator, check_gradient, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{accelerator, check_gradient, narrow_and_wide, noise_tensor, same_on_threads, weighted_sum};
 
 const MASK: Mask = Mask { seed: 7, site: 3, rate: 0.2 };
 
@@ -100,6 +100,12 @@ fn a_device_has_the_masks_of_the_host_to_the_bit() {
         apply(&mut x, &mask, &keys).unwrap();
         assert!(found.stream().is_some());
         assert_eq!(found.to_le_bytes(), x.to_le_bytes(), "{shape:?}");
+
+        let [mut narrow, mut wide] = narrow_and_wide(&noise_tensor(2, &shape));
+        let mut found = device.put(&narrow).unwrap();
+        [&mut narrow, &mut wide, &mut found].into_iter().for_each(|x| apply(x, &mask, &keys).unwrap());
+        assert_eq!(narrow, wide.to_bf16());
+        assert_eq!(found.to_le_bytes(), narrow.to_le_bytes(), "{shape:?} in bfloat16");
     }
     let mut x = device.put(&noise_tensor(1, &[2, 3])).unwrap();
     assert!(apply(&mut x, &mask, &keys(3)).unwrap_err().to_string().contains("row_keys"));

@@ -7,7 +7,7 @@ use crate::simd::add;
 /// Rows of one task.
 const ROWS: usize = 512;
 
-pub(super) fn gather(table: &[f32], ids: &[u32], d: usize, y: &mut [f32]) {
+pub(super) fn gather<T: Copy + Send + Sync>(table: &[T], ids: &[u32], d: usize, y: &mut [T]) {
     if d == 0 {
         return;
     }

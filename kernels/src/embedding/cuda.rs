@@ -9,11 +9,12 @@ const KERNELS: Source = Source { name: OP, text: include_str!("kernel.cu") };
 
 pub(super) fn forward(on: &Stream, table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let (n, d) = (ids.len(), table.cols());
-    let mut y = on.result(&[n, d], Dtype::F32)?;
+    let mut y = on.result(&[n, d], table.dtype())?;
+    let kernel = if table.dtype() == Dtype::F32 { "forward" } else { "forward_bf16" };
     let ids = on.upload(ids)?;
     let args = [table.arg()?, ids.arg(), y.arg_mut()?, Arg::count(OP, n)?, Arg::count(OP, d)?];
-    // SAFETY: the ids are rows of the table; y is [n, d].
-    unsafe { on.launch(&KERNELS, "forward", rows::pieces(n, d), &args)? };
+    // SAFETY: the ids are rows of the table, which is of the kernel's type; y is [n, d] of the same.
+    unsafe { on.launch(&KERNELS, kernel, rows::pieces(n, d), &args)? };
     Ok(y)
 }
 

@@ -2,7 +2,7 @@
 // at a time, quad by quad as rows.cuh has them. Geometry depends on the number of ids and not on what they are, so
 // that a recorded launch serves other ids.
 //
-// Bytes of memory: forward 8 an element and 4 an id. backward reads an element of dy once (4 bytes), reads and writes
+// Bytes of memory: forward 8 an element, of bfloat16 4, and 4 an id. backward reads an element of dy once (4 bytes), reads and writes
 // a row of the table once for every id that occurs, and for ids that occur more than 32 times writes and reads 4
 // bytes an element of every 32 rows.
 
@@ -15,8 +15,8 @@ __device__ __forceinline__ u32 piece(u32& first, u32 d) {
     return min(d - first, blockDim.x * ROW_QUADS * 4);
 }
 
-template <bool ALIGNED>
-__device__ __forceinline__ void gather(const float* table, const u32* ids, float* y, u32 n, u32 d) {
+template <bool ALIGNED, typename T>
+__device__ __forceinline__ void gather(const T* table, const u32* ids, T* y, u32 n, u32 d) {
     u32 row = blockIdx.x * blockDim.y + threadIdx.y, first;
     if (row >= n) return;
     u32 columns = piece(first, d), quads = (columns + 3) / 4;
@@ -29,6 +29,20 @@ extern "C" __global__ void __launch_bounds__(256) forward(
     const float* __restrict__ table,
     const u32* __restrict__ ids,
     float* __restrict__ y,
+    u32 n,
+    u32 d)
+{
+    if (d % 4 == 0) {
+        gather<true>(table, ids, y, n, d);
+    } else {
+        gather<false>(table, ids, y, n, d);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) forward_bf16(
+    const bf16* __restrict__ table,
+    const u32* __restrict__ ids,
+    bf16* __restrict__ y,
     u32 n,
     u32 d)
 {

@@ -14,23 +14,28 @@ use crate::{Dtype, Error, Result, Tensor};
 /// Looks up one row per id.
 ///
 /// # Shapes
-/// - `table`: `[V, D]` f32
+/// - `table`: `[V, D]` f32 or bf16
 /// - `ids`: `n` row numbers
-/// - returns `[n, D]` f32
+/// - returns `[n, D]` of the dtype of the table
 ///
 /// # Gradient
 /// [`backward`].
 ///
 /// # Errors
-/// [`Error::Index`] for an id outside of `0..V`; [`Error::Dtype`] unless the table is f32.
+/// [`Error::Index`] for an id outside of `0..V`; [`Error::Dtype`] unless the table is of one of these dtypes.
 pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     const OP: &str = "embedding::forward";
-    table.expect_dtype(OP, "table", Dtype::F32)?;
+    table.expect_floats(OP, "table")?;
     check_ids(OP, ids, table.rows())?;
     if let Some(on) = table.stream() {
         return cuda::forward(&on, table, ids);
     }
     let d = table.cols();
+    if table.dtype() == Dtype::Bf16 {
+        let shape = [ids.len(), d];
+        let rows = table.bf16()?;
+        return Ok(Tensor::bf16_of(Tensor::addressable(OP, &shape)?, |y| cpu::gather(rows, ids, d, y)));
+    }
     let mut y = Tensor::result(OP, &[ids.len(), d])?;
     cpu::gather(table.f32()?, ids, d, y.f32_mut()?);
     Ok(y)

@@ -59,6 +59,10 @@ fn a_device_agrees_with_the_host() {
         let (table, dy, ids) = (noise_tensor(1, &[rows, d]), noise_tensor(2, &[n, d]), ids(n, rows));
         let [there, dy_there] = [&table, &dy].map(|t| device.put(t).unwrap());
         near(&forward(&there, &ids).unwrap(), &forward(&table, &ids).unwrap(), 0.0);
+        let narrow = table.to_bf16();
+        let rows = forward(&narrow, &ids).unwrap();
+        assert_eq!(rows, forward(&table, &ids).unwrap().to_bf16());
+        near(&forward(&device.put(&narrow).unwrap(), &ids).unwrap(), &rows, 0.0);
 
         let [mut found, mut again, mut wanted] = [there.clone(), there, table];
         backward(&dy_there, &ids, &mut found).unwrap();

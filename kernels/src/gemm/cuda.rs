@@ -84,13 +84,14 @@ fn code(activation: Activation) -> u32 {
     }
 }
 
-/// Finishes a product that is there already, of `[n, cols]` f32.
+/// Finishes a product that is there already, of `[n, cols]` f32 or bf16.
 pub(super) fn add_bias(on: &Stream, y: &mut Tensor, bias: &Tensor) -> Result<()> {
     let n = y.len();
     let settings = [Arg::U32(code(Activation::None)), Arg::U64(n as u64), Arg::count(OP, y.cols())?];
     let args = [&[y.arg_mut()?, bias.arg()?, Arg::NULL][..], &settings].concat();
-    // SAFETY: y has n elements, the bias those of a row.
-    unsafe { on.launch(&KERNELS, "finish", Geometry::fours(n), &args) }
+    let kernel = if y.dtype() == Dtype::F32 { "finish" } else { "finish_bf16" };
+    // SAFETY: y has n elements of the kernel's type, the bias those of a row.
+    unsafe { on.launch(&KERNELS, kernel, Geometry::fours(n), &args) }
 }
 
 /// Adds the sum over the rows of `x` to `sums`: bands of a fixed size, then a warp for every column of their sums.

@@ -17,9 +17,10 @@ __device__ __forceinline__ float activated(float v, u32 activation) {
 }
 
 // activation(product + bias) + residual of four neighbours; bias and residual may be absent.
+template <typename T>
 __device__ __forceinline__ Four<float> finished(
-    const float* product, const float* bias, const float* residual, u32 activation, u64 i, u64 n, u32 cols) {
-    Four<float> y = read4(product, i, n), r = {};
+    const T* product, const float* bias, const float* residual, u32 activation, u64 i, u64 n, u32 cols) {
+    Four<float> y = read4_float(product, i, n), r = {};
     if (residual) r = read4(residual, i, n);
     // Quotients of 64 bits take long.
     u32 column = !bias ? 0 : n >> 32 ? (u32)(i % cols) : (u32)i % cols;
@@ -44,6 +45,19 @@ extern "C" __global__ void __launch_bounds__(256) finish(
     if (i < n) write4(y, i, n, finished(y, bias, residual, activation, i, n, cols));
 }
 
+// Of a product that has been rounded already.
+extern "C" __global__ void __launch_bounds__(256) finish_bf16(
+    bf16* __restrict__ y,
+    const float* __restrict__ bias,
+    const float* __restrict__ residual,
+    u32 activation,
+    u64 n,
+    u32 cols)
+{
+    u64 i = first_of_four();
+    if (i < n) write4_float(y, i, n, finished(y, bias, residual, activation, i, n, cols));
+}
+
 extern "C" __global__ void __launch_bounds__(256) finish_rounded(
     const float* __restrict__ product,
     const float* __restrict__ bias,
@@ -55,11 +69,7 @@ extern "C" __global__ void __launch_bounds__(256) finish_rounded(
 {
     u64 i = first_of_four();
     if (i >= n) return;
-    Four<float> wide = finished(product, bias, residual, activation, i, n, cols);
-    Four<bf16> narrow;
-#pragma unroll
-    for (u32 k = 0; k < 4; k++) narrow.at[k] = to_bf16(wide.at[k]);
-    write4(y, i, n, narrow);
+    write4_float(y, i, n, finished(product, bias, residual, activation, i, n, cols));
 }
 
 // The first stage of sums over columns: a thread for every column, a block for every band of rows.

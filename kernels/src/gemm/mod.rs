@@ -246,10 +246,10 @@ fn on_device(op: &'static str, x: &Tensor, w: &Tensor, epilogue: &Epilogue<'_>, 
     }
 }
 
-/// Adds a bias to every row of `y`.
+/// Adds a bias to every row of `y`, in f32.
 ///
 /// # Shapes
-/// - `y`: `[n, d_out]` f32, `bias`: `[d_out]` f32
+/// - `y`: `[n, d_out]` f32 or bf16, `bias`: `[d_out]` f32
 ///
 /// # Gradient
 /// That of `y` itself; the bias receives the sum over the rows.
@@ -258,10 +258,16 @@ fn on_device(op: &'static str, x: &Tensor, w: &Tensor, epilogue: &Epilogue<'_>, 
 /// [`Error::Shape`] if the widths differ.
 pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
     const OP: &str = "gemm::add_bias";
-    y.expect_dtype(OP, "y", Dtype::F32)?;
+    y.expect_floats(OP, "y")?;
     bias.expect_shape(OP, "bias", &[y.cols()])?;
     if let Some(on) = Stream::of(OP, &[("y", y), ("bias", bias)])? {
         return cuda::add_bias(&on, y, bias);
+    }
+    if y.dtype() == Dtype::Bf16 {
+        let mut wide = y.cast(Dtype::F32)?;
+        add_bias(&mut wide, bias)?;
+        *y = wide.to_bf16();
+        return Ok(());
     }
     cpu::add_to_rows(bias.f32()?, y.f32_mut()?);
     Ok(())
@@ -270,12 +276,12 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) -> Result<()> {
 /// The gradient of [`linear`] with respect to its input: `dx = dy · W`.
 ///
 /// # Shapes
-/// - `dy`: `[n, d_out]` f32
-/// - `weight`: `[d_out, d_in]` f32
-/// - returns `[n, d_in]` f32
+/// - `dy`: `[n, d_out]` f32 or bf16
+/// - `weight`: `[d_out, d_in]` of the dtype of `dy`
+/// - returns `[n, d_in]` of the dtype of `dy`, summed in f32
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] unless everything is f32.
+/// [`Error::Shape`] if the inner dimensions differ; [`Error::Dtype`] for other dtypes.
 pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     scaled_backward_input(1.0, dy, weight)
 }
@@ -284,12 +290,17 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
 pub(crate) fn scaled_backward_input(factor: f32, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     const OP: &str = "gemm::linear_backward_input";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
-    dy.expect_dtype(OP, "dy", Dtype::F32)?;
-    weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    dy.expect_floats(OP, "dy")?;
+    weight.expect_dims(OP, "weight", &[d_out, d_in])?;
+    weight.expect_dtype(OP, "weight", dy.dtype())?;
     if let Some(on) = Stream::of(OP, &[("dy", dy), ("weight", weight)])? {
-        let mut dx = on.result(Tensor::addressable(OP, &[n, d_in])?, Dtype::F32)?;
+        let mut dx = on.result(Tensor::addressable(OP, &[n, d_in])?, dy.dtype())?;
         cuda::multiply(&on, factor, [cuda::matrix(dy)?, cuda::matrix(weight)?], 0.0, &mut dx, d_out)?;
         return Ok(dx);
+    }
+    if dy.dtype() == Dtype::Bf16 {
+        let [dy, weight] = [dy.cast(Dtype::F32)?, weight.cast(Dtype::F32)?];
+        return Ok(scaled_backward_input(factor, &dy, &weight)?.to_bf16());
     }
     let mut dx = Tensor::result(OP, &[n, d_in])?;
     let dy = MatRef::new(dy.f32()?, n, d_out);
@@ -342,13 +353,14 @@ pub(crate) fn add_linear(factor: f32, x: &Tensor, weight: &Tensor, y: &mut Tenso
     Ok(())
 }
 
-/// `dx += factor · dy · W`. Shapes as in [`linear_backward_input`].
+/// `dx += factor · dy · W`. Shapes as in [`linear_backward_input`], and `dx` is f32.
 pub(crate) fn add_linear_backward_input(factor: f32, dy: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Result<()> {
     const OP: &str = "gemm::add_linear_backward_input";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());
-    weight.expect_shape(OP, "weight", &[d_out, d_in])?;
+    dy.expect_floats(OP, "dy")?;
+    weight.expect_dims(OP, "weight", &[d_out, d_in])?;
+    weight.expect_dtype(OP, "weight", dy.dtype())?;
     dx.expect_shape(OP, "dx", &[n, d_in])?;
-    dy.expect_dtype(OP, "dy", Dtype::F32)?;
     if let Some(on) = Stream::of(OP, &[("dy", dy), ("weight", weight), ("dx", dx)])? {
         return cuda::multiply(&on, factor, [cuda::matrix(dy)?, cuda::matrix(weight)?], 1.0, dx, d_out);
     }

@@ -358,6 +358,21 @@ fn a_device_agrees_with_the_host_in_bfloat16() {
         for (found, wanted) in found.as_flattened().iter().zip(run(operands).as_flattened()) {
             near(found, wanted, if wanted.dtype() == Dtype::F32 { 1e-5 } else { 8e-3 });
         }
+        let [dy, w] = [[n, d_out], [d_out, d_in]].map(|shape| noise_tensor(5, &shape).to_bf16());
+        let wanted = linear_backward_input(&dy, &w).unwrap();
+        let [mut dx, mut biased] = [noise_tensor(6, &[n, d_in]), dy.clone()];
+        let bias = noise_tensor(3, &[d_out]);
+        let [dy_there, w_there, mut dx_there] = [&dy, &w, &dx].map(|t| device.put(t).unwrap());
+        near(&linear_backward_input(&dy_there, &w_there).unwrap(), &wanted, 8e-3);
+        add_linear_backward_input(2.0, &dy_there, &w_there, &mut dx_there).unwrap();
+        let wide = linear_backward_input(&dy.cast(Dtype::F32).unwrap(), &w.cast(Dtype::F32).unwrap()).unwrap();
+        assert_eq!(wanted, wide.to_bf16());
+        (0..2).for_each(|_| dx.add(&wide).unwrap());
+        near(&dx_there, &dx, 1e-5);
+        let mut biased_there = dy_there;
+        add_bias(&mut biased_there, &device.put(&bias).unwrap()).unwrap();
+        add_bias(&mut biased, &bias).unwrap();
+        near(&biased_there, &biased, 8e-3);
     }
 }
 

@@ -19,7 +19,7 @@ impl Base<'_> {
     ///
     /// # Shapes
     /// - `x`: `[n, d_in]` f32 or bf16
-    /// - `bias`: `[d_out]` f32; beside a weight in four bits `x` is then f32
+    /// - `bias`: `[d_out]` f32
     /// - returns `[n, d_out]` of the dtype of `x`
     ///
     /// # Gradient
@@ -43,7 +43,7 @@ impl Base<'_> {
     /// The gradient of [`Base::linear`] with respect to its input: `dx = dy · W`.
     ///
     /// # Shapes
-    /// - `dy`: `[n, d_out]` f32; bf16 too beside a weight in four bits
+    /// - `dy`: `[n, d_out]` f32 or bf16
     /// - returns `[n, d_in]` of the dtype of `dy`
     ///
     /// # Errors

@@ -54,7 +54,7 @@ pub(super) fn backward_factors(
 }
 
 /// The gradient of the input, of checked operands. What comes through the update is made first, so that dropout reaches
-/// nothing else, and the layer's own part is added to it.
+/// nothing else, and the layer's own part is added to it: in f32, but where a kernel of ours sums both.
 pub(super) fn linear_backward_input(
     on: &Stream,
     dy: &Tensor,
@@ -64,10 +64,10 @@ pub(super) fn linear_backward_input(
     dropped: Option<Dropout<'_>>,
 ) -> Result<Tensor> {
     let part = LowRank { left: d_inner, right: update.a, transposed: false, scale: 1.0 };
-    if let (Base::Nf4(weight, rounding), Dtype::Bf16) = (base, dy.dtype()) {
+    if let (Base::Nf4(weight, rounding), Dtype::Bf16, None) = (base, dy.dtype(), dropped) {
         return nf4::cuda::linear_backward_input(on, dy, weight, rounding, Some(part));
     }
-    let mut dx = part.product(on, Dtype::F32, Dtype::F32)?;
+    let mut dx = part.product(on, dy.dtype(), Dtype::F32)?;
     if let Some((mask, keys)) = dropped {
         dropout::apply(&mut dx, mask, keys)?;
     }
@@ -75,5 +75,5 @@ pub(super) fn linear_backward_input(
         Base::Dense(weight) => gemm::add_linear_backward_input(1.0, dy, weight, &mut dx)?,
         Base::Nf4(weight, rounding) => nf4::cuda::add_linear_backward_input(on, dy, weight, rounding, &mut dx)?,
     }
-    Ok(dx)
+    dx.cast(dy.dtype())
 }

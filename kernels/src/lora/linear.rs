@@ -3,7 +3,7 @@
 use super::{Base, OP, cuda, factors, forward};
 use crate::cuda::Stream;
 use crate::dropout::{self, Mask};
-use crate::{Dtype, Error, Result, Tensor, gemm};
+use crate::{Dtype, Result, Tensor, gemm};
 
 /// The factors of an update, `scale · A · B`.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +115,7 @@ pub fn backward_factors(
 /// The gradient of [`linear`] with respect to what `x` and `input` were made from: `dx = dy · W + dropout(d_inner · A)`.
 ///
 /// # Shapes
-/// - `dy`: `[n, d_out]`; f32, or bf16 beside four bits where nothing was dropped
+/// - `dy`: `[n, d_out]` f32 or bf16
 /// - `d_inner`: `[n, rank]` f32, what [`backward_factors`] returned
 /// - `dropout`: what made `input` of `x`, if anything did
 /// - returns `[n, d_in]` of the dtype of `dy`
@@ -134,9 +134,6 @@ pub fn linear_backward_input(
 ) -> Result<Tensor> {
     let [d_out, d_in] = update.check(&base)?;
     expect_rows(dy, "dy", [dy.rows(), d_out])?;
-    if dropout.is_some() || matches!(base, Base::Dense(_)) {
-        dy.expect_dtype(OP, "dy", Dtype::F32)?;
-    }
     base.expect_dtype(dy.dtype())?;
     d_inner.expect_shape(OP, "d_inner", &[dy.rows(), update.a.rows()])?;
     Tensor::addressable(OP, &[dy.rows(), d_in])?;
@@ -178,8 +175,6 @@ impl Update<'_> {
 
 /// Checks rows of floats.
 fn expect_rows(x: &Tensor, what: &'static str, shape: [usize; 2]) -> Result<()> {
-    match x.dtype() {
-        Dtype::F32 | Dtype::Bf16 => x.expect_dims(OP, what, &shape),
-        found => Err(Error::Dtype { op: OP, what, found, expected: Dtype::F32 }),
-    }
+    x.expect_floats(OP, what)?;
+    x.expect_dims(OP, what, &shape)
 }

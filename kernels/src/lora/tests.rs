@@ -4,7 +4,9 @@ use super::*;
 use crate::Device;
 use crate::dropout::{self, Mask};
 use crate::nf4::{self, Rounding};
-use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{
+    accelerator, check_gradient, largest_error, narrow_and_wide, near, noise_tensor, same_on_threads, weighted_sum,
+};
 
 fn update(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
     let mut y = Tensor::zeros(&[x.rows(), b.rows()]);
@@ -164,11 +166,6 @@ impl Case {
         linear(&self.x, &self.input(), base, bias, &self.update()).unwrap().into()
     }
 
-    /// The same without a bias, which beside four bits bfloat16 does not have.
-    fn without_bias(self) -> Self {
-        Self { bias: Tensor::zeros(&[0]), ..self }
-    }
-
     /// All results: of the layer, the gradient of its input and those of its factors, with what they were before.
     fn run(&self, base: Base<'_>) -> [Tensor; 6] {
         let [y, inner] = self.forward(base);
@@ -259,10 +256,20 @@ fn a_device_agrees_with_the_host_on_layers() {
 fn layers_in_bfloat16_are_rounded_layers() {
     let device = accelerator();
     // Few rows, some, and a width that no kernel takes, so that the weight is decoded.
-    for shape in [[0, 64, 8, 16], [1, 64, 1, 16], [7, 128, 4, 24], [17, 64, 24, 40], [65, 192, 16, 72], [9, 96, 8, 24]]
-    {
+    let shapes = [
+        [0, 64, 8, 16],
+        [1, 64, 1, 16],
+        [7, 128, 4, 24],
+        [17, 64, 24, 40],
+        [65, 192, 16, 72],
+        [9, 96, 8, 24],
+        [9, 12, 3, 20],
+        [12, 20, 3, 12],
+        [11, 12, 3, 16],
+    ];
+    for (shape, dropout) in shapes.into_iter().flat_map(|shape| [(shape, false), (shape, true)]) {
         let [_, d_in, _, d_out] = shape;
-        let case = Case::new(shape, false).without_bias();
+        let case = Case::new(shape, dropout);
         let (wide, narrow, there) = (case.rounded(), case.narrow(), case.narrow().on(&device));
         let close = |found: &[Tensor], wanted: &[Tensor]| {
             assert_eq!(found[0].dtype(), Dtype::Bf16);
@@ -282,10 +289,10 @@ fn layers_in_bfloat16_are_rounded_layers() {
         close(&found, &wanted);
         close(&narrow.run(four_bits(&packed)), &wanted);
 
-        let weight = noise_tensor(8, &[d_out, d_in]).to_bf16();
-        let wanted = wide.forward(Base::Dense(&weight.cast(Dtype::F32).unwrap()));
-        close(&there.forward(Base::Dense(&device.put(&weight).unwrap())), &wanted);
-        close(&narrow.forward(Base::Dense(&weight)), &wanted);
+        let [weight, weight_wide] = narrow_and_wide(&noise_tensor(8, &[d_out, d_in]));
+        let wanted = wide.run(Base::Dense(&weight_wide));
+        close(&there.run(Base::Dense(&device.put(&weight).unwrap())), &wanted);
+        close(&narrow.run(Base::Dense(&weight)), &wanted);
     }
 }
 
@@ -302,8 +309,7 @@ fn operands_that_a_layer_does_not_take_are_refused() {
     assert_eq!(refused(&case.x, base, &wide), "lora: b has shape [8, 3], expected [8, 2]");
     let error = refused(&case.x, Base::Nf4(&elsewhere, Rounding::Bf16), &case.update());
     assert!(error.starts_with("lora: x is on the host, expected on "), "{error}");
-    // Dropout has no bfloat16.
-    let (keys, d_inner) = ([0; 3], noise_tensor(1, &[3, 2]));
-    let dropped = linear_backward_input(&case.dy.to_bf16(), &d_inner, base, &case.update(), Some((&MASK, &keys)));
-    assert_eq!(dropped.unwrap_err().to_string(), "lora: dy is Bf16, expected F32");
+    let weight = noise_tensor(8, &[8, 64]);
+    let error = refused(&case.x.to_bf16(), Base::Dense(&weight), &case.update());
+    assert_eq!(error, "lora: weight is F32, expected Bf16");
 }

@@ -7,13 +7,15 @@ use crate::{Dtype, Result, Tensor};
 
 const KERNELS: Source = Source { name: OP, text: include_str!("kernel.cu") };
 
-pub(super) fn forward(on: &Stream, x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
+/// With a result of that dtype.
+pub(super) fn forward(on: &Stream, x: &Tensor, w: &Tensor, eps: f32, dtype: Dtype) -> Result<(Tensor, Saved)> {
     let (n, d) = (x.rows(), x.cols());
-    let [mut y, mut scale] = [on.result(x.shape(), Dtype::F32)?, on.result(&[n], Dtype::F32)?];
+    let [mut y, mut scale] = [on.result(x.shape(), dtype)?, on.result(&[n], Dtype::F32)?];
+    let kernel = if dtype == Dtype::F32 { "forward" } else { "forward_rounded" };
     let settings = [Arg::count(OP, n)?, Arg::count(OP, d)?, Arg::F32(eps)];
     let args = [&[x.arg()?, w.arg()?, y.arg_mut()?, scale.arg_mut()?][..], &settings].concat();
-    // SAFETY: x and y are [n, d], w is [d] and the scale [n].
-    unsafe { on.launch(&KERNELS, "forward", rows::rows(n, d), &args)? };
+    // SAFETY: x and y are [n, d], w is [d] and the scale [n]; y is of the kernel's type.
+    unsafe { on.launch(&KERNELS, kernel, rows::rows(n, d), &args)? };
     Ok((y, Saved { scale }))
 }
 
@@ -23,13 +25,15 @@ pub(super) fn add_then_forward(
     y: &Tensor,
     w: &Tensor,
     eps: f32,
+    dtype: Dtype,
 ) -> Result<(Tensor, Saved)> {
     let (n, d) = (x.rows(), x.cols());
-    let [mut normal, mut scale] = [on.result(x.shape(), Dtype::F32)?, on.result(&[n], Dtype::F32)?];
+    let [mut normal, mut scale] = [on.result(x.shape(), dtype)?, on.result(&[n], Dtype::F32)?];
+    let kernel = if dtype == Dtype::F32 { "add_forward" } else { "add_forward_rounded" };
     let settings = [Arg::count(OP, n)?, Arg::count(OP, d)?, Arg::F32(eps)];
     let operands = [x.arg_mut()?, y.arg()?, w.arg()?, normal.arg_mut()?, scale.arg_mut()?];
     // SAFETY: as above; y is [n, d] and lies elsewhere than x, which has just become the owner of its memory.
-    unsafe { on.launch(&KERNELS, "add_forward", rows::rows(n, d), &[&operands[..], &settings].concat())? };
+    unsafe { on.launch(&KERNELS, kernel, rows::rows(n, d), &[&operands[..], &settings].concat())? };
     Ok((normal, Saved { scale }))
 }
 

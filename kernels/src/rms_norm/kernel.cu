@@ -1,14 +1,15 @@
 // Root-mean-square normalisation on rows as rows.cuh has them: a row is read once and stays in registers, up to 8192
 // elements; what is beyond is read again. The gain comes from the caches.
 //
-// Bytes of memory an element: forward 8 (x in, y out); add_forward 16 (x and y in, x and the result out);
+// Bytes of memory an element: forward 8 (x in, y out); add_forward 16 (x and y in, x and the result out); with a result in
+// bfloat16 two less;
 // backward_input 12 (dy and x in, dx out); backward the same and, for the sums of bands of 16 rows or more, at most
 // 0.25 each way.
 
 // y = w * x * scale, where ADDS after x += y.
-template <bool ALIGNED, bool ADDS>
+template <bool ALIGNED, bool ADDS, typename T>
 __device__ __forceinline__ void normalise(
-    const float* x, const float* y, float* total, const float* w, float* out, float* scales, u32 rows, u32 d, float eps)
+    const float* x, const float* y, float* total, const float* w, T* out, float* scales, u32 rows, u32 d, float eps)
 {
     SHARED_ARRAY(float, partial, [ROW_WARPS][1]);
     u32 row = blockIdx.x * blockDim.y + threadIdx.y, quads = row < rows ? (d + 3) / 4 : 0;
@@ -72,11 +73,44 @@ extern "C" __global__ void __launch_bounds__(32 * ROW_WARPS, 2) forward(
     }
 }
 
+extern "C" __global__ void __launch_bounds__(32 * ROW_WARPS, 2) forward_rounded(
+    const float* __restrict__ x,
+    const float* __restrict__ w,
+    bf16* __restrict__ y,
+    float* __restrict__ scales,
+    u32 rows,
+    u32 d,
+    float eps)
+{
+    if (d % 4 == 0) {
+        normalise<true, false>(x, nullptr, nullptr, w, y, scales, rows, d, eps);
+    } else {
+        normalise<false, false>(x, nullptr, nullptr, w, y, scales, rows, d, eps);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(32 * ROW_WARPS, 2) add_forward(
     float* x,
     const float* __restrict__ y,
     const float* __restrict__ w,
     float* __restrict__ out,
+    float* __restrict__ scales,
+    u32 rows,
+    u32 d,
+    float eps)
+{
+    if (d % 4 == 0) {
+        normalise<true, true>(x, y, x, w, out, scales, rows, d, eps);
+    } else {
+        normalise<false, true>(x, y, x, w, out, scales, rows, d, eps);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(32 * ROW_WARPS, 2) add_forward_rounded(
+    float* x,
+    const float* __restrict__ y,
+    const float* __restrict__ w,
+    bf16* __restrict__ out,
     float* __restrict__ scales,
     u32 rows,
     u32 d,

@@ -38,15 +38,39 @@ pub struct Saved {
 /// # Source
 /// Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, as the Llama family uses it.
 pub fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
-    x.expect_dtype(OP, "x", Dtype::F32)?;
-    w.expect_shape(OP, "w", &[x.cols()])?;
-    if let Some(on) = Stream::of(OP, &[("x", x), ("w", w)])? {
-        return cuda::forward(&on, x, w, eps);
+    if let Some(on) = check(x, w)? {
+        return cuda::forward(&on, x, w, eps, Dtype::F32);
     }
     let mut y = Tensor::dirty(x.shape());
     let mut scale = Tensor::zeros(&[x.rows()]);
     cpu::forward(x.f32()?, w.f32()?, eps, y.f32_mut()?, scale.f32_mut()?);
     Ok((y, Saved { scale }))
+}
+
+/// [`forward`] with a result that is rounded to bfloat16: for what only products of bfloat16 read.
+///
+/// # Shapes
+/// - `x`: `[n, d]` f32
+/// - `w`: `[d]` f32
+/// - returns `[n, d]` bf16
+///
+/// # Gradient
+/// [`backward`], as if nothing had been rounded.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_rounded(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
+    if let Some(on) = check(x, w)? {
+        return cuda::forward(&on, x, w, eps, Dtype::Bf16);
+    }
+    let (y, saved) = forward(x, w, eps)?;
+    Ok((y.to_bf16(), saved))
+}
+
+fn check(x: &Tensor, w: &Tensor) -> Result<Option<Stream>> {
+    x.expect_dtype(OP, "x", Dtype::F32)?;
+    w.expect_shape(OP, "w", &[x.cols()])?;
+    Stream::of(OP, &[("x", x), ("w", w)])
 }
 
 /// Adds to the residual stream and normalises it: `x += y`, then [`forward`] of `x`. On a device it is one pass over memory.
@@ -63,14 +87,36 @@ pub fn forward(x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
 /// # Errors
 /// As [`forward`], and [`Error::Shape`](crate::Error::Shape) if `y` is not like `x`. Then `x` stays as it was.
 pub fn add_then_forward(x: &mut Tensor, y: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
-    x.expect_dtype(OP, "x", Dtype::F32)?;
-    y.expect_shape(OP, "y", x.shape())?;
-    w.expect_shape(OP, "w", &[x.cols()])?;
-    if let Some(on) = Stream::of(OP, &[("x", x), ("y", y), ("w", w)])? {
-        return cuda::add_then_forward(&on, x, y, w, eps);
+    if let Some(on) = check_sum(x, y, w)? {
+        return cuda::add_then_forward(&on, x, y, w, eps, Dtype::F32);
     }
     x.add(y)?;
     forward(x, w, eps)
+}
+
+/// [`add_then_forward`] whose result is rounded as that of [`forward_rounded`]; the residual stream stays f32.
+///
+/// # Shapes
+/// As [`add_then_forward`], and the result is bf16.
+///
+/// # Gradient
+/// That of [`add_then_forward`].
+///
+/// # Errors
+/// As [`add_then_forward`].
+pub fn add_then_forward_rounded(x: &mut Tensor, y: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Saved)> {
+    if let Some(on) = check_sum(x, y, w)? {
+        return cuda::add_then_forward(&on, x, y, w, eps, Dtype::Bf16);
+    }
+    x.add(y)?;
+    forward_rounded(x, w, eps)
+}
+
+fn check_sum(x: &Tensor, y: &Tensor, w: &Tensor) -> Result<Option<Stream>> {
+    x.expect_dtype(OP, "x", Dtype::F32)?;
+    y.expect_shape(OP, "y", x.shape())?;
+    w.expect_shape(OP, "w", &[x.cols()])?;
+    Stream::of(OP, &[("x", x), ("y", y), ("w", w)])
 }
 
 /// The gradient of [`forward`].

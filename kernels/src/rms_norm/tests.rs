@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{
+    BF16, accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum,
+};
 
 #[test]
 fn a_row_by_hand() {
@@ -110,4 +112,26 @@ fn operands_in_other_memory_are_refused() {
     refused("dy", backward(&host, &x, &saved, &w, None).map(drop));
     refused("dw", backward(&x, &x, &saved, &w, Some(&mut row.clone())).map(drop));
     refused("saved scales", backward(&x, &x, &forward(&host, &row, 1e-5).unwrap().1, &w, None).map(drop));
+}
+
+#[test]
+fn a_rounded_result_is_the_same_rounded_once() {
+    let device = accelerator();
+    for (n, d) in [(0, 5), (1, 7), (3, 16), (35, 260), (3, 8197)] {
+        let [x, y] = [1, 2].map(|seed| noise_tensor(seed, &[n, d]));
+        let w = noise_tensor(3, &[d]);
+        let [x_there, y_there, w_there] = [&x, &y, &w].map(|t| device.put(t).unwrap());
+        let (wide, wanted_saved) = forward(&x, &w, 1e-5).unwrap();
+        let (rounded, saved) = forward_rounded(&x, &w, 1e-5).unwrap();
+        assert_eq!((&rounded, saved), (&wide.to_bf16(), wanted_saved));
+        let (found, saved) = forward_rounded(&x_there, &w_there, 1e-5).unwrap();
+        near(&found, &rounded, BF16);
+        assert_eq!(saved, forward(&x_there, &w_there, 1e-5).unwrap().1);
+
+        let (mut sum, mut sum_there) = (x.clone(), x_there);
+        let (rounded, _) = add_then_forward_rounded(&mut sum, &y, &w, 1e-5).unwrap();
+        let (found, _) = add_then_forward_rounded(&mut sum_there, &y_there, &w_there, 1e-5).unwrap();
+        near(&found, &rounded, BF16);
+        near(&sum_there, &sum, 0.0);
+    }
 }

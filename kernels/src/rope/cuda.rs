@@ -2,7 +2,7 @@
 
 use super::{OP, Tables};
 use crate::cuda::{Arg, Geometry, Source, Stream};
-use crate::{Result, Tensor};
+use crate::{Dtype, Result, Tensor};
 
 const KERNELS: Source = Source { name: OP, text: include_str!("kernel.cu") };
 
@@ -28,8 +28,9 @@ pub(super) fn rotate(
     let operands = [x.arg_mut()?, positions.arg(), cosines.arg(), sines.arg()];
     let extents = [Arg::count(OP, n)?, Arg::count(OP, heads)?, Arg::count(OP, half)?];
     let args = [&operands[..], &extents, &[Arg::F32(direction)]].concat();
-    // SAFETY: x is [n, heads * 2 * half]; every position is a row of the tables, which are [positions, half].
-    unsafe { on.launch(&KERNELS, "rotate", geometry(n, heads, half), &args) }
+    let kernel = if x.dtype() == Dtype::F32 { "rotate" } else { "rotate_bf16" };
+    // SAFETY: x is [n, heads * 2 * half] of the kernel's type; every position is a row of the tables, which are [positions, half].
+    unsafe { on.launch(&KERNELS, kernel, geometry(n, heads, half), &args) }
 }
 
 /// Quads of half a head, as many heads beside each other as fit, and rows where heads are few.

@@ -11,7 +11,7 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cuda::{Array, Stream};
-use crate::{Error, Result, Tensor};
+use crate::{Dtype, Error, Result, Tensor};
 
 const OP: &str = "rope";
 /// Above this, neighbouring positions are one and the same 32-bit float.
@@ -134,18 +134,19 @@ fn scaled(frequency: f64, scaling: Scaling) -> f64 {
     }
 }
 
-/// Rotates every head of every row in place; feature `i` is paired with feature `i + head_dim / 2`.
+/// Rotates every head of every row in place; feature `i` is paired with feature `i + head_dim / 2`. Of bfloat16 in f32, rounded
+/// once.
 ///
 /// # Shapes
-/// - `x`: `[n, heads * head_dim]` f32
+/// - `x`: `[n, heads * head_dim]` f32 or bf16
 /// - `positions`: one for every row
 ///
 /// # Gradient
 /// [`apply_inverse`] of the gradient: a rotation's transpose is its inverse.
 ///
 /// # Errors
-/// [`Error::Shape`] for other widths, [`Error::Index`] for a position beyond the tables; [`Error::Dtype`] unless `x` is
-/// f32.
+/// [`Error::Shape`] for other widths, [`Error::Index`] for a position beyond the tables; [`Error::Dtype`] unless `x` is of one of
+/// these dtypes.
 ///
 /// # Source
 /// Su et al., "RoFormer", 2021, in the half-split pairing of the Llama checkpoints.
@@ -159,12 +160,19 @@ pub fn apply_inverse(x: &mut Tensor, positions: &[u32], tables: &Tables, heads: 
 }
 
 fn rotate(x: &mut Tensor, positions: &[u32], tables: &Tables, heads: usize, direction: f32) -> Result<()> {
-    x.expect_shape(OP, "x", &[positions.len(), heads.saturating_mul(2 * tables.half)])?;
+    x.expect_floats(OP, "x")?;
+    x.expect_dims(OP, "x", &[positions.len(), heads.saturating_mul(2 * tables.half)])?;
     if let Some(&far) = positions.iter().find(|&&p| p as usize >= tables.positions) {
         return Err(Error::Index { op: OP, what: "position", index: far as usize, len: tables.positions });
     }
     if let Some(on) = x.stream() {
         return cuda::rotate(&on, x, positions, tables, heads, direction);
+    }
+    if x.dtype() == Dtype::Bf16 {
+        let mut wide = x.cast(Dtype::F32)?;
+        rotate(&mut wide, positions, tables, heads, direction)?;
+        *x = wide.to_bf16();
+        return Ok(());
     }
     cpu::rotate(x.f32_mut()?, positions, tables, heads, direction);
     Ok(())

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{
+    accelerator, check_gradient, largest_error, narrow_and_wide, near, noise_tensor, same_on_threads, weighted_sum,
+};
 
 fn config(head_dim: usize) -> Config {
     Config { head_dim, theta: 10_000.0, scaling: Scaling::None }
@@ -87,6 +89,13 @@ fn a_device_gives_the_bits_of_the_host() {
                 rotate(&mut found, &positions, &tables.clone(), heads).unwrap();
                 near(&found, &wanted, 0.0);
             }
+            let [mut narrow, mut wide] = narrow_and_wide(&x);
+            let mut found = device.put(&narrow).unwrap();
+            apply(&mut wide, &positions, &tables, heads).unwrap();
+            apply(&mut narrow, &positions, &tables, heads).unwrap();
+            apply(&mut found, &positions, &tables.clone(), heads).unwrap();
+            assert_eq!(narrow, wide.to_bf16());
+            near(&found, &narrow, 0.0);
         }
         assert_eq!(tables.uploaded.lock().unwrap().len(), if n == 0 { 0 } else { 2 });
     }

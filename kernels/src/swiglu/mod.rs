@@ -17,24 +17,27 @@ use crate::{Dtype, Result, Tensor};
 
 const OP: &str = "swiglu";
 
-/// Gates `up` with `silu(gate)`, element by element.
+/// Gates `up` with `silu(gate)`, element by element; of bfloat16 in f32, rounded once.
 ///
 /// # Shapes
-/// - `gate`, `up`: `[n, d]` f32; returns the same
+/// - `gate`, `up`: `[n, d]` f32 or bf16; returns the same
 ///
 /// # Gradient
 /// See [`backward`].
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Dtype`] unless both are f32.
+/// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Dtype`] unless both are of one of these dtypes.
 ///
 /// # Source
 /// Shazeer, "GLU Variants Improve Transformer", 2020.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.expect_dtype(OP, "gate", Dtype::F32)?;
-    up.expect_shape(OP, "up", gate.shape())?;
+    gate.expect_floats(OP, "gate")?;
+    up.expect_like(OP, "up", gate)?;
     if let Some(on) = Stream::of(OP, &[("gate", gate), ("up", up)])? {
         return cuda::forward(&on, gate, up);
+    }
+    if gate.dtype() == Dtype::Bf16 {
+        return Ok(forward(&gate.cast(Dtype::F32)?, &up.cast(Dtype::F32)?)?.to_bf16());
     }
     let mut y = Tensor::dirty(gate.shape());
     cpu::forward(gate.f32()?, up.f32()?, y.f32_mut()?);
@@ -44,7 +47,7 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// The gradient of [`forward`]: returns `(dgate, dup)`.
 ///
 /// # Shapes
-/// - `dy`, `gate`, `up`: `[n, d]` f32; returns two of the same
+/// - `dy`, `gate`, `up`: `[n, d]` f32 or bf16; returns two of the same
 ///
 /// # Gradient
 /// With `s = 1 / (1 + exp(-gate))`: `dup = dy * gate * s` and `dgate = dy * up * s * (1 + gate * (1 - s))`.
@@ -52,11 +55,16 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`forward`].
 pub fn backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
-    gate.expect_dtype(OP, "gate", Dtype::F32)?;
-    up.expect_shape(OP, "up", gate.shape())?;
-    dy.expect_shape(OP, "dy", gate.shape())?;
+    gate.expect_floats(OP, "gate")?;
+    up.expect_like(OP, "up", gate)?;
+    dy.expect_like(OP, "dy", gate)?;
     if let Some(on) = Stream::of(OP, &[("gate", gate), ("up", up), ("dy", dy)])? {
         return cuda::backward(&on, dy, gate, up);
+    }
+    if gate.dtype() == Dtype::Bf16 {
+        let [dy, gate, up] = [dy.cast(Dtype::F32)?, gate.cast(Dtype::F32)?, up.cast(Dtype::F32)?];
+        let (dgate, dup) = backward(&dy, &gate, &up)?;
+        return Ok((dgate.to_bf16(), dup.to_bf16()));
     }
     let mut dgate = Tensor::dirty(gate.shape());
     let mut dup = Tensor::dirty(gate.shape());

@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::testing::{accelerator, check_gradient, largest_error, near, noise_tensor, same_on_threads, weighted_sum};
+use crate::testing::{
+    BF16, accelerator, check_gradient, largest_error, narrow_and_wide, near, noise_tensor, same_on_threads,
+    weighted_sum,
+};
 
 #[test]
 fn values_by_hand() {
@@ -70,4 +73,24 @@ fn what_is_not_finite_is_the_same_on_a_device() {
     let (found, wanted) =
         (backward(&ones_there, &placed, &ones_there).unwrap(), backward(&ones, &gate, &ones).unwrap());
     assert_eq!([words(&found.0), words(&found.1)], [words(&wanted.0), words(&wanted.1)]);
+}
+
+#[test]
+fn of_bfloat16_everything_between_is_in_f32() {
+    let device = accelerator();
+    for shape in [[0, 3], [1, 1], [3, 7], [5, 211]] {
+        let [gate, up, dy] = [1, 2, 3].map(|seed| narrow_and_wide(&noise_tensor(seed, &shape)));
+        let there = [&gate, &up, &dy].map(|t| device.put(&t[0]).unwrap());
+        let y = forward(&gate[0], &up[0]).unwrap();
+        assert_eq!(y, forward(&gate[1], &up[1]).unwrap().to_bf16());
+        near(&forward(&there[0], &there[1]).unwrap(), &y, BF16);
+        let (dgate, dup) = backward(&dy[0], &gate[0], &up[0]).unwrap();
+        let (wide_gate, wide_up) = backward(&dy[1], &gate[1], &up[1]).unwrap();
+        assert_eq!((&dgate, &dup), (&wide_gate.to_bf16(), &wide_up.to_bf16()));
+        let found = backward(&there[2], &there[0], &there[1]).unwrap();
+        near(&found.0, &dgate, BF16);
+        near(&found.1, &dup, BF16);
+    }
+    let mixed = forward(&noise_tensor(1, &[3]).to_bf16(), &noise_tensor(2, &[3])).unwrap_err();
+    assert_eq!(mixed.to_string(), "swiglu: up is F32, expected Bf16");
 }

@@ -12,17 +12,22 @@ use crate::{Error, Result, simd};
 const CHUNK: usize = 16 * 1024;
 
 impl Tensor {
-    /// Adds another tensor element by element: a residual connection, or the sum of two gradients.
+    /// Adds another tensor element by element: a residual connection, or the sum of two gradients. It may be of bfloat16, while
+    /// the sums stay in f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ; [`Error::Dtype`] unless both are f32; [`Error::Place`] unless both are in the
-    /// same memory.
+    /// [`Error::Shape`] if the shapes differ; [`Error::Dtype`] unless this is f32 and the other f32 or bf16; [`Error::Place`]
+    /// unless both are in the same memory.
     pub fn add(&mut self, other: &Self) -> Result<()> {
         const OP: &str = "tensor::add";
         self.expect_dtype(OP, "tensor", Dtype::F32)?;
-        other.expect_shape(OP, "other", self.shape())?;
+        other.expect_dims(OP, "other", self.shape())?;
+        other.expect_floats(OP, "other")?;
         if let Some(on) = Stream::of(OP, &[("tensor", self), ("other", other)])? {
             return cuda::add(&on, self, other);
+        }
+        if other.dtype() == Dtype::Bf16 {
+            return self.add(&other.cast(Dtype::F32)?);
         }
         let other = other.f32()?.par_chunks(CHUNK);
         self.f32_mut()?.par_chunks_mut(CHUNK).zip(other).for_each(|(a, b)| simd::add(a, b));

@@ -6,12 +6,13 @@ use crate::{Error, Result};
 
 const KERNELS: Source = Source { name: "tensor", text: include_str!("kernel.cu") };
 
-/// `a += b`, of one shape.
+/// `a += b`, of one shape, in f32; `b` may be bfloat16.
 pub(super) fn add(on: &Stream, a: &mut Tensor, b: &Tensor) -> Result<()> {
     let n = a.len();
     let args = [a.arg_mut()?, b.arg()?, Arg::U64(n as u64)];
-    // SAFETY: both have n elements.
-    unsafe { on.launch(&KERNELS, "add", Geometry::fours(n), &args) }
+    let kernel = if b.dtype() == Dtype::F32 { "add" } else { "add_bf16" };
+    // SAFETY: both have n elements, those of b of the kernel's type.
+    unsafe { on.launch(&KERNELS, kernel, Geometry::fours(n), &args) }
 }
 
 /// The values in another type.

@@ -16,6 +16,17 @@ impl Tensor {
         if found == expected { Ok(()) } else { Err(Error::Dtype { op, what, found, expected }) }
     }
 
+    /// Checks that an operand's elements are f32 or bfloat16, wherever they are.
+    pub(crate) fn expect_floats(&self, op: &'static str, what: &'static str) -> Result<()> {
+        if self.dtype() == Dtype::Bf16 { Ok(()) } else { self.expect_dtype(op, what, Dtype::F32) }
+    }
+
+    /// Checks that an operand has the shape and the dtype of another one.
+    pub(crate) fn expect_like(&self, op: &'static str, what: &'static str, other: &Self) -> Result<()> {
+        self.expect_dims(op, what, other.shape())?;
+        self.expect_dtype(op, what, other.dtype())
+    }
+
     /// Checks the shape of an operand that may have other elements too.
     pub(crate) fn expect_dims(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
         if self.shape == shape { Ok(()) } else { Err(Error::shape(op, what, &self.shape, format!("{shape:?}"))) }

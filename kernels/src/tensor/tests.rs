@@ -57,6 +57,9 @@ fn a_device_adds_as_the_host_does() {
         near(&before, &a, 0.0); // clones are left alone
         a.add(&b).unwrap();
         near(&found, &a, 0.0);
+        a.add(&b.to_bf16()).unwrap();
+        found.add(&placed.cast(Dtype::Bf16).unwrap()).unwrap();
+        near(&found, &a, 0.0); // sums stay in f32
         let refused = found.add(&b).unwrap_err().to_string();
         assert_eq!(refused, format!("tensor::add: other is on the host, expected on {}", device.name()));
     }

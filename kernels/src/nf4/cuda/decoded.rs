@@ -16,19 +16,20 @@ use crate::{Dtype, Result, Tensor};
 /// A product in f32 with the decoded weight, in bands of its rows that take no more than `most` bytes.
 pub(super) fn f32(on: &Stream, o: &Operands<'_>, rounding: Rounding, most: usize) -> Result<Tensor> {
     let (mut y, kept) = begin(on, o.update.as_ref(), &o.shape()?, [Dtype::F32; 2])?;
-    add_f32(on, o, rounding, most, (&mut y, kept))?;
+    add(on, o, rounding, most, (&mut y, kept))?;
     Ok(y)
 }
 
-/// The same beside what a result holds already, of which a factor of 0 leaves nothing.
-pub(super) fn add_f32(
+/// A product of either dtype beside what a result in f32 holds already, of which a factor of 0 leaves nothing.
+pub(super) fn add(
     on: &Stream,
     o: &Operands<'_>,
     rounding: Rounding,
     most: usize,
     result: (&mut Tensor, f32),
 ) -> Result<()> {
-    in_bands(on, o, Form::F32(rounding), most, result)
+    let form = if o.x.dtype() == Dtype::Bf16 { Form::Bf16 } else { Form::F32(rounding) };
+    in_bands(on, o, form, most, result)
 }
 
 /// A product in bfloat16 with the whole decoded weight.

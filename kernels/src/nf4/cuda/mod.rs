@@ -93,7 +93,7 @@ pub(crate) fn linear_backward_input(
     product(on, &Operands { pass: Pass::Backward, x: dy, weight, update }, rounding)
 }
 
-/// `dx += dy · W` in f32, of checked operands.
+/// `dx += dy · W`, of checked operands of either dtype; `dx` is f32, and rounding is for `dy` in f32.
 pub(crate) fn add_linear_backward_input(
     on: &Stream,
     dy: &Tensor,
@@ -105,7 +105,7 @@ pub(crate) fn add_linear_backward_input(
         return Ok(());
     }
     let operands = Operands { pass: Pass::Backward, x: dy, weight, update: None };
-    decoded::add_f32(on, &operands, rounding, BAND_BYTES, (dx, 1.0))
+    decoded::add(on, &operands, rounding, BAND_BYTES, (dx, 1.0))
 }
 
 fn product(on: &Stream, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor> {
