@@ -8,8 +8,10 @@ pub mod captioner;
 pub mod checkpoint;
 mod error;
 pub mod params;
+mod precision;
 pub mod ranker;
 pub mod retriever;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use precision::Precision;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use data::artifact::table_prefix;
-use data::job::{self, CaptionsFrom, Job, MicroBatch, Stage};
+use data::job::{self, CaptionsFrom, Job, MicroBatch, RankerPrecision, Stage};
 use data::tables::{CaptionRow, Table, read_all};
+use model::Precision;
 use model::ranker::{
     Dequantize, Item, LabelStyle, LlamaConfig, LoraOptions, Prompt, PromptBuilder, PromptOptions, Quantize, Ranker,
     RankerOptions, RankerTokenizer, SharedPrefix, Trainable, Truncation, Verbalizer,
@@ -37,7 +38,7 @@ impl Prompts {
     /// The texts of a task's items and the prompt of its job.
     pub(crate) fn open(cx: &Context, population: &Population) -> Result<Self> {
         let captions = captions(cx, population)?;
-        let config = Ranker::check(cx.job.ranker.base.as_ref(), &options(&cx.job)?)?;
+        let config = Ranker::check(cx.job.ranker.base.as_ref(), &options(&cx.job, false)?)?;
         let with_captions = captions.iter().any(|c| !c.is_empty());
         let (builder, verbalizer) = builder(&cx.job, &config, with_captions)?;
         let mut beginning = builder.shared_beginning()?;
@@ -102,7 +103,7 @@ impl Prompts {
 /// # Errors
 /// The first that is found, naming the file or the key.
 pub fn check_ranker(job: &Job) -> Result<()> {
-    let config = Ranker::check(job.ranker.base.as_ref(), &options(job)?)?;
+    let config = Ranker::check(job.ranker.base.as_ref(), &options(job, false)?)?;
     let captions = job.captions.from != CaptionsFrom::None;
     let (builder, _) = builder(job, &config, captions)?;
     // The shortest prompt that a template may count on: somebody with one item.
@@ -149,8 +150,8 @@ fn prompt_options(ranker: &job::Ranker, captions: bool) -> PromptOptions {
     }
 }
 
-/// How the ranker of a job is held and trained.
-pub(crate) fn options(job: &Job) -> Result<RankerOptions> {
+/// How the ranker of a job is held and trained, on a card or on a processor.
+pub(crate) fn options(job: &Job, card: bool) -> Result<RankerOptions> {
     let ranker = &job.ranker;
     let trainable = match ranker.trainable {
         job::Trainable::Full => Trainable::Full,
@@ -162,6 +163,11 @@ pub(crate) fn options(job: &Job) -> Result<RankerOptions> {
             job::Quantize::None => Quantize::None,
         },
         dequantize: Dequantize::Auto,
+        precision: match ranker.precision {
+            RankerPrecision::Auto if card && ranker.trainable == job::Trainable::Lora => Precision::Bf16,
+            RankerPrecision::Auto | RankerPrecision::F32 => Precision::F32,
+            RankerPrecision::Bf16 => Precision::Bf16,
+        },
         trainable,
         seed: job.seed,
         max_tokens: ranker.max_prompt_tokens as usize + ANSWER_TOKENS,

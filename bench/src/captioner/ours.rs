@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use kernels::{Device, Tensor};
-use model::captioner::{BlipConfig, Captioner, Generation, Precision};
+use model::Precision;
+use model::captioner::{BlipConfig, Captioner, Generation};
 use model::checkpoint::Checkpoint;
 use model::weights;
 

@@ -30,6 +30,8 @@ pub(super) struct Problem {
     pub(super) config: Value,
     /// Of one token more than a case's lengths say: the last one is an answer only.
     pub(super) texts: Vec<Vec<u32>>,
+    /// So many tokens all texts begin with.
+    pub(super) shared: usize,
     /// Tokens that are scored.
     pub(super) labels: Vec<u32>,
     pub(super) rank: usize,
@@ -44,13 +46,15 @@ impl Problem {
     pub(super) fn new(reading: &Reading) -> Self {
         let vocabulary = reading.config["vocab_size"].as_u64().unwrap_or(1);
         let text = |(i, &length): (usize, &usize)| {
-            let mut rng = Rng::keyed(&[5, i as u64]);
-            (0..=length).map(|_| rng.below(vocabulary) as u32).collect()
+            let (mut own, mut all) = (Rng::keyed(&[5, i as u64]), Rng::keyed(&[5]));
+            let mut token = |at| if at < reading.shared { &mut all } else { &mut own }.below(vocabulary) as u32;
+            (0..=length).map(&mut token).collect()
         };
         let first = vocabulary as u32 / 2;
         Self {
             config: reading.config.clone(),
             texts: reading.lengths.iter().enumerate().map(text).collect(),
+            shared: reading.shared,
             labels: (first..first + LABELS).collect(),
             rank: 8,
             alpha: 32.0,

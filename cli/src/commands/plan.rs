@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use data::job::{Job, Stage};
+use model::Precision;
 use serde_json::{Value, json};
 use worker::planning::{ASSUMED_SHARE, CARDS, Card, Lengths, OnCard, Plan};
 
@@ -90,8 +91,9 @@ fn in_words(job: &Job, plan: &Plan, cards: &[Card]) -> String {
     }
     lines.push(memory(plan));
     lines.push(format!(
-        "\non one card, at {:.0} % of its peak in f32 (assumed: none has run this yet){}",
+        "\non one card, at {:.0} % of its peak in {} (assumed: none has run this yet){}",
         100.0 * ASSUMED_SHARE,
+        floats(plan.precision),
         price(job)
     ));
     lines.extend(cards.iter().map(|card| on_card(job, plan, card)));
@@ -121,9 +123,11 @@ fn memory(plan: &Plan) -> String {
     let together = plan.micro_batch_tokens.max(plan.longest);
     let [all, least] = f.activations_per_token;
     format!(
-        "\nmemory    weights {}, adapters with gradients and optimiser {}\n          {} tokens together: activations {}, working \
+        "\nmemory    weights {}{}, adapters with gradients and optimiser {}\n          {} tokens together: activations {}, working \
          memory {}\n          the longest of these prompts alone ({} tokens), activations computed again: {} and {}",
         size(f.weights),
+        f.weights_decoded
+            .map_or(String::new(), |bytes| format!(" ({} decoded, where that is half at most)", size(bytes))),
         size(f.trained_bytes),
         grouped(together),
         size(all * together),
@@ -132,6 +136,13 @@ fn memory(plan: &Plan) -> String {
         size(least * plan.longest),
         size(f.working_bytes(plan.longest))
     )
+}
+
+fn floats(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bfloat16",
+    }
 }
 
 fn size(bytes: u64) -> String {
@@ -154,7 +165,11 @@ fn on_card(job: &Job, plan: &Plan, card: &Card) -> String {
         let least = if plan.training.is_some() { on.bytes[1] } else { on.bytes[2] };
         return format!("  {:<9} does not fit: {} at least", card.name, size(least));
     }
-    let room = if needed <= card.usable() { "" } else { ", less at a time" };
+    let room = match (needed, plan.training) {
+        (needed, _) if needed <= card.usable() => "",
+        (_, Some(_)) if on.again <= card.usable() => ", activations computed again",
+        _ => ", less at a time",
+    };
     let [training, validation, scoring] = on.hours.map(hours);
     let training = match plan.training {
         Some(_) => format!("training {training}, validations at most {validation}, "),
@@ -192,11 +207,12 @@ fn in_json(job: &Job, plan: &Plan, cards: &[Card]) -> Value {
                "p99": quantiles[4], "max": quantiles[5], "sampled": l.sampled()})
     };
     let card = |card: &Card| {
-        let OnCard { bytes, fits, longest, hours } = plan.on(card, ASSUMED_SHARE);
+        let OnCard { bytes, again, fits, longest, hours } = plan.on(card, ASSUMED_SHARE);
         let cost = (job.cluster.card_hour > 0.0).then(|| hours.iter().sum::<f64>() * job.cluster.card_hour);
         json!({
             "card": card.name, "memory_bytes": card.memory, "fits": fits, "longest_prompt_tokens": longest,
-            "training_bytes": bytes[0], "training_bytes_least": bytes[1], "scoring_bytes": bytes[2],
+            "training_bytes": bytes[0], "training_bytes_again": again, "training_bytes_least": bytes[1],
+            "scoring_bytes": bytes[2],
             "training_hours": hours[0], "validation_hours_at_most": hours[1], "scoring_hours": hours[2], "cost": cost,
             "assumed_share_of_peak": ASSUMED_SHARE,
         })
@@ -204,7 +220,7 @@ fn in_json(job: &Job, plan: &Plan, cards: &[Card]) -> Value {
     let (counts, f) = (&plan.counts, &plan.footprint);
     json!({
         "users": counts.users, "items": counts.items, "interactions": counts.interactions,
-        "parameters": f.parameters, "trained_parameters": f.trained,
+        "precision": floats(plan.precision), "parameters": f.parameters, "trained_parameters": f.trained,
         "training": plan.training.map(|t| json!({
             "examples": t.examples, "batch_size": t.batch_size, "steps": t.steps, "epochs": t.epochs(),
             "validations": t.validations, "prompt_tokens": lengths(&plan.prompts.training),
@@ -212,7 +228,7 @@ fn in_json(job: &Job, plan: &Plan, cards: &[Card]) -> Value {
         "scoring": {"prompts": plan.scored, "prompt_tokens": lengths(&plan.prompts.scoring)},
         "shortened_share": plan.prompts.shortened,
         "memory": {
-            "weights": f.weights, "trained": f.trained_bytes, "micro_batch_tokens": plan.micro_batch_tokens,
+            "weights": f.weights, "weights_decoded": f.weights_decoded, "trained": f.trained_bytes, "micro_batch_tokens": plan.micro_batch_tokens,
             "activations_per_token": f.activations_per_token[0], "activations_per_token_least": f.activations_per_token[1],
             "working_per_token": f.working_per_token, "decoded": f.decoded,
         },

@@ -21,7 +21,8 @@ pub use problem::{Problem, nearest};
 pub use publish::{Fill, Place};
 pub use sections::{
     Blend, CandidateOrder, Captions, CaptionsFrom, Cluster, Columns, Dataset, Fetch, Format, Labels, Limits, Lora,
-    MicroBatch, ModelFrom, Negatives, Output, Precision, Quantize, Ranker, Retriever, Trainable, Transparency,
+    MicroBatch, ModelFrom, Negatives, Output, Precision, Quantize, Ranker, RankerPrecision, Retriever, Trainable,
+    Transparency,
 };
 pub use stage::{Split, Stage, UnknownName};
 pub use sweep::{Sweep, SweptKey, Trial, label, plain};

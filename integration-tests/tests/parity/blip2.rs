@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use model::captioner::{BlipConfig, Captioner, Generation, Precision};
+use model::Precision;
+use model::captioner::{BlipConfig, Captioner, Generation};
 use model::checkpoint::Checkpoint;
 
 use crate::{fixtures, golden};

@@ -12,13 +12,14 @@ use proto::JobState;
 
 /// Little work, for it is slow.
 const SETS: [&str; 4] = ["retriever.max_epochs=2", "ranker.max_steps=2", "ranker.validate_every=2", "ranker.history=1"];
+const TEST: Option<Split> = Some(Split::Test);
 
 #[test]
 fn a_job_on_an_emulated_card_ends_as_on_the_cpu() {
     let workshop = Workshop::open();
     let sets: Vec<&str> = SETS.iter().flat_map(|set| ["--set", set]).collect();
     let wanted = workshop.finish("cpu", &sets);
-    let found = run_emulated(&workshop, "emulated");
+    let found = run_emulated(&workshop, "emulated", "f32");
 
     for split in [Split::Validation, Split::Test] {
         let [wanted, found] = [&wanted, &found].map(|job| job.rows::<CandidateRow>(Stage::Retrieve, Some(split)));
@@ -34,18 +35,30 @@ fn a_job_on_an_emulated_card_ends_as_on_the_cpu() {
         let apart = wanted.scores.iter().zip(&found.scores).map(|(w, f)| (w - f).abs()).fold(0.0, f32::max);
         assert!(apart < 2e-2, "{}: {apart}", wanted.user_id);
     }
-    let [wanted, found] = [&wanted, &found].map(|job| job.rows::<MetricRow>(Stage::Evaluate, None));
+    same_metrics(&wanted, &found, 0.05);
+
+    // What a card does where nobody asks for anything else: the same candidates, in nearly the same order.
+    let narrow = run_emulated(&workshop, "emulated", "auto");
+    assert_eq!(narrow.artifact(Stage::Retrieve, TEST), found.artifact(Stage::Retrieve, TEST));
+    assert_ne!(narrow.artifact(Stage::Rank, TEST), found.artifact(Stage::Rank, TEST));
+    same_metrics(&found, &narrow, 0.15);
+}
+
+fn same_metrics(wanted: &JobOutputs, found: &JobOutputs, tolerance: f64) {
+    let [wanted, found] = [wanted, found].map(|job| job.rows::<MetricRow>(Stage::Evaluate, None));
     assert_eq!(wanted.len(), found.len());
     for (wanted, found) in wanted.iter().zip(&found) {
-        assert!((wanted.value - found.value).abs() < 0.05, "{wanted:?} and {found:?}");
+        assert!((wanted.value - found.value).abs() < tolerance, "{wanted:?} and {found:?}");
     }
 }
 
 /// Runs the workshop's job by a coordinator and a worker of this process.
-fn run_emulated(workshop: &Workshop, root: &str) -> JobOutputs {
+fn run_emulated(workshop: &Workshop, root: &str, precision: &str) -> JobOutputs {
     let cluster = InProcess::start(&workshop.path(root), Options::default());
     let working = cluster.worker("emulated", Device::emulated);
-    let id = cluster.submit(&workshop.parsed(root, &SETS));
+    let precision = format!("ranker.precision={precision}");
+    let sets: Vec<&str> = SETS.into_iter().chain([precision.as_str()]).collect();
+    let id = cluster.submit(&workshop.parsed(root, &sets));
     let last = cluster.watch(&id, |_| false);
     assert_eq!(last.state, JobState::Succeeded, "{}", last.reason);
     cluster.close([working], &id)

@@ -12,9 +12,9 @@ use super::{
     Generation,
     block::Block,
     config::DecoderConfig,
-    linear::{Linear, Loader, Norm, Precision},
+    linear::{Linear, Loader, Norm},
 };
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// Positions are counted from here: an oddity of OPT.
 const FIRST_POSITION: usize = 2;

@@ -2,33 +2,11 @@
 
 use kernels::{
     Device, Dtype, Tensor,
-    attention::{self, Operands, Shape},
     gemm::{self, Activation, Epilogue, PackedWeight},
     layer_norm,
 };
 
-use crate::{Result, checkpoint::TensorSource, weights};
-
-/// The floats that products are made of. What they are summed in, norms, and what goes around the layers are f32; what
-/// only a product reads is rounded as soon as it is there, the keys and values that a decoder keeps included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// bfloat16, summed in f32.
-    Bf16,
-}
-
-impl Precision {
-    /// Attention with products of these floats.
-    pub(super) fn attention(self, operands: &Operands<'_>, shape: &Shape) -> Result<Tensor> {
-        Ok(match self {
-            Self::F32 => attention::forward(operands, shape)?.0,
-            Self::Bf16 => attention::forward_bf16(operands, shape)?,
-        })
-    }
-}
+use crate::{Precision, Result, checkpoint::TensorSource, weights};
 
 /// Reads layers by name.
 pub(super) struct Loader<'a> {

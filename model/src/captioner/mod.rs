@@ -29,11 +29,10 @@ use kernels::{Device, Tensor, rows};
 use tokenizers::Tokenizer;
 
 pub use config::{BlipConfig, DecoderConfig, QFormerConfig, VisionConfig};
-pub use linear::Precision;
 pub use pixels::Pixels;
 
 use crate::{
-    Error, Result,
+    Error, Precision, Result,
     checkpoint::{Checkpoint, TensorSource},
 };
 use decoder::Decoder;

@@ -9,9 +9,9 @@ use kernels::{
 
 use super::{
     config::BlipConfig,
-    linear::{Linear, Loader, Norm, Precision},
+    linear::{Linear, Loader, Norm},
 };
-use crate::Result;
+use crate::{Precision, Result};
 
 #[derive(Debug)]
 pub(super) struct QFormer {

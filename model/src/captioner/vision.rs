@@ -10,9 +10,9 @@ use kernels::{
 use super::{
     block::Block,
     config::VisionConfig,
-    linear::{Linear, Loader, Norm, Precision},
+    linear::{Linear, Loader, Norm},
 };
-use crate::Result;
+use crate::{Precision, Result};
 
 #[derive(Debug)]
 pub(super) struct Vision {

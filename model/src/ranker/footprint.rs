@@ -5,11 +5,11 @@ use kernels::nf4::{self, BLOCK, NESTED_BLOCK};
 use super::{
     config::LlamaConfig,
     network::Network,
-    options::{Quantize, RankerOptions, Trainable},
+    options::{Dequantize, Quantize, RankerOptions, Trainable},
     recompute::Keep,
     store,
 };
-use crate::Result;
+use crate::{Precision, Result};
 
 /// Parameters, bytes and operations of a ranker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,15 +18,17 @@ pub struct Footprint {
     pub parameters: u64,
     /// Those of them that are trained, or those of the adapter.
     pub trained: u64,
-    /// Bytes of the weights as they are held.
+    /// Bytes of the weights as they are held: where nobody says when they are decoded, in four bits.
     pub weights: u64,
+    /// The same if they are decoded once, where that is a choice.
+    pub weights_decoded: Option<u64>,
     /// Bytes of what is trained: values (if they are beside the weights), gradients, and two moments of the optimiser.
     pub trained_bytes: u64,
     /// Those of them that scoring needs too: values that are beside the weights.
     pub beside_bytes: u64,
     /// Bytes of working memory for each token: what the backward pass of one layer makes on its way, and makes again.
     pub working_per_token: u64,
-    /// Bytes of a weight that is decoded for a product: the part that is there at once.
+    /// Bytes of a weight that is decoded for a product, as much as is there at once.
     pub decoded: u64,
     /// Bytes of activations for each token, all layers: everything kept, and inputs alone.
     pub activations_per_token: [u64; 2],
@@ -37,20 +39,22 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// The footprint of a network with these settings.
+    /// The footprint of a network with these settings, while nothing is known of the memory that it has.
     ///
     /// # Errors
     /// [`crate::Error::Config`] for settings that do not go together.
     pub fn of(config: &LlamaConfig, options: &RankerOptions) -> Result<Self> {
         options.check()?;
-        let network = Network::new(config.clone(), 1)?;
+        let network = Network::new(config.clone(), options.precision, 1)?;
         let linears = network.linears();
         let size = |shape: &[usize]| shape.iter().map(|&extent| extent as u64).product::<u64>();
         let in_linears: u64 = linears.iter().map(|l| size(&[l.d_out, l.d_in])).sum();
         let parameters: u64 = store::expected(config, &linears).iter().map(|(_, shape)| size(shape)).sum();
-        let packed = options.quantize == Quantize::Nf4 && !store::decodes(options, &linears);
+        let packed = options.quantize == Quantize::Nf4 && options.dequantize != Dequantize::Once;
         let largest = linears.iter().map(|l| size(&[l.d_out, l.d_in])).max().unwrap_or(0);
-        let weights = 4 * (parameters - in_linears) + if packed { packed_bytes(in_linears) } else { 4 * in_linears };
+        let operand = options.precision.dtype().bytes() as u64;
+        let dense = 4 * (parameters - in_linears) + operand * in_linears;
+        let weights = if packed { 4 * (parameters - in_linears) + packed_bytes(in_linears) } else { dense };
         let trained = match &options.trainable {
             Trainable::Nothing => 0,
             Trainable::Full => parameters,
@@ -60,19 +64,29 @@ impl Footprint {
             }
         };
         let copies = if matches!(options.trainable, Trainable::Full) { 3 } else { 4 };
-        let floats = |keep: Keep| 4 * (config.layers * keep.floats(config)) as u64;
+        let kept = |keep: Keep| (config.layers * keep.bytes(config, options.precision)) as u64;
         Ok(Self {
             parameters,
             trained,
             weights,
+            weights_decoded: (packed && options.dequantize == Dequantize::Auto).then_some(dense),
             trained_bytes: 4 * copies * trained,
             beside_bytes: if matches!(options.trainable, Trainable::Full) { 0 } else { 4 * trained },
-            working_per_token: 4 * working_floats(config, options) as u64,
-            decoded: if packed { (4 * largest).min(nf4::BAND_BYTES as u64) } else { 0 },
-            activations_per_token: [floats(Keep::All), floats(Keep::Input)],
+            working_per_token: working_bytes(config, options) as u64,
+            decoded: if packed { decoded_at_once(operand * largest, options.precision) } else { 0 },
+            activations_per_token: [kept(Keep::All), kept(Keep::Input)],
             multiplies_per_token: in_linears,
             attention_per_pair: (2 * config.layers * config.heads * config.head_dim) as u64,
         })
+    }
+
+    /// The same with the memory that a device has: weights are decoded once where they take no more than half of it.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        if let Some(decoded) = self.weights_decoded.take().filter(|decoded| *decoded <= bytes / 2) {
+            (self.weights, self.decoded) = (decoded, 0);
+        }
+        self
     }
 
     /// Bytes while a micro-batch of so many tokens is trained on: everything kept, and inputs alone.
@@ -117,18 +131,28 @@ impl Footprint {
     }
 }
 
-/// Floats for each token beside the activations that are kept: what one layer computes again, gradients and the rows that they
+/// Bytes for each token beside the activations that are kept: what one layer computes again, gradients and the rows that they
 /// are made of (inside of the gated block or of attention, whichever are more), what low-rank updates keep of all layers, and
-/// what places, sequences and dropout masks take.
-fn working_floats(c: &LlamaConfig, options: &RankerOptions) -> usize {
+/// what places, sequences and dropout masks take. A gradient that a product made in bfloat16 is f32 for a while.
+fn working_bytes(c: &LlamaConfig, options: &RankerOptions) -> usize {
     const OF_ROWS: usize = 16;
-    let again = Keep::All.floats(c) - Keep::Input.floats(c);
-    let gradients = 6 * c.hidden_size + (3 * c.intermediate_size).max(2 * (c.heads + c.kv_heads) * c.head_dim);
+    let (wide, operand) = (size_of::<f32>(), options.precision.dtype().bytes());
+    let again = Keep::All.bytes(c, options.precision) - Keep::Input.bytes(c, options.precision);
+    let inside = (3 * c.intermediate_size).max(2 * (c.heads + c.kv_heads) * c.head_dim);
+    let through_f32 = if operand == wide { 0 } else { c.intermediate_size.max(c.heads * c.head_dim) };
     let updates = match &options.trainable {
         Trainable::Lora(lora) => c.layers * lora.targets.len() * lora.rank,
         Trainable::Nothing | Trainable::Full => 0,
     };
-    again + gradients + updates + OF_ROWS
+    again + operand * inside + wide * (6 * c.hidden_size + through_f32 + updates + OF_ROWS)
+}
+
+/// A card decodes a weight band by band for a product in f32, and in bfloat16 as a whole where there is room.
+fn decoded_at_once(largest: u64, precision: Precision) -> u64 {
+    match precision {
+        Precision::F32 => largest.min(nf4::BAND_BYTES as u64),
+        Precision::Bf16 => largest,
+    }
 }
 
 /// Two values a byte, a byte for every block and a float for every 256 blocks.
@@ -164,5 +188,18 @@ mod tests {
         assert_eq!(full.scoring_bytes(0), 4 * full.parameters);
         let [all, least] = footprint.training_bytes(1536);
         assert!(gib(all) < 16.0 && gib(least) < 7.0, "{} {}", gib(all), gib(least));
+        // In bfloat16 half of what products read, and the same in the residual stream.
+        let narrow = RankerOptions { precision: Precision::Bf16, ..RankerOptions::default() };
+        let narrow = Footprint::of(&config, &narrow).unwrap();
+        assert_eq!(narrow.weights, footprint.weights);
+        let per_token = narrow.activations_per_token.map(|bytes| bytes / 32);
+        assert_eq!(per_token, [4 * 2 * 4096 + 4 * 32 + 2 * (4 * 4096 + 2 * 11008), 4 * 4096]);
+        let [all, least] = narrow.training_bytes(1536);
+        assert!(gib(all) < 11.0 && gib(least) < 6.0, "{} {}", gib(all), gib(least));
+        // 13 GB of decoded weights where there is twice as much.
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        assert_eq!(narrow.with_memory(24 << 30).weights, narrow.weights);
+        let roomy = narrow.with_memory(140 << 30);
+        assert!((gb(roomy.weights) - 14.0).abs() < 0.1 && roomy.decoded == 0, "{}", gb(roomy.weights));
     }
 }

@@ -17,7 +17,7 @@ use super::{
     shared_prefix::SharedPrefix,
     store::Weights,
 };
-use crate::{Result, params::Params};
+use crate::{Precision, Result, params::Params, precision::widened};
 
 /// Names of the weights of a layer.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub(crate) struct Layer {
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
     pub(crate) config: &'a LlamaConfig,
+    pub(crate) precision: Precision,
     pub(crate) weights: &'a Weights,
     pub(crate) tables: &'a rope::Tables,
     pub(crate) pass: &'a Pass,
@@ -54,9 +55,9 @@ pub(crate) struct Selected<'a> {
 }
 
 /// The activations of a layer that are kept for the backward pass; what is not there is computed again. Rows behind attention
-/// are the selected ones.
+/// are the selected ones. What only products and attention read is of the run's precision, all else f32.
 pub(crate) struct Saved {
-    h: Tensor, // [n, hidden]
+    h: Tensor, // [n, hidden], f32
     projected: Option<Projected>,
     attended: Option<Attended>,
     mixed: Option<Mixed>,
@@ -80,7 +81,7 @@ struct Attended {
 
 /// Behind attention and its residual.
 struct Mixed {
-    h1: Tensor, // [selected, hidden]
+    h1: Tensor, // [selected, hidden], f32
     o: SavedLinear,
 }
 
@@ -140,7 +141,8 @@ impl Layer {
         drop(b);
         let gated = swiglu::forward(&opened.gate, &opened.up)?;
         let opened = (keep <= Keep::All).then_some(opened);
-        let (mut h2, down) = self.down.forward(run.weights, &gated, keys(run, selected))?;
+        let (added, down) = self.down.forward(run.weights, &gated, keys(run, selected))?;
+        let mut h2 = widened(added)?;
         h2.add(&mixed.h1)?;
         let mixed = (keep <= Keep::Attention).then_some(mixed);
         Ok((h2, Saved { h, projected, attended, mixed, opened, down }))
@@ -148,7 +150,7 @@ impl Layer {
 
     /// The normed input and the scales of its rows.
     fn normed(&self, run: Run<'_>, h: &Tensor) -> Result<(Tensor, rms_norm::Saved)> {
-        Ok(rms_norm::forward(h, run.weights.dense(&self.input_norm)?, run.config.rms_norm_eps)?)
+        run.precision.rms_norm(h, run.weights.dense(&self.input_norm)?, run.config.rms_norm_eps)
     }
 
     /// Rotated queries and keys, and values.
@@ -181,7 +183,7 @@ impl Layer {
         if let Some((k, v)) = run.prefix.map(|prefix| prefix.of(self.number)) {
             operands = operands.with_prefix(k, v);
         }
-        let (out, denominators) = attention::forward(&operands, &run.config.attention())?;
+        let (out, denominators) = run.precision.attention_saved(&operands, &run.config.attention())?;
         Ok(Attended { out, denominators })
     }
 
@@ -194,10 +196,12 @@ impl Layer {
         selected: Option<&Selected<'_>>,
     ) -> Result<(Mixed, Tensor)> {
         let rows = chosen(&attended.out, selected)?;
-        let (mut h1, o) = self.o.forward(run.weights, rows.as_ref().unwrap_or(&attended.out), keys(run, selected))?;
+        let (added, o) = self.o.forward(run.weights, rows.as_ref().unwrap_or(&attended.out), keys(run, selected))?;
+        let mut h1 = widened(added)?;
         let kept = selected.map(|s| embedding::forward(h, s.rows)).transpose()?;
         let gain = run.weights.dense(&self.post_norm)?;
-        let (b, _) = rms_norm::add_then_forward(&mut h1, kept.as_ref().unwrap_or(h), gain, run.config.rms_norm_eps)?;
+        let h = kept.as_ref().unwrap_or(h);
+        let b = run.precision.add_then_rms_norm(&mut h1, h, gain, run.config.rms_norm_eps)?;
         Ok((Mixed { h1, o }, b))
     }
 
@@ -207,7 +211,7 @@ impl Layer {
         Ok(Opened { gate, up, linears: [saved_gate, saved_up] })
     }
 
-    /// Adds the gradients of what is trained; returns that of `h` if asked for.
+    /// Adds the gradients of what is trained; returns that of `h` if asked for. Gradients of the residual stream are f32.
     pub(crate) fn backward(
         &self,
         run: Run<'_>,
@@ -230,7 +234,9 @@ impl Layer {
         let (w, c, pass) = (run.weights, run.config, run.pass);
         let rows = if self.o.reads_input(w, grads) { chosen(&attended.out, selected)? } else { None };
         let rows = rows.as_ref().unwrap_or(&attended.out);
-        let d_mixed = self.o.backward(w, &d_h1, Some(rows), &mixed.o, keys(run, selected), grads, true)?.expect(ASKED);
+        let d_out = run.precision.operand(&d_h1)?;
+        let d_mixed = self.o.backward(w, &d_out, Some(rows), &mixed.o, keys(run, selected), grads, true)?.expect(ASKED);
+        drop(d_out);
         let (d_attended, mut dh) = match selected {
             Some(s) => (spread(&d_mixed, s.rows, &attended.out)?, spread(&d_h1, s.rows, &saved.h)?),
             None => (d_mixed, d_h1),
@@ -238,8 +244,13 @@ impl Layer {
 
         let Projected { q, k, v, linears } = &projected;
         let operands = attention::Operands::new(q, k, v, Mask::Causal(&pass.segments));
-        let (mut dq, mut dk, dv) =
-            attention::backward(&d_attended, &operands, &attended.out, &attended.denominators, &c.attention(), None)?;
+        let (mut dq, mut dk, dv) = run.precision.attention_backward(
+            &d_attended,
+            &operands,
+            &attended.out,
+            &attended.denominators,
+            &c.attention(),
+        )?;
         rope::apply_inverse(&mut dq, &pass.positions, run.tables, c.heads)?;
         rope::apply_inverse(&mut dk, &pass.positions, run.tables, c.kv_heads)?;
 
@@ -252,7 +263,7 @@ impl Layer {
             let part = linear.backward(w, d, Some(&a), saved, pass.keys(), grads, need_da)?;
             match (&mut da, part) {
                 (Some(da), Some(part)) => da.add(&part)?,
-                (None, part) => da = part,
+                (None, part) => da = part.map(widened).transpose()?,
                 (Some(_), None) => {}
             }
         }
@@ -277,13 +288,15 @@ impl Layer {
     ) -> Result<Tensor> {
         let (w, keys) = (run.weights, keys(run, selected));
         let gain = w.dense(&self.post_norm)?;
-        let (b, scale) = rms_norm::forward(h1, gain, run.config.rms_norm_eps)?;
+        let (b, scale) = run.precision.rms_norm(h1, gain, run.config.rms_norm_eps)?;
         let Opened { gate, up, linears } = opened.map_or_else(|| self.open(run, &b, selected), Ok)?;
         let gated = self.down.reads_input(w, grads).then(|| swiglu::forward(&gate, &up)).transpose()?;
-        let d_gated = self.down.backward(w, &d_h2, gated.as_ref(), down, keys, grads, true)?.expect(ASKED);
-        drop(gated);
+        let d_out = run.precision.operand(&d_h2)?;
+        let d_gated = self.down.backward(w, &d_out, gated.as_ref(), down, keys, grads, true)?.expect(ASKED);
+        drop((d_out, gated));
         let (d_gate, d_up) = swiglu::backward(&d_gated, &gate, &up)?;
-        let mut db = self.gate.backward(w, &d_gate, Some(&b), &linears[0], keys, grads, true)?.expect(ASKED);
+        let db = self.gate.backward(w, &d_gate, Some(&b), &linears[0], keys, grads, true)?.expect(ASKED);
+        let mut db = widened(db)?;
         db.add(&self.up.backward(w, &d_up, Some(&b), &linears[1], keys, grads, true)?.expect(ASKED))?;
         let d_gain = grads.get_mut(&self.post_norm).ok();
         d_h2.add(&rms_norm::backward(&db, h1, &scale, gain, d_gain)?)?;
@@ -304,9 +317,9 @@ fn chosen(attended: &Tensor, selected: Option<&Selected<'_>>) -> Result<Option<T
     Ok(selected.map(|s| embedding::forward(attended, s.rows)).transpose()?)
 }
 
-/// The gradient of a selection of rows: zero elsewhere.
+/// The gradient of a selection of rows, of the dtype of that selection: zero elsewhere.
 fn spread(d: &Tensor, rows: &[u32], like: &Tensor) -> Result<Tensor> {
     let mut all = like.zeros_like()?;
-    embedding::backward(d, rows, &mut all)?;
-    Ok(all)
+    embedding::backward(&d.cast(all.dtype())?, rows, &mut all)?;
+    Ok(all.cast(d.dtype())?)
 }

@@ -114,7 +114,7 @@ impl Ranker {
     pub fn check(folder: &Path, options: &RankerOptions) -> Result<LlamaConfig> {
         options.check()?;
         let config = LlamaConfig::from_json(&config_json(folder)?)?;
-        let network = Network::new(config, options.max_tokens)?;
+        let network = Network::new(config, options.precision, options.max_tokens)?;
         let checkpoint = Checkpoint::open(folder)?;
         for (name, shape) in store::expected(&network.config, &network.linears()) {
             checkpoint.check(&name, &shape)?;
@@ -138,11 +138,14 @@ impl Ranker {
     pub fn from_source(
         config_json: &str,
         source: &dyn TensorSource,
-        options: RankerOptions,
+        mut options: RankerOptions,
         device: &Device,
     ) -> Result<Self> {
         options.check()?;
-        let network = Network::new(LlamaConfig::from_json(config_json)?, options.max_tokens)?;
+        let config = LlamaConfig::from_json(config_json)?;
+        let network = Network::new(config, options.precision, options.max_tokens)?;
+        let free = device.free_bytes().map(|free| free as u64);
+        options.dequantize = store::when_decoded(&options, &network.linears(), free);
         let weights = Weights::load(&network.config, &network.linears(), source, &options, device)?;
         tracing::info!(layers = network.config.layers, trained = weights.trainable.elements(), "ranker loaded");
         let room = Room::on(device, &network.config, &options)?;
@@ -297,7 +300,11 @@ impl Ranker {
         loop {
             // A pass that fails may have added a part of its gradients already: they are summed anew.
             match self.sum_gradients(examples, global_examples) {
-                Err(e) if out_of_memory(&e) && self.room.shrink(longest, &self.network.config) => self.tell_shrunk(&e),
+                Err(e)
+                    if out_of_memory(&e) && self.room.shrink(longest, &self.network.config, self.options.precision) =>
+                {
+                    self.tell_shrunk(&e);
+                }
                 outcome => return outcome,
             }
         }

@@ -11,12 +11,13 @@ use super::{
     shared_prefix::SharedPrefix,
     store::{EMBEDDINGS, FINAL_NORM, Weights},
 };
-use crate::{Error, Result, params::Params};
+use crate::{Error, Precision, Result, params::Params};
 
 /// The structure of a network; the values are in [`Weights`].
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) config: LlamaConfig,
+    precision: Precision,
     layers: Vec<Layer>,
     tables: rope::Tables,
 }
@@ -65,11 +66,11 @@ struct Forward {
 }
 
 impl Network {
-    /// A network for sequences of up to `max_tokens`.
-    pub(crate) fn new(config: LlamaConfig, max_tokens: usize) -> Result<Self> {
+    /// A network for sequences of up to `max_tokens`, whose products are made of floats of some precision.
+    pub(crate) fn new(config: LlamaConfig, precision: Precision, max_tokens: usize) -> Result<Self> {
         let tables = rope::Tables::new(&config.rope(), max_tokens.min(config.longest_sequence()))?;
         let layers = (0..config.layers).map(|i| Layer::new(i, &config)).collect();
-        Ok(Self { config, layers, tables })
+        Ok(Self { config, precision, layers, tables })
     }
 
     pub(crate) fn linears(&self) -> Vec<&Linear> {
@@ -136,7 +137,7 @@ impl Network {
         activation_bytes: usize,
         grads: &mut Params,
     ) -> Result<Vec<f32>> {
-        let keeps = recompute::choose(&self.config, pass.ids.len(), activation_bytes / size_of::<f32>());
+        let keeps = recompute::choose(&self.config, self.precision, pass.ids.len(), activation_bytes);
         let forward = self.forward(self.run(weights, pass), Rows::Some(&targets.rows), Some(&keeps))?;
         let head = Weights::head_name(&self.config);
         let output = linear_cross_entropy::forward_backward(
@@ -152,7 +153,7 @@ impl Network {
     }
 
     fn run<'a>(&'a self, weights: &'a Weights, pass: &'a Pass) -> Run<'a> {
-        Run { config: &self.config, weights, tables: &self.tables, pass, prefix: None }
+        Run { config: &self.config, precision: self.precision, weights, tables: &self.tables, pass, prefix: None }
     }
 
     /// All rows, or some rows of the last layer, whose other rows are then not computed further than attention. `keeps` says what

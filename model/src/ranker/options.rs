@@ -1,12 +1,12 @@
 //! How a ranker is held in memory and what of it is trained.
 
 use super::lora::LoraOptions;
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// The form of the frozen linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantize {
-    /// Dense 32-bit floats.
+    /// Dense floats of the precision.
     None,
     /// Four bits, double quantisation.
     Nf4,
@@ -15,9 +15,9 @@ pub enum Quantize {
 /// When four-bit weights are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dequantize {
-    /// Once, if the decoded weights fit into 2 GiB.
+    /// Once, if the decoded weights fit into half of the memory that is free, or into 2 GiB where nobody says how much is.
     Auto,
-    /// Once: fast, 4 bytes a weight.
+    /// Once: fast, 4 bytes a weight, or 2 in bfloat16.
     Once,
     /// Tile by tile at every use: slow, half a byte a weight.
     PerUse,
@@ -41,6 +41,9 @@ pub struct RankerOptions {
     pub quantize: Quantize,
     /// When four-bit weights are decoded.
     pub dequantize: Dequantize,
+    /// What products are made of, and what frozen linear layers are held in where not in four bits. The residual stream, norms,
+    /// what is trained and its gradients are f32.
+    pub precision: Precision,
     /// What training changes.
     pub trainable: Trainable,
     /// The seed of initial values and of dropout.
@@ -62,6 +65,7 @@ impl Default for RankerOptions {
         Self {
             quantize: Quantize::Nf4,
             dequantize: Dequantize::Auto,
+            precision: Precision::F32,
             trainable: Trainable::Lora(LoraOptions::default()),
             seed: 42,
             max_tokens: 2048,
@@ -82,6 +86,10 @@ impl RankerOptions {
             Trainable::Lora(lora) => lora.check(),
             Trainable::Full if self.quantize == Quantize::Nf4 => Err(Error::Config(
                 "ranker.trainable = \"full\" needs ranker.quantize = \"none\": four-bit weights are frozen".to_owned(),
+            )),
+            Trainable::Full if self.precision == Precision::Bf16 => Err(Error::Config(
+                "ranker.trainable = \"full\" needs ranker.precision = \"f32\": what is trained is multiplied as it is"
+                    .to_owned(),
             )),
             Trainable::Full | Trainable::Nothing => Ok(()),
         }

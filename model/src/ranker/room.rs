@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kernels::Device;
 
 use super::{config::LlamaConfig, footprint::Footprint, options::RankerOptions, recompute::Keep};
-use crate::Result;
+use crate::{Precision, Result};
 
 /// Tokens of a micro-batch, and bytes of activations that are kept of it: as many as there seems to be memory for. Both shrink
 /// when it runs out all the same, and stay so.
@@ -46,8 +46,8 @@ impl Room {
 
     /// Half of the activations that are kept, which changes no bit; where every layer keeps its input alone already, half of the
     /// tokens. False if that is as little as can be.
-    pub(crate) fn shrink(&self, longest: usize, config: &LlamaConfig) -> bool {
-        let bytes = |keep: Keep| config.layers * keep.floats(config) * self.tokens().max(longest) * size_of::<f32>();
+    pub(crate) fn shrink(&self, longest: usize, config: &LlamaConfig, precision: Precision) -> bool {
+        let bytes = |keep: Keep| config.layers * keep.bytes(config, precision) * self.tokens().max(longest);
         let now = self.activation_bytes().min(bytes(Keep::All));
         if now <= bytes(Keep::Input) {
             return self.shrink_tokens(longest);
@@ -68,7 +68,7 @@ mod tests {
         let config = LlamaConfig::from_json(json).unwrap_or_else(|e| panic!("{e}"));
         let room = Room::new(100, usize::MAX);
         let mut seen = Vec::new();
-        while room.shrink(30, &config) {
+        while room.shrink(30, &config, Precision::F32) {
             seen.push((room.tokens(), room.activation_bytes()));
         }
         let (all, input) = (2 * 82 * 100 * 4, 2 * 8 * 100 * 4);

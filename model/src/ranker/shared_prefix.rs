@@ -23,7 +23,7 @@ impl SharedPrefix {
     /// The memory of keys and values.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.layers.iter().map(|(k, v)| (k.len() + v.len()) * 4).sum()
+        self.layers.iter().map(|(k, v)| k.len() * k.dtype().bytes() + v.len() * v.dtype().bytes()).sum()
     }
 
     /// Keys and values of one layer.

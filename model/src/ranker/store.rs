@@ -27,8 +27,8 @@ pub(crate) const FINAL_NORM: &str = "model.norm.weight";
 /// The output projection, unless it is the embedding table.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
-/// Decoded weights of more than this stay in four bits between uses.
-const DECODED_LIMIT_BYTES: usize = 2 << 30;
+/// Decoded weights of more than this stay in four bits between uses where nobody says how much memory is free.
+const DECODED_LIMIT_BYTES: u64 = 2 << 30;
 
 /// A weight that is not trained.
 #[derive(Debug)]
@@ -47,7 +47,8 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Reads every weight to a device, layer by layer, quantising while it reads.
+    /// Reads every weight to a device, layer by layer, quantising while it reads. Options say for certain when weights are
+    /// decoded.
     pub(crate) fn load(
         config: &LlamaConfig,
         linears: &[&Linear],
@@ -60,7 +61,8 @@ impl Weights {
         for (name, shape) in dense_shapes(config) {
             weights.add(&name, device.put(&source.shaped(&name, &shape)?)?, full);
         }
-        let decode = decodes(options, linears);
+        let decode = options.dequantize == Dequantize::Once;
+        let dtype = if full { Dtype::F32 } else { options.precision.dtype() };
         for linear in linears {
             if let Some(bias) = &linear.bias {
                 weights.add(bias, device.put(&source.shaped(bias, &[linear.d_out])?)?, full);
@@ -68,14 +70,17 @@ impl Weights {
             let shape = [linear.d_out, linear.d_in];
             match options.quantize {
                 Quantize::None => {
-                    let weight = source.shaped(&linear.weight, &shape)?;
+                    let weight = source.shaped(&linear.weight, &shape)?.cast(dtype)?;
                     weights.add(&linear.weight, device.put(&weight)?, full);
                 }
                 Quantize::Nf4 => {
                     let (packed, rounding) = four_bits(source, &linear.weight, &shape)?;
                     let packed = packed.on(device)?;
                     let frozen = if decode {
-                        Frozen::Dense(nf4::dequantize(&packed, rounding)?)
+                        Frozen::Dense(match dtype {
+                            Dtype::F32 => nf4::dequantize(&packed, rounding)?,
+                            narrow => nf4::dequantize_to(&packed, narrow)?,
+                        })
                     } else {
                         Frozen::Nf4(Box::new(packed), rounding)
                     };
@@ -145,13 +150,14 @@ impl Weights {
     }
 }
 
-/// Whether weights in four bits are decoded once.
-pub(crate) fn decodes(options: &RankerOptions, linears: &[&Linear]) -> bool {
-    let decoded: usize = linears.iter().map(|l| 4 * l.d_in * l.d_out).sum();
+/// When weights in four bits are decoded on a device with so many free bytes: once if they take no more than half of them.
+pub(crate) fn when_decoded(options: &RankerOptions, linears: &[&Linear], free: Option<u64>) -> Dequantize {
+    let weights: usize = linears.iter().map(|l| l.d_in * l.d_out).sum();
+    let decoded = (weights * options.precision.dtype().bytes()) as u64;
     match options.dequantize {
-        Dequantize::Once => true,
-        Dequantize::PerUse => false,
-        Dequantize::Auto => decoded <= DECODED_LIMIT_BYTES,
+        Dequantize::Auto if decoded <= free.map_or(DECODED_LIMIT_BYTES, |free| free / 2) => Dequantize::Once,
+        Dequantize::Auto => Dequantize::PerUse,
+        said => said,
     }
 }
 

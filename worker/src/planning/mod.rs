@@ -10,6 +10,7 @@ use std::path::Path;
 use data::dataset::{Catalogue, training_items};
 use data::job::{CaptionsFrom, Job, Split, Stage};
 use data::prepare::{Counts, Gauge, prepare};
+use model::Precision;
 use model::ranker::{Footprint, Ranker};
 
 use crate::Result;
@@ -30,6 +31,8 @@ pub struct Plan {
     pub prompts: Sampled,
     /// Parameters, bytes and operations of the network.
     pub footprint: Footprint,
+    /// What its products are made of.
+    pub precision: Precision,
     /// The training, unless the ranker is taken over.
     pub training: Option<Training>,
     /// Prompts that the job's splits score.
@@ -60,6 +63,8 @@ pub struct Training {
 pub struct OnCard {
     /// Bytes of training with everything kept, with inputs alone, and of scoring.
     pub bytes: [u64; 3],
+    /// Bytes of training on as many tokens at once as were asked for, with inputs alone.
+    pub again: u64,
     /// Whether it fits at all: training, computing activations again where needed, or scoring where nothing is trained.
     pub fits: bool,
     /// The longest prompt that could be trained on.
@@ -74,7 +79,7 @@ impl Plan {
     /// # Errors
     /// Those of preparing the data, of a configuration that does not fit, and of a prompt that cannot be made.
     pub async fn of(job: &Job, spool: &Path) -> Result<Self> {
-        let settings = options(job)?;
+        let settings = options(job, true)?;
         let config = Ranker::check(job.ranker.base.as_ref(), &settings)?;
         let footprint = Footprint::of(&config, &settings)?;
         let captions = job.captions.from != CaptionsFrom::None;
@@ -113,6 +118,7 @@ impl Plan {
         Ok(Self {
             counts: prepared.counts,
             footprint,
+            precision: settings.precision,
             training: job.runs(Stage::TrainRanker).then(|| Training::of(job, examples)),
             scored: if job.runs(Stage::Rank) {
                 splits * prepared.counts.users * asked * u64::from(job.ranker.permutations)
@@ -130,25 +136,27 @@ impl Plan {
     #[must_use]
     pub fn on(&self, card: &Card, share: f64) -> OnCard {
         let together = self.micro_batch_tokens.max(self.longest);
-        let [all, _] = self.footprint.training_bytes(together);
+        let held = self.footprint.with_memory(card.usable());
+        let [all, again] = held.training_bytes(together);
         // Where there is no room, one text is computed at a time.
         let [_, least] = self.footprint.training_bytes(self.longest);
         let fixed = self.footprint.training_bytes(0)[1];
         let per_token = (least - fixed).div_ceil(self.longest.max(1)).max(1);
-        let rate = 3600.0 * share * card.peak_tflops * 1e12;
+        let rate = 3600.0 * share * card.peak_tflops(self.precision) * 1e12;
         let scoring = self.footprint.scoring_flops(self.prompts.scoring.mean());
         let training = self.training.map_or([0.0; 2], |training| {
             let learnt = (training.steps * training.batch_size) as f64;
             let mean = self.prompts.training.mean();
             // What is computed again is at most another forward pass.
-            let again = if all > card.usable() { self.footprint.scoring_flops(mean) } else { 0.0 };
-            let trained = learnt * (self.footprint.training_flops(mean) + again);
+            let forward = if all > card.usable() { self.footprint.scoring_flops(mean) } else { 0.0 };
+            let trained = learnt * (self.footprint.training_flops(mean) + forward);
             // Users whose item was not retrieved are not asked about, so these are more than there will be.
             [trained, (training.validations * self.counts.users * self.asked) as f64 * scoring]
         });
         let scored = self.footprint.scoring_bytes(self.longest);
         OnCard {
-            bytes: [all, least, self.footprint.scoring_bytes(together)],
+            bytes: [all, least, held.scoring_bytes(together)],
+            again,
             fits: if self.training.is_some() { least } else { scored } <= card.usable(),
             longest: card.usable().saturating_sub(fixed) / per_token,
             hours: [training[0] / rate, training[1] / rate, self.scored as f64 * scoring / rate],

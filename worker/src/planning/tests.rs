@@ -50,7 +50,7 @@ async fn a_card_that_is_too_small_is_told_apart() {
     let plan = Plan::of(&job(folder.path(), ""), folder.path()).await.unwrap();
     let large = plan.on(&Card::named("H200").unwrap(), ASSUMED_SHARE);
     assert!(large.fits && large.longest > 400 && large.hours.iter().all(|hours| *hours > 0.0));
-    let tiny = Card { name: "tiny", memory: 1 << 20, peak_tflops: 1.0 };
+    let tiny = Card { name: "tiny", memory: 1 << 20, f32_tflops: 1.0, bf16_tflops: 1.0 };
     assert!(!plan.on(&tiny, ASSUMED_SHARE).fits);
     assert!(Card::named("pentium").is_none());
 }

@@ -114,9 +114,9 @@ fn load(cx: &Context, device: &Device) -> Result<Ranker> {
         let folder = copy_checkpoint(cx, &store, &prefix)?;
         let mut job = cx.job.clone();
         (job.ranker.trainable, job.ranker.quantize) = (Trainable::Full, Quantize::None);
-        return Ok(Ranker::load(&folder, options(&job)?, device)?);
+        return Ok(Ranker::load(&folder, options(&job, !device.is_cpu())?, device)?);
     }
-    let mut ranker = Ranker::load(cx.job.ranker.base.as_ref(), options(&cx.job)?, device)?;
+    let mut ranker = Ranker::load(cx.job.ranker.base.as_ref(), options(&cx.job, !device.is_cpu())?, device)?;
     let config = String::from_utf8_lossy(&file(ADAPTER_CONFIG_FILE)?).into_owned();
     ranker.load_adapter(&config, &file(ADAPTER_WEIGHTS_FILE)?)?;
     Ok(ranker)

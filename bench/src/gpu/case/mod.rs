@@ -186,8 +186,8 @@ impl Case {
             Self::Captions { name, images, tokens, .. } => {
                 ("captions, bf16", format!("{name}, {images} images, {tokens} tokens"))
             }
-            Self::RankerStep(reading) => ("ranker's training step, NF4 and LoRA, ours in f32", reading.label()),
-            Self::RankerScores(reading) => ("ranker's scores, NF4 and LoRA, ours in f32", reading.label()),
+            Self::RankerStep(reading) => ("ranker's training step, NF4 and LoRA, bf16", reading.label()),
+            Self::RankerScores(reading) => ("ranker's scores, NF4 and LoRA, bf16", reading.label()),
         };
         [what.to_owned(), shape]
     }

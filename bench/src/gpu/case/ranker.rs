@@ -21,6 +21,8 @@ pub(in super::super) struct Reading {
     pub(in super::super) config: Value,
     /// Tokens of every prompt.
     pub(in super::super) lengths: Vec<usize>,
+    /// So many tokens all prompts begin with, which a contestant may read once; the lengths count them.
+    pub(in super::super) shared: usize,
     /// At most so many tokens are computed together, where a contestant has that choice.
     pub(in super::super) micro_batch_tokens: usize,
     /// What both sides read, see [`super::super::prompts::Problem`].
@@ -32,14 +34,19 @@ impl Reading {
     pub(super) fn llama2_7b(layers: usize, prompts: usize) -> Self {
         let name = if layers == LAYERS { "Llama-2-7B".to_owned() } else { format!("Llama-2-7B, {layers} layers") };
         let config = llama([4096, 11008, layers], [32, 32], 32_000);
-        Self { name, config, lengths: lengths(prompts), micro_batch_tokens: 4096, folder: String::new() }
+        Self { name, config, lengths: lengths(prompts), shared: 0, micro_batch_tokens: 4096, folder: String::new() }
+    }
+
+    /// The same, of prompts that begin alike.
+    pub(super) fn sharing(self, shared: usize) -> Self {
+        Self { shared, ..self }
     }
 
     /// Two narrow layers. Two of the prompts are computed together, and one alone.
     pub(super) fn tiny() -> Self {
         let config = llama([64, 128, 2], [2, 1], 100);
         let (name, lengths) = ("a tiny Llama".to_owned(), vec![9, 21, 14]);
-        Self { name, config, lengths, micro_batch_tokens: 32, folder: String::new() }
+        Self { name, config, lengths, shared: 0, micro_batch_tokens: 32, folder: String::new() }
     }
 
     /// Tokens of all prompts.
@@ -49,7 +56,8 @@ impl Reading {
 
     /// The network and its prompts, for people.
     pub(super) fn label(&self) -> String {
-        format!("{}, {} prompts, {} tokens", self.name, self.lengths.len(), self.tokens())
+        let shared = if self.shared > 0 { format!(", the first {} alike", self.shared) } else { String::new() };
+        format!("{}, {} prompts, {} tokens{shared}", self.name, self.lengths.len(), self.tokens())
     }
 }
 

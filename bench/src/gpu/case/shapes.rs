@@ -17,6 +17,8 @@ const LENGTHS: [usize; 16] = [1303, 756, 1021, 1467, 894, 1188, 739, 1365, 1092,
 const TRAINED: [usize; 3] = [2, 6, 16];
 /// Prompts that the ranker scores.
 const SCORED: usize = 256;
+/// Tokens of the instruction that all prompts of a job begin with.
+const SHARED: usize = 120;
 
 /// All cases in the shapes of real work, cheap ones of a group first.
 pub(in super::super) fn real(sustained_s: f64, layers: usize) -> Vec<Case> {
@@ -42,6 +44,7 @@ pub(in super::super) fn real(sustained_s: f64, layers: usize) -> Vec<Case> {
     cases.push(captions("BLIP-2-OPT-2.7b", captioner::blip2_opt(), 64));
     cases.extend(TRAINED.map(|prompts| Case::RankerStep(Reading::llama2_7b(layers, prompts))));
     cases.push(Case::RankerScores(Reading::llama2_7b(layers, SCORED)));
+    cases.push(Case::RankerScores(Reading::llama2_7b(layers, SCORED).sharing(SHARED)));
     cases
 }
 
@@ -68,6 +71,7 @@ pub(in super::super) fn tiny(sustained_s: f64) -> Vec<Case> {
         captions("a tiny shape", captioner::tiny(), 2),
         Case::RankerStep(Reading::tiny()),
         Case::RankerScores(Reading::tiny()),
+        Case::RankerScores(Reading::tiny().sharing(4)),
     ]);
     cases
 }

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use kernels::{Device, Tensor};
-use model::captioner::{BlipConfig, Captioner, Generation, Precision};
+use model::Precision;
+use model::captioner::{BlipConfig, Captioner, Generation};
 use model::checkpoint::TensorSource;
 
 use super::super::noise::{self, Stock};

@@ -4,6 +4,7 @@ use anyhow::Result;
 use kernels::{Device, Tensor};
 use model::checkpoint::TensorSource;
 use model::params::Params;
+use model::Precision;
 use model::ranker::{Dequantize, Example, LoraOptions, Quantize, Ranker, RankerOptions, State, Trainable};
 
 use super::super::case::Reading;
@@ -18,7 +19,8 @@ const COMPARED: usize = 64;
 /// The host is asked for the same where it takes no more than so many operations.
 const HOST_FLOPS: f64 = 1e9;
 
-/// A network on a device, and what it was before it was trained.
+/// A network on a device, and what it was before it was trained: as a job has it there, in bfloat16 and decoded once where there
+/// is room. On the host in f32, to be compared with.
 pub(super) struct Loaded {
     ranker: Ranker,
     initial: State,
@@ -37,7 +39,8 @@ impl Loaded {
         }
         let options = RankerOptions {
             quantize: Quantize::Nf4,
-            dequantize: Dequantize::PerUse,
+            dequantize: Dequantize::Auto,
+            precision: if device.is_cpu() { Precision::F32 } else { Precision::Bf16 },
             trainable: Trainable::Lora(LoraOptions {
                 rank: problem.rank,
                 alpha: problem.alpha,
@@ -123,6 +126,8 @@ fn some_values(params: &Params) -> Vec<f64> {
 pub(super) struct Scores {
     loaded: Loaded,
     prompts: Vec<Vec<u32>>,
+    /// What all of them begin with, if anything; it is read in every run.
+    beginning: Vec<u32>,
     labels: Vec<u32>,
     /// The same on the host, if that is cheap.
     host: Option<Loaded>,
@@ -134,13 +139,19 @@ impl Scores {
         Ok(Self {
             loaded: Loaded::new(&problem, &weights, kept, device)?,
             prompts: problem.texts.iter().map(|text| text[..text.len() - 1].to_vec()).collect(),
+            beginning: problem.texts[0][..problem.shared].to_vec(),
             host: on_host(&problem, &weights, reading)?,
             labels: problem.labels,
         })
     }
 
+    fn scores_of(&self, ranker: &Ranker) -> Result<Vec<Vec<f32>>> {
+        let shared = (!self.beginning.is_empty()).then(|| ranker.share(&self.beginning)).transpose()?;
+        Ok(ranker.score(shared.as_ref(), &self.prompts, &self.labels)?)
+    }
+
     fn outcome_of(&self, ranker: &Ranker) -> Result<Outcome> {
-        let scores = ranker.score(None, &self.prompts, &self.labels)?;
+        let scores = self.scores_of(ranker)?;
         let scores = scores.into_iter().map(|scores| scores.into_iter().map(f64::from).collect()).collect();
         Ok(Outcome { scores, ..Outcome::default() })
     }
@@ -148,7 +159,7 @@ impl Scores {
 
 impl Ready for Scores {
     fn run(&mut self, _turn: usize) -> Result<()> {
-        Ok(self.loaded.ranker.score(None, &self.prompts, &self.labels).map(drop)?)
+        self.scores_of(&self.loaded.ranker).map(drop)
     }
 
     /// How far the logits are from those on the host.

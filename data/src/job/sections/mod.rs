@@ -11,7 +11,9 @@ pub use captions::{Captions, CaptionsFrom, Fetch, Precision, Transparency};
 pub use dataset::{Columns, Dataset, Format};
 pub use model_from::ModelFrom;
 pub(super) use model_from::earlier_job;
-pub use ranker::{Blend, CandidateOrder, Labels, Lora, MicroBatch, Negatives, Quantize, Ranker, Trainable};
+pub use ranker::{
+    Blend, CandidateOrder, Labels, Lora, MicroBatch, Negatives, Quantize, Ranker, RankerPrecision, Trainable,
+};
 pub use retriever::Retriever;
 pub use run::{Cluster, Limits, Output};
 

@@ -48,6 +48,18 @@ pub enum Quantize {
     None,
 }
 
+/// What products are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RankerPrecision {
+    /// bfloat16 on cards, 32-bit floats on processors and where everything is trained.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16, summed in f32.
+    Bf16,
+}
+
 /// What candidates are called in the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -158,6 +170,8 @@ pub struct Ranker {
     pub trainable: Trainable,
     /// How frozen weights are held.
     pub quantize: Quantize,
+    /// What products are made of.
+    pub precision: RankerPrecision,
     /// The adapters.
     pub lora: Lora,
     /// Examples in an optimiser step.
@@ -206,7 +220,7 @@ pub enum Blend {
 
 impl Ranker {
     /// What a folder with a ranker does not say.
-    const BESIDE_A_FOLDER: [&'static str; 14] = [
+    const BESIDE_A_FOLDER: [&'static str; 15] = [
         "permutations",
         "blend",
         "calibrate",
@@ -218,6 +232,7 @@ impl Ranker {
         "caption_tokens",
         "max_prompt_tokens",
         "quantize",
+        "precision",
         "micro_batch_tokens",
         "labels",
         "window",
@@ -234,6 +249,7 @@ impl Ranker {
             "caption_tokens": self.caption_tokens,
             "max_prompt_tokens": self.max_prompt_tokens,
             "quantize": self.quantize,
+            "precision": self.precision,
             "labels": self.labels,
             "window": self.window,
         })
@@ -297,6 +313,11 @@ impl Ranker {
             window: s.number("window", 0, 0..=999),
             trainable: s.choice("trainable", Trainable::Lora, &[("lora", Trainable::Lora), ("full", Trainable::Full)]),
             quantize: s.choice("quantize", Quantize::Nf4, &[("nf4", Quantize::Nf4), ("none", Quantize::None)]),
+            precision: s.choice(
+                "precision",
+                RankerPrecision::Auto,
+                &[("auto", RankerPrecision::Auto), ("f32", RankerPrecision::F32), ("bf16", RankerPrecision::Bf16)],
+            ),
             lora: Lora::read(s.section("lora")),
             batch_size: s.number("batch_size", 16, 1..=1_000_000),
             slices: s.number("slices", 8, 1..=1024),
@@ -323,6 +344,9 @@ impl Ranker {
                 "window",
                 "is 1, and one candidate leaves nothing to choose: 2 or more, or 0 for all in one prompt",
             );
+        }
+        if this.trainable == Trainable::Full && this.precision == RankerPrecision::Bf16 {
+            s.report("precision", "is \"bf16\", but trainable = \"full\" multiplies what it trains: leave it out");
         }
         if this.trainable == Trainable::Full && this.quantize == Quantize::Nf4 {
             s.report("quantize", "is \"nf4\", but trainable = \"full\" changes all weights: set quantize = \"none\"");

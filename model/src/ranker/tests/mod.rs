@@ -1,10 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
+mod precision;
+
 use std::collections::BTreeSet;
 
 use kernels::{Device, Tensor};
 
 use super::*;
+use crate::Precision;
 
 fn config_json(tied: bool) -> String {
     format!(
@@ -61,7 +64,11 @@ fn ranker(tied: bool, quantize: Quantize, trainable: Trainable) -> Ranker {
 
 fn ranker_on(device: &Device, tied: bool, quantize: Quantize, trainable: Trainable) -> Ranker {
     let dequantize = Dequantize::PerUse;
-    let options = RankerOptions { quantize, dequantize, trainable, micro_batch_tokens: 12, ..RankerOptions::default() };
+    ranker_with(device, tied, RankerOptions { quantize, dequantize, trainable, ..RankerOptions::default() })
+}
+
+fn ranker_with(device: &Device, tied: bool, options: RankerOptions) -> Ranker {
+    let options = RankerOptions { micro_batch_tokens: 12, ..options };
     let mut ranker = Ranker::from_source(&config_json(tied), &base(tied), options, device).unwrap();
     // Updates begin at zero, which would hide half of their gradients.
     for (i, (name, tensor)) in ranker.params_mut().iter_mut().enumerate() {
@@ -295,7 +302,7 @@ fn a_ranker_keeps_what_its_device_has_free_memory_for() {
         let device = Device::emulated_with(kib << 10).unwrap();
         let ranker = Ranker::from_source(&config_json(false), &base(false), options(), &device).unwrap();
         let budget = ranker.room.activation_bytes();
-        seen.insert(recompute::choose(&c, 64, budget / size_of::<f32>())[0]);
+        seen.insert(recompute::choose(&c, Precision::F32, 64, budget)[0]);
         assert_eq!(gradients(&ranker), wanted, "{kib} KiB");
         assert_eq!(ranker.room.activation_bytes(), budget, "{kib} KiB were less than was thought");
     }

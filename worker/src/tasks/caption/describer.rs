@@ -13,7 +13,7 @@ use data::tables::PictureRow;
 use futures::{StreamExt, TryStreamExt, stream};
 use kernels::{Device, Tensor};
 use model::captioner::picture::{Class, Preprocess};
-use model::captioner::{self, BlipConfig, Captioner, Pixels};
+use model::captioner::{BlipConfig, Captioner, Pixels};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -141,8 +141,8 @@ impl Machine {
     fn load(cx: &Context, settings: &Captions, device: &Device) -> Result<Self> {
         let folder = Path::new(&settings.model);
         let precision = match settings.precision {
-            Precision::F32 => captioner::Precision::F32,
-            Precision::Bf16 => captioner::Precision::Bf16,
+            Precision::F32 => model::Precision::F32,
+            Precision::Bf16 => model::Precision::Bf16,
         };
         let captioner = Captioner::load(folder, precision, device)?;
         let preprocess = preprocess(folder, captioner.config())?;

@@ -34,7 +34,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let validation = Validation::open(cx, &population, &prompts)?;
     let settings = cx.job.ranker.clone();
     let rules = rules(&settings, &examples);
-    let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job)?, device)?;
+    let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job, !device.is_cpu())?, device)?;
     let mut trainee = Tuning::new(ranker, &settings, &prompts, &examples, &validation, rules.steps);
     train(cx, device, &rules, &mut trainee)
 }
