@@ -174,7 +174,7 @@ impl TensorSource for Checkpoint {
         if let Some(packed) = self.nf4(name)? {
             return Ok(kernels::nf4::dequantize(&packed.weight, packed.rounding)?);
         }
-        weights::cast(&self.stored(name)?, Dtype::F32)
+        Ok(self.stored(name)?.cast(Dtype::F32)?)
     }
 
     fn four_bits(&self, name: &str) -> Result<Option<StoredNf4>> {

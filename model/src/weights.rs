@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use half::{bf16, f16};
 pub use kernels::Dtype;
 use kernels::Tensor;
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -54,14 +53,7 @@ pub fn to_bytes(params: &Params) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Kernel`] if the target is not a float type.
 pub fn cast(tensor: &Tensor, dtype: Dtype) -> Result<Tensor> {
-    let values = tensor.to_host()?.to_f32();
-    let shape = tensor.shape();
-    Ok(match dtype {
-        Dtype::F32 => Tensor::from_f32(shape, values)?,
-        Dtype::Bf16 => Tensor::from_bf16(shape, values.into_iter().map(bf16::from_f32).collect())?,
-        Dtype::F16 => Tensor::from_f16(shape, values.into_iter().map(f16::from_f32).collect())?,
-        Dtype::U8 => return Err(Error::Config("weights are not cast to bytes".to_owned())),
-    })
+    Ok(tensor.to_host()?.cast(dtype)?)
 }
 
 /// The name of a type in safetensors files.
@@ -79,20 +71,7 @@ pub(crate) fn dtype_of(dtype: Dtype) -> safetensors::Dtype {
 /// # Errors
 /// [`Error::TensorType`] for a type other than F32, BF16, F16 and U8.
 pub fn to_tensor(name: &str, view: &TensorView<'_>) -> Result<Tensor> {
-    let (shape, bytes) = (view.shape(), view.data());
-    Ok(match view.dtype() {
-        safetensors::Dtype::F32 => {
-            Tensor::from_f32(shape, bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())?
-        }
-        safetensors::Dtype::BF16 => {
-            Tensor::from_bf16(shape, bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b)).collect())?
-        }
-        safetensors::Dtype::F16 => {
-            Tensor::from_f16(shape, bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect())?
-        }
-        safetensors::Dtype::U8 => Tensor::from_u8(shape, bytes.to_vec())?,
-        other => return Err(unread(name, other)),
-    })
+    Ok(Tensor::from_le_bytes(view.shape(), to_dtype(name, view.dtype())?, view.data())?)
 }
 
 /// The type of a stored tensor.

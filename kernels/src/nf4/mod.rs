@@ -63,11 +63,12 @@ pub fn quantize(weight: &Tensor, double: bool) -> Result<Nf4Weight> {
     if weight.dtype() == Dtype::U8 {
         return Err(Error::Dtype { op: "nf4", what: "weight", found: weight.dtype(), expected: Dtype::F32 });
     }
-    let values = weight.to_host()?.to_f32();
+    let wide = if weight.f32().is_ok() { None } else { Some(weight.to_host()?.cast(Dtype::F32)?) };
+    let values = wide.as_ref().unwrap_or(weight).f32()?;
     if let Some(at) = values.par_iter().position_first(|v| !v.is_finite()) {
         return Err(Error::Setting { op: "nf4", what: format!("value {at} of the weight is {}", values[at]) });
     }
-    let (codes, magnitudes) = cpu::quantize(&values);
+    let (codes, magnitudes) = cpu::quantize(values);
     let magnitudes = if double { cpu::quantize_magnitudes(&magnitudes) } else { Magnitudes::Plain(magnitudes) };
     Nf4Weight::from_parts(weight.shape(), codes, magnitudes)
 }

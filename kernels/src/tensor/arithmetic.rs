@@ -3,13 +3,10 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{Buffer, Dtype, Tensor, cuda};
+use super::{Buffer, CHUNK, Dtype, Tensor, cuda};
 use crate::cuda::Stream;
 use crate::memory::Memory;
 use crate::{Error, Result, simd};
-
-/// Elements of one task: every element is on its own.
-const CHUNK: usize = 16 * 1024;
 
 impl Tensor {
     /// Adds another tensor element by element: a residual connection, or the sum of two gradients. It may be of bfloat16, while
@@ -52,7 +49,11 @@ impl Tensor {
             return cuda::cast(OP, &on, self, dtype);
         }
         match dtype {
-            Dtype::F32 => Self::from_f32(&self.shape, self.to_f32()),
+            Dtype::F32 => {
+                let mut wide = Self::dirty(&self.shape);
+                self.widen(wide.f32_mut()?);
+                Ok(wide)
+            }
             Dtype::Bf16 => Ok(self.to_bf16()),
             Dtype::F16 => Self::from_f16(&self.shape, self.to_f32().into_iter().map(f16::from_f32).collect()),
             Dtype::U8 => Err(Error::Dtype { op: OP, what: "result", found: dtype, expected: Dtype::F32 }),
@@ -81,12 +82,24 @@ impl Tensor {
     /// If they are on a device that fails: whoever cannot do without an error asks for [`Tensor::to_host`] first.
     #[must_use]
     pub fn to_f32(&self) -> Vec<f32> {
+        let mut wide = vec![0.0; self.len()];
+        self.widen(&mut wide);
+        wide
+    }
+
+    /// Writes the values as 32-bit floats.
+    fn widen(&self, wide: &mut [f32]) {
         match &self.buffer {
-            Buffer::F32(v) => v.to_vec(),
-            Buffer::Bf16(v) => v.iter().map(|x| x.to_f32()).collect(),
-            Buffer::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
-            Buffer::U8(v) => v.iter().map(|&x| f32::from(x)).collect(),
-            Buffer::Device(_) => self.brought().to_f32(),
+            Buffer::F32(v) => wide.copy_from_slice(v),
+            Buffer::Bf16(v) => convert(v, wide, |v| v.to_f32()),
+            Buffer::F16(v) => convert(v, wide, |v| v.to_f32()),
+            Buffer::U8(v) => convert(v, wide, |v| f32::from(*v)),
+            Buffer::Device(_) => self.brought().widen(wide),
         }
     }
+}
+
+fn convert<T: Sync>(from: &[T], to: &mut [f32], value: impl Fn(&T) -> f32 + Sync) {
+    let chunks = to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK));
+    chunks.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, from)| *to = value(from)));
 }

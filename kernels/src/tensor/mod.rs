@@ -8,9 +8,13 @@ mod place;
 mod tests;
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 
-use crate::memory::Memory;
+use crate::memory::{Element, Memory};
 use crate::{Error, Result};
+
+/// Elements of one task where every element is on its own.
+const CHUNK: usize = 16 * 1024;
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,6 +265,24 @@ impl Tensor {
         }
     }
 
+    /// A tensor of such bytes. Its memory is that of a tensor of the size that nobody has any more, where there was one: whoever
+    /// reads one weight after the other takes no more than for one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are not as many as the shape has values.
+    pub fn from_le_bytes(shape: &[usize], dtype: Dtype, bytes: &[u8]) -> Result<Self> {
+        if elements(shape).and_then(|n| n.checked_mul(dtype.bytes())) != Some(bytes.len()) {
+            return Err(Error::shape("tensor", "bytes", &[bytes.len()], format!("those of {shape:?} {dtype:?}")));
+        }
+        let buffer = match dtype {
+            Dtype::F32 => Buffer::F32(read(bytes, f32::from_le_bytes)),
+            Dtype::Bf16 => Buffer::Bf16(read(bytes, bf16::from_le_bytes)),
+            Dtype::F16 => Buffer::F16(read(bytes, f16::from_le_bytes)),
+            Dtype::U8 => Buffer::U8(bytes.to_vec()),
+        };
+        Self::new(shape, buffer)
+    }
+
     /// The same values under another shape.
     ///
     /// # Errors
@@ -275,6 +297,15 @@ impl Tensor {
         }
         Error::Dtype { op: "tensor", what: "buffer", found: self.dtype(), expected }
     }
+}
+
+/// Values of so many bytes each, in memory that is used again.
+fn read<T: Element, const N: usize>(bytes: &[u8], value: fn([u8; N]) -> T) -> Memory<T> {
+    let (values, _) = bytes.as_chunks::<N>();
+    let mut memory = Memory::dirty(values.len());
+    let chunks = memory.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    chunks.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, bytes)| *to = value(*bytes)));
+    memory
 }
 
 /// The number of elements of a shape; none if it is, zeros aside, more than memory can address. So the product of any of

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use half::{bf16, f16};
+
 use super::*;
 
 fn sample() -> Params {
