@@ -1,5 +1,6 @@
 //! Where tensors live and which threads work on them.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use crate::cuda::{self, Stream};
@@ -96,13 +97,18 @@ impl Device {
     }
 
     /// Memory that can still be asked for, in bytes: of a card what is left of this process's part of it; of the host a half of
-    /// what its system says is available, because others ask for it too, and the system refuses nobody but kills. None if it
-    /// does not say.
+    /// what its system says is available, because others ask for it too, and the system refuses nobody but kills; and of that
+    /// half the part of its processors that this device's threads are, for processes that share a machine begin at the same
+    /// time. None if it does not say.
     #[must_use]
     pub fn free_bytes(&self) -> Option<usize> {
         match &self.stream {
             Some(stream) => Some(stream.free_bytes()),
-            None => usize::try_from(host_memory::available_bytes()? / 2).ok(),
+            None => {
+                let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+                let half = usize::try_from(host_memory::available_bytes()? / 2).ok()?;
+                Some(half / processors * self.threads().clamp(1, processors))
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use crate::Result;
 
 /// The floats that products are made of. What they are summed in, norms, and what goes around the layers are f32; what
 /// only a product reads is rounded as soon as it is there, the keys and values that a decoder keeps included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
@@ -22,6 +22,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Its name, as job files have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// The type of an operand.
     pub(crate) fn dtype(self) -> Dtype {
         match self {

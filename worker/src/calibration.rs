@@ -71,6 +71,12 @@ impl Calibration {
         })
     }
 
+    /// Whether a temperature went as far as it may: the ranker's logits have then little to do with what people choose, or are
+    /// of another size than probabilities have.
+    pub(crate) fn is_at_bound(&self) -> bool {
+        [self.temperature, self.blend_temperature].iter().any(|temperature| temperature.ln().abs() > WIDEST - 1e-3)
+    }
+
     /// The order of a user's candidates by a blend of both: mean log-probabilities.
     pub(crate) fn blend(&self, logits: &[f32], retriever: &[f32]) -> Vec<f32> {
         let user = Answered { logits: logits.to_vec(), retriever: retriever.to_vec(), answer: 0 };
@@ -159,6 +165,14 @@ mod tests {
         // Where nobody can be told apart, there is nothing to be sure of.
         let flat: Vec<Answered> = users(0.0);
         assert_eq!(Calibration::fit(&flat).map(|fitted| fitted.temperature), Some(1.0));
+    }
+
+    #[test]
+    fn a_ranker_that_is_sure_of_what_is_wrong_has_no_temperature() {
+        let mut wrong = users(1.0);
+        wrong.iter_mut().for_each(|user| user.logits.iter_mut().for_each(|logit| *logit = -*logit));
+        assert!(Calibration::fit(&wrong).unwrap().is_at_bound());
+        assert!(!Calibration::fit(&users(3.0)).unwrap().is_at_bound());
     }
 
     #[test]

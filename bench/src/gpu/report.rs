@@ -103,8 +103,8 @@ measured, and the higher counts. Errors are deviations from float64, relative (t
 reference, on a sample); of decoded weights and of best items the share that differs; of the retriever's training step the
 largest of the losses of four steps from those on the host. Peers compute with their own random inputs. The ranker's have the
 same weights and prompts as ours, and no dropout; their deviations are from ours: the losses before and behind one update,
-the gradient of the low-rank updates, the logits of the labels. Tokens are real ones on all sides, padding is none; four-bit
-peers and ours decode in every product.
+the gradient of the low-rank updates, the logits of the labels. Tokens are real ones on all sides, padding is none. Four-bit
+peers decode in every product, ours where the decoded weights take more than half of the memory.
 ";
 
 impl Display for Report {

@@ -124,9 +124,13 @@ fn ranker(reading: &Reading, carried: f64, backward: bool) -> Work {
     // Weights of keys and values, of queries, and of what follows attention.
     let keys = 2.0 * hidden * hidden * size("num_key_value_heads") / heads;
     let (queries, behind) = (hidden * hidden, hidden * hidden + 3.0 * hidden * size("intermediate_size"));
-    let whole = rows * (keys + queries + behind);
-    let products = 2.0 * ((layers - 1.0) * whole + rows * keys + last * (queries + behind));
-    let seen = 4.0 * hidden * ((layers - 1.0) * pairs(&reading.lengths) + carried * rows);
+    // What all prompts begin with need be read once; its keys are seen by everybody.
+    let again = reading.shared * reading.lengths.len().saturating_sub(1);
+    let (read, pairs) =
+        (rows - again as f64, pairs(&reading.lengths) - again as f64 * (reading.shared + 1) as f64 / 2.0);
+    let whole = read * (keys + queries + behind);
+    let products = 2.0 * ((layers - 1.0) * whole + read * keys + last * (queries + behind));
+    let seen = 4.0 * hidden * ((layers - 1.0) * pairs + carried * rows);
     let mut flops = products + seen;
     if backward {
         flops += products - 2.0 * rows * (keys + queries) + 2.5 * seen;

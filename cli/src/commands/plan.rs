@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use data::job::{Job, Stage};
-use model::Precision;
+use data::store::Store;
 use serde_json::{Value, json};
-use worker::planning::{ASSUMED_SHARE, CARDS, Card, Lengths, OnCard, Plan};
+use worker::planning::{ASSUMED_SHARE, CARDS, Card, Lengths, Measured, OnCard, Plan, Rates, measured};
 
 use crate::args::PlanArgs;
 use crate::commands::read_job;
@@ -27,12 +27,22 @@ pub(crate) async fn run(args: PlanArgs) -> Result<u8> {
     let cards = cards(args.card.as_deref().unwrap_or(&job.cluster.card))?;
     let spool = tempfile::tempdir()?;
     let plan = Plan::of(&job, spool.path()).await?;
+    let earlier = earlier(&job.output.root).await;
     if args.json {
-        print(format_args!("{:#}", in_json(&job, &plan, &cards)));
+        print(format_args!("{:#}", in_json(&job, &plan, &cards, &earlier)));
         return Ok(exit::DONE);
     }
-    print(format_args!("{}", in_words(&job, &plan, &cards)));
+    print(format_args!("{}", in_words(&job, &plan, &cards, &earlier)));
     Ok(exit::DONE)
+}
+
+/// What trainings under the job's root have measured. A root that is not there yet, or cannot be asked, knows nothing.
+async fn earlier(root: &str) -> Vec<Measured> {
+    let Ok(store) = Store::open_existing(root) else { return Vec::new() };
+    measured(&store).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, root, "no rates of earlier runs");
+        Vec::new()
+    })
 }
 
 /// The card that is named, or all.
@@ -45,7 +55,7 @@ fn cards(name: &str) -> Result<Vec<Card>> {
     Ok(vec![Card::named(name).ok_or_else(unknown)?])
 }
 
-fn in_words(job: &Job, plan: &Plan, cards: &[Card]) -> String {
+fn in_words(job: &Job, plan: &Plan, cards: &[Card], earlier: &[Measured]) -> String {
     let (counts, footprint) = (&plan.counts, &plan.footprint);
     let mut lines = vec![
         format!(
@@ -91,12 +101,14 @@ fn in_words(job: &Job, plan: &Plan, cards: &[Card]) -> String {
     }
     lines.push(memory(plan));
     lines.push(format!(
-        "\non one card, at {:.0} % of its peak in {} (assumed: none has run this yet){}",
+        "\non one card, at {:.0} % of its peak in {} where no earlier run under {} says more{}",
         100.0 * ASSUMED_SHARE,
-        floats(plan.precision),
+        plan.precision.name(),
+        job.output.root,
         price(job)
     ));
-    lines.extend(cards.iter().map(|card| on_card(job, plan, card)));
+    lines.extend(cards.iter().map(|card| on_card(job, plan, card, earlier)));
+    lines.extend(earlier.iter().filter_map(|measured| as_measured(plan, measured)));
     lines.join("\n")
 }
 
@@ -138,13 +150,6 @@ fn memory(plan: &Plan) -> String {
     )
 }
 
-fn floats(precision: Precision) -> &'static str {
-    match precision {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bfloat16",
-    }
-}
-
 fn size(bytes: u64) -> String {
     if bytes as f64 >= GIB {
         format!("{:.2} GiB", bytes as f64 / GIB)
@@ -157,8 +162,9 @@ fn price(job: &Job) -> String {
     if job.cluster.card_hour > 0.0 { format!(", {} an hour", job.cluster.card_hour) } else { String::new() }
 }
 
-fn on_card(job: &Job, plan: &Plan, card: &Card) -> String {
-    let on = plan.on(card, ASSUMED_SHARE);
+fn on_card(job: &Job, plan: &Plan, card: &Card, earlier: &[Measured]) -> String {
+    let rates = plan.rates(card, earlier);
+    let on = plan.on(card, &rates);
     let needed = if plan.training.is_some() { on.bytes[0] } else { on.bytes[2] };
     let memory = format!("{} of {:.0} GiB", size(needed), card.memory as f64 / GIB);
     if !on.fits {
@@ -170,17 +176,32 @@ fn on_card(job: &Job, plan: &Plan, card: &Card) -> String {
         (_, Some(_)) if on.again <= card.usable() => ", activations computed again",
         _ => ", less at a time",
     };
-    let [training, validation, scoring] = on.hours.map(hours);
-    let training = match plan.training {
-        Some(_) => format!("training {training}, validations at most {validation}, "),
-        None => String::new(),
-    };
+    let work = in_hours(plan, on.hours);
+    let source = if rates.measured { " (as measured)" } else { "" };
     let total: f64 = on.hours.iter().sum();
     let cost = match job.cluster.card_hour {
         price if price > 0.0 => format!(", cost {:.2}", total * price),
         _ => String::new(),
     };
-    format!("  {:<9} {training}scoring {scoring}{cost}; {memory}{room}{}", card.name, knob(job, on.longest))
+    format!("  {:<9} {work}{source}{cost}; {memory}{room}{}", card.name, knob(job, on.longest))
+}
+
+/// The job on a device that no table knows, as fast as it was in earlier runs.
+fn as_measured(plan: &Plan, measured: &Measured) -> Option<String> {
+    if CARDS.iter().any(|card| measured.is_on(card)) || measured.parameters != plan.footprint.parameters {
+        return None;
+    }
+    let rates = Rates::of(measured)?;
+    let (work, precision) = (in_hours(plan, plan.hours(&rates, false)), &measured.precision);
+    Some(format!("  {}, {precision}: {work} (as measured, {:.2} TFLOP/s)", measured.device, rates.training / 1e12))
+}
+
+fn in_hours(plan: &Plan, of: [f64; 3]) -> String {
+    let [training, validation, scoring] = of.map(hours);
+    match plan.training {
+        Some(_) => format!("training {training}, validations at most {validation}, scoring {scoring}"),
+        None => format!("scoring {scoring}"),
+    }
 }
 
 /// How far the longest prompt could be raised, where the card sets the limit.
@@ -200,27 +221,29 @@ fn hours(hours: f64) -> String {
     }
 }
 
-fn in_json(job: &Job, plan: &Plan, cards: &[Card]) -> Value {
+fn in_json(job: &Job, plan: &Plan, cards: &[Card], earlier: &[Measured]) -> Value {
     let lengths = |l: &Lengths| {
         let quantiles = [0.0, 0.1, 0.5, 0.9, 0.99, 1.0].map(|share| l.quantile(share));
         json!({"mean": l.mean(), "min": quantiles[0], "p10": quantiles[1], "p50": quantiles[2], "p90": quantiles[3],
                "p99": quantiles[4], "max": quantiles[5], "sampled": l.sampled()})
     };
     let card = |card: &Card| {
-        let OnCard { bytes, again, fits, longest, hours } = plan.on(card, ASSUMED_SHARE);
+        let rates = plan.rates(card, earlier);
+        let OnCard { bytes, again, fits, longest, hours } = plan.on(card, &rates);
         let cost = (job.cluster.card_hour > 0.0).then(|| hours.iter().sum::<f64>() * job.cluster.card_hour);
         json!({
             "card": card.name, "memory_bytes": card.memory, "fits": fits, "longest_prompt_tokens": longest,
             "training_bytes": bytes[0], "training_bytes_again": again, "training_bytes_least": bytes[1],
             "scoring_bytes": bytes[2],
             "training_hours": hours[0], "validation_hours_at_most": hours[1], "scoring_hours": hours[2], "cost": cost,
-            "assumed_share_of_peak": ASSUMED_SHARE,
+            "training_flops_per_second": rates.training, "scoring_flops_per_second": rates.scoring,
+            "measured": rates.measured, "assumed_share_of_peak": ASSUMED_SHARE,
         })
     };
     let (counts, f) = (&plan.counts, &plan.footprint);
     json!({
         "users": counts.users, "items": counts.items, "interactions": counts.interactions,
-        "precision": floats(plan.precision), "parameters": f.parameters, "trained_parameters": f.trained,
+        "precision": plan.precision.name(), "parameters": f.parameters, "trained_parameters": f.trained,
         "training": plan.training.map(|t| json!({
             "examples": t.examples, "batch_size": t.batch_size, "steps": t.steps, "epochs": t.epochs(),
             "validations": t.validations, "prompt_tokens": lengths(&plan.prompts.training),
@@ -232,6 +255,6 @@ fn in_json(job: &Job, plan: &Plan, cards: &[Card]) -> Value {
             "activations_per_token": f.activations_per_token[0], "activations_per_token_least": f.activations_per_token[1],
             "working_per_token": f.working_per_token, "decoded": f.decoded,
         },
-        "cards": cards.iter().map(card).collect::<Vec<_>>(),
+        "earlier_runs": earlier, "cards": cards.iter().map(card).collect::<Vec<_>>(),
     })
 }

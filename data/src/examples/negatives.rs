@@ -93,7 +93,7 @@ pub struct Recipe {
 /// - `mixed`: the better half retrieved, the rest random.
 ///
 /// Where the retriever proposes too few, random ones fill up. In the retriever's order they stand last, and an answer that it
-/// has not proposed stands anywhere: at a place of its own it would give itself away.
+/// has not proposed, or only behind as many as are shown, stands anywhere: at a place of its own it would give itself away.
 ///
 /// # Errors
 /// [`Error::TooFewItems`] if the catalogue has too few items that the user has not seen.
@@ -102,8 +102,8 @@ pub fn choose_candidates(recipe: &Recipe, epoch: u64, question: &Question<'_>) -
     let mut rng = Rng::keyed(&[PURPOSE, recipe.seed, epoch, question.example]);
     let mut items = recipe.wrong(&mut rng, question)?;
     let proposed = question.retrieved.iter().position(|item| *item == question.answer);
-    let place = match (recipe.order, proposed) {
-        (CandidateOrder::Retrieved, Some(place)) => place.min(items.len()),
+    let place = match (recipe.order, proposed.filter(|place| *place <= items.len())) {
+        (CandidateOrder::Retrieved, Some(place)) => place,
         (CandidateOrder::Retrieved, None) => rng.below(items.len() as u64 + 1) as usize,
         (CandidateOrder::Shuffled, _) => items.len(),
     };

@@ -233,11 +233,14 @@ impl Job {
             return None;
         }
         if shown > labels.max_candidates() {
+            let most = labels.max_candidates();
+            let window = (2..=most).find(|window| window * window >= candidates).map(|least| least.max(most.min(20)));
+            let heats = window.map_or(String::new(), |window| {
+                format!(", or have them ranked in heats and a final with ranker.window = {window}")
+            });
             return Some(format!(
-                "is {candidates}, but ranker.labels = \"{}\" has labels for {}: lower it, set ranker.labels = \"numbers\", or have \
-                 them ranked in heats and a final of at most so many with ranker.window = 20",
+                "is {candidates}, but ranker.labels = \"{}\" has labels for {most}: lower it, set ranker.labels = \"numbers\"{heats}",
                 labels.as_str(),
-                labels.max_candidates()
             ));
         }
         (candidates.div_ceil(shown) > shown).then(|| {

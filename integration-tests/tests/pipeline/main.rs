@@ -10,6 +10,7 @@ mod earlier;
 mod emulated;
 mod interruption;
 mod lost_device;
+mod planning;
 mod publishing;
 mod removal;
 mod reuse;

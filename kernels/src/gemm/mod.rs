@@ -353,7 +353,7 @@ pub(crate) fn add_linear(factor: f32, x: &Tensor, weight: &Tensor, y: &mut Tenso
     Ok(())
 }
 
-/// `dx += factor · dy · W`. Shapes as in [`linear_backward_input`], and `dx` is f32.
+/// `dx += factor · dy · W`. Shapes as in [`linear_backward_input`], and `dx` is f32; on the host so is everything.
 pub(crate) fn add_linear_backward_input(factor: f32, dy: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Result<()> {
     const OP: &str = "gemm::add_linear_backward_input";
     let (n, d_out, d_in) = (dy.rows(), dy.cols(), weight.cols());

@@ -16,6 +16,8 @@ use crate::{Precision, Result};
 pub struct Footprint {
     /// Parameters of the network.
     pub parameters: u64,
+    /// Bytes of the weights that are in four bits never.
+    others: u64,
     /// Those of them that are trained, or those of the adapter.
     pub trained: u64,
     /// Bytes of the weights as they are held: where nobody says when they are decoded, in four bits.
@@ -53,8 +55,9 @@ impl Footprint {
         let packed = options.quantize == Quantize::Nf4 && options.dequantize != Dequantize::Once;
         let largest = linears.iter().map(|l| size(&[l.d_out, l.d_in])).max().unwrap_or(0);
         let operand = options.precision.dtype().bytes() as u64;
-        let dense = 4 * (parameters - in_linears) + operand * in_linears;
-        let weights = if packed { 4 * (parameters - in_linears) + packed_bytes(in_linears) } else { dense };
+        let others = 4 * (parameters - in_linears);
+        let dense = others + operand * in_linears;
+        let weights = if packed { others + packed_bytes(in_linears) } else { dense };
         let trained = match &options.trainable {
             Trainable::Nothing => 0,
             Trainable::Full => parameters,
@@ -67,6 +70,7 @@ impl Footprint {
         let kept = |keep: Keep| (config.layers * keep.bytes(config, options.precision)) as u64;
         Ok(Self {
             parameters,
+            others,
             trained,
             weights,
             weights_decoded: (packed && options.dequantize == Dequantize::Auto).then_some(dense),
@@ -80,10 +84,12 @@ impl Footprint {
         })
     }
 
-    /// The same with the memory that a device has: weights are decoded once where they take no more than half of it.
+    /// The same with the memory that a device has: weights are decoded once where those in four bits take no more than half of it
+    /// then.
     #[must_use]
     pub fn with_memory(mut self, bytes: u64) -> Self {
-        if let Some(decoded) = self.weights_decoded.take().filter(|decoded| *decoded <= bytes / 2) {
+        let fits = |decoded: &u64| decoded - self.others <= bytes / 2;
+        if let Some(decoded) = self.weights_decoded.take().filter(fits) {
             (self.weights, self.decoded) = (decoded, 0);
         }
         self

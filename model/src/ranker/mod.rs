@@ -1,9 +1,10 @@
 //! The ranker: a causal language model that reads history and candidates as text and answers with a label.
 //!
 //! # What a score depends on
-//! A prompt's scores are the same bits whichever prompts are scored with it, however they are packed and on however many
-//! threads: every element of a product is summed in an order of its own ([`kernels::gemm`]), attention works
-//! sequence by sequence, and everything else row by row. Gradients are sums over tokens, so the packing of a training
+//! On a processor a prompt's scores are the same bits whichever prompts are scored with it, however they are packed and on
+//! however many threads: every element of a product is summed in an order of its own ([`kernels::gemm`]), attention works
+//! sequence by sequence, and everything else row by row. On a card the order of a product's sums depends on its shape, so
+//! company may change last bits. Gradients are sums over tokens, so the packing of a training
 //! step changes their last bits; the examples of a step and their masks do not depend on it.
 
 mod adapter;
@@ -15,6 +16,7 @@ mod linear;
 mod lora;
 mod network;
 mod options;
+mod pace;
 mod pass;
 mod prompt;
 mod recompute;
@@ -28,6 +30,7 @@ mod tokenizer;
 mod verbalizer;
 
 use std::path::Path;
+use std::time::Instant;
 
 use kernels::{Device, Dtype, Tensor};
 
@@ -39,6 +42,7 @@ pub use example::Example;
 pub use footprint::Footprint;
 pub use lora::{LoraOptions, Projection};
 pub use options::{Dequantize, Quantize, RankerOptions, Trainable};
+pub use pace::{Pace, Paces};
 pub use prompt::{DEFAULT_TEMPLATE, Item, Prompt, PromptBuilder, PromptOptions, Truncation};
 pub use schedule::Schedule;
 pub use shared_prefix::SharedPrefix;
@@ -52,6 +56,7 @@ use crate::{
     weights,
 };
 use network::Network;
+use pace::Meter;
 use pass::Pass;
 use room::Room;
 use store::Weights;
@@ -93,7 +98,9 @@ pub struct Ranker {
     weights: Weights,
     optimizer: AdamW,
     options: RankerOptions,
+    footprint: Footprint,
     room: Room,
+    meter: Meter,
 }
 
 impl Ranker {
@@ -148,14 +155,17 @@ impl Ranker {
         options.dequantize = store::when_decoded(&options, &network.linears(), free);
         let weights = Weights::load(&network.config, &network.linears(), source, &options, device)?;
         tracing::info!(layers = network.config.layers, trained = weights.trainable.elements(), "ranker loaded");
-        let room = Room::on(device, &network.config, &options)?;
+        let footprint = Footprint::of(&network.config, &options)?;
+        let room = Room::on(device, &footprint, &options);
         Ok(Self {
             config_json: config_json.to_owned(),
             network,
             weights,
             optimizer: optimizer(&options),
             options,
+            footprint,
             room,
+            meter: Meter::default(),
         })
     }
 
@@ -190,6 +200,19 @@ impl Ranker {
         self.weights.fingerprint()
     }
 
+    /// What it takes, worked out from its configuration.
+    #[must_use]
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
+    }
+
+    /// How fast it has computed gradients and scores so far, but for the first of each, in which kernels are compiled and memory
+    /// is found.
+    #[must_use]
+    pub fn paces(&self) -> Paces {
+        self.meter.read()
+    }
+
     /// The number of training steps made.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -220,6 +243,7 @@ impl Ranker {
         label_tokens: &[u32],
     ) -> Result<Vec<Vec<f32>>> {
         self.network.check_lengths(prompts.iter().map(Vec::as_slice))?;
+        let (began, mut flops) = (Instant::now(), 0.0);
         let mut scores = vec![Vec::new(); prompts.len()];
         if label_tokens.is_empty() {
             return Ok(scores);
@@ -245,9 +269,12 @@ impl Ranker {
                 };
                 for (at, logits) in pack.iter().zip(logits.f32()?.chunks_exact(label_tokens.len())) {
                     scores[*at] = logits.to_vec();
+                    let of = |tokens: usize| self.footprint.scoring_flops(tokens as f64);
+                    flops += of(prompts[*at].len()) - of(first);
                 }
             }
         }
+        self.meter.scored(flops, began);
         Ok(scores)
     }
 
@@ -297,6 +324,7 @@ impl Ranker {
     pub fn gradients(&self, examples: &[Example], global_examples: usize) -> Result<(Params, f64)> {
         self.network.check_lengths(examples.iter().map(|e| e.ids.as_slice()))?;
         let longest = examples.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        let began = Instant::now();
         loop {
             // A pass that fails may have added a part of its gradients already: they are summed anew.
             match self.sum_gradients(examples, global_examples) {
@@ -305,7 +333,12 @@ impl Ranker {
                 {
                     self.tell_shrunk(&e);
                 }
-                outcome => return outcome,
+                outcome => {
+                    let summed = outcome?;
+                    let flops = examples.iter().map(|e| self.footprint.training_flops(e.ids.len() as f64)).sum();
+                    self.meter.trained(flops, began);
+                    return Ok(summed);
+                }
             }
         }
     }

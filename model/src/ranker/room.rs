@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kernels::Device;
 
 use super::{config::LlamaConfig, footprint::Footprint, options::RankerOptions, recompute::Keep};
-use crate::{Precision, Result};
+use crate::Precision;
 
 /// Tokens of a micro-batch, and bytes of activations that are kept of it: as many as there seems to be memory for. Both shrink
 /// when it runs out all the same, and stay so.
@@ -21,10 +21,10 @@ impl Room {
     }
 
     /// For a ranker that has been loaded to a device: activations may take what its training leaves of the free memory.
-    pub(crate) fn on(device: &Device, config: &LlamaConfig, options: &RankerOptions) -> Result<Self> {
-        let to_come = Footprint::of(config, options)?.training_bytes_to_come(options.micro_batch_tokens as u64);
+    pub(crate) fn on(device: &Device, footprint: &Footprint, options: &RankerOptions) -> Self {
+        let to_come = footprint.training_bytes_to_come(options.micro_batch_tokens as u64);
         let left = device.free_bytes().map_or(usize::MAX, |free| free.saturating_sub(to_come as usize));
-        Ok(Self::new(options.micro_batch_tokens, options.activation_bytes.min(left)))
+        Self::new(options.micro_batch_tokens, options.activation_bytes.min(left))
     }
 
     pub(crate) fn tokens(&self) -> usize {

@@ -15,7 +15,7 @@ use super::{
     options::{Dequantize, Quantize, RankerOptions, Trainable},
 };
 use crate::{
-    Error, Result,
+    Error, Precision, Result,
     checkpoint::{StoredNf4, TensorSource},
     params::Params,
 };
@@ -42,6 +42,9 @@ pub(crate) enum Frozen {
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) frozen: BTreeMap<String, Frozen>,
+    /// Checksums of the codes of what came in four bits, whether it has been decoded or not.
+    packed: BTreeMap<String, u64>,
+    precision: Precision,
     pub(crate) trainable: Params,
     pub(crate) lora: Option<LoraOptions>,
 }
@@ -56,7 +59,13 @@ impl Weights {
         options: &RankerOptions,
         device: &Device,
     ) -> Result<Self> {
-        let mut weights = Self { frozen: BTreeMap::new(), trainable: Params::new(), lora: None };
+        let mut weights = Self {
+            frozen: BTreeMap::new(),
+            packed: BTreeMap::new(),
+            precision: options.precision,
+            trainable: Params::new(),
+            lora: None,
+        };
         let full = matches!(options.trainable, Trainable::Full);
         for (name, shape) in dense_shapes(config) {
             weights.add(&name, device.put(&source.shaped(&name, &shape)?)?, full);
@@ -75,6 +84,7 @@ impl Weights {
                 }
                 Quantize::Nf4 => {
                     let (packed, rounding) = four_bits(source, &linear.weight, &shape)?;
+                    weights.packed.insert(linear.weight.clone(), checksum(|hasher| hasher.write(packed.codes())));
                     let packed = packed.on(device)?;
                     let frozen = if decode {
                         Frozen::Dense(match dtype {
@@ -109,14 +119,16 @@ impl Weights {
         Ok(())
     }
 
-    /// A checksum of what is frozen.
+    /// A checksum of what is frozen and of what products are made of; when four bits are decoded makes no difference.
     pub(crate) fn fingerprint(&self) -> Result<u64> {
         let mut hasher = DefaultHasher::new();
+        self.precision.hash(&mut hasher);
         for (name, weight) in &self.frozen {
             name.hash(&mut hasher);
-            match weight {
-                Frozen::Nf4(weight, _) => hasher.write(weight.to_host()?.codes()),
-                Frozen::Dense(tensor) => {
+            match (self.packed.get(name), weight) {
+                (Some(codes), _) => hasher.write_u64(*codes),
+                (None, Frozen::Nf4(weight, _)) => hasher.write(weight.to_host()?.codes()),
+                (None, Frozen::Dense(tensor)) => {
                     let tensor = tensor.to_host()?;
                     match tensor.dtype() {
                         Dtype::Bf16 => tensor.bf16()?.iter().for_each(|x| hasher.write_u16(x.to_bits())),
@@ -148,6 +160,12 @@ impl Weights {
     pub(crate) fn head_name(config: &LlamaConfig) -> &'static str {
         if config.tied_embeddings { EMBEDDINGS } else { HEAD }
     }
+}
+
+fn checksum(of: impl FnOnce(&mut DefaultHasher)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of(&mut hasher);
+    hasher.finish()
 }
 
 /// When weights in four bits are decoded on a device with so many free bytes: once if they take no more than half of them.

@@ -1,6 +1,7 @@
 //! What a job's ranker will take: prompts, tokens, steps, memory, hours. Nothing is trained, and nothing is written that stays.
 
 mod cards;
+pub(crate) mod measured;
 mod prompts;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ use model::ranker::{Footprint, Ranker};
 use crate::Result;
 use crate::asking::prompts_of;
 use crate::ranking::{builder, options};
-pub use cards::{ASSUMED_SHARE, CARDS, Card};
+pub use cards::{ASSUMED_SHARE, CARDS, Card, Rates};
+pub use measured::{Measured, measured};
 pub use prompts::{Lengths, Sampled};
 
 /// Users whose prompts are made.
@@ -132,34 +134,57 @@ impl Plan {
         })
     }
 
-    /// The job on a card that reaches a share of its peak.
+    /// How fast a card is: as earlier runs were on one, or at a share of its peak where there were none.
     #[must_use]
-    pub fn on(&self, card: &Card, share: f64) -> OnCard {
-        let together = self.micro_batch_tokens.max(self.longest);
-        let held = self.footprint.with_memory(card.usable());
-        let [all, again] = held.training_bytes(together);
-        // Where there is no room, one text is computed at a time.
-        let [_, least] = self.footprint.training_bytes(self.longest);
-        let fixed = self.footprint.training_bytes(0)[1];
-        let per_token = (least - fixed).div_ceil(self.longest.max(1)).max(1);
-        let rate = 3600.0 * share * card.peak_tflops(self.precision) * 1e12;
+    pub fn rates(&self, card: &Card, earlier: &[Measured]) -> Rates {
+        let alike = |measured: &&Measured| measured.is_on(card) && self.is_like(measured);
+        let assumed = ASSUMED_SHARE * card.peak_tflops(self.precision) * 1e12;
+        match earlier.iter().find(alike).and_then(Rates::of) {
+            Some(rates) => rates,
+            None => Rates { training: assumed, scoring: assumed, measured: false },
+        }
+    }
+
+    /// Whether a training was of a network as large as this one, and multiplied the same floats.
+    #[must_use]
+    pub fn is_like(&self, measured: &Measured) -> bool {
+        measured.precision == self.precision.name() && measured.parameters == self.footprint.parameters
+    }
+
+    /// Hours of training, its validations, and scoring, at these rates; `again` if activations are computed again.
+    #[must_use]
+    pub fn hours(&self, rates: &Rates, again: bool) -> [f64; 3] {
         let scoring = self.footprint.scoring_flops(self.prompts.scoring.mean());
         let training = self.training.map_or([0.0; 2], |training| {
             let learnt = (training.steps * training.batch_size) as f64;
             let mean = self.prompts.training.mean();
             // What is computed again is at most another forward pass.
-            let forward = if all > card.usable() { self.footprint.scoring_flops(mean) } else { 0.0 };
+            let forward = if again { self.footprint.scoring_flops(mean) } else { 0.0 };
             let trained = learnt * (self.footprint.training_flops(mean) + forward);
             // Users whose item was not retrieved are not asked about, so these are more than there will be.
             [trained, (training.validations * self.counts.users * self.asked) as f64 * scoring]
         });
-        let scored = self.footprint.scoring_bytes(self.longest);
+        let [trained, validated, scored] = [training[0], training[1], self.scored as f64 * scoring];
+        [trained / rates.training, validated / rates.scoring, scored / rates.scoring].map(|seconds| seconds / 3600.0)
+    }
+
+    /// The job on a card that is so fast.
+    #[must_use]
+    pub fn on(&self, card: &Card, rates: &Rates) -> OnCard {
+        let together = self.micro_batch_tokens.max(self.longest);
+        let held = self.footprint.with_memory(card.usable());
+        let [all, again] = held.training_bytes(together);
+        // Where there is no room, one text is computed at a time.
+        let [_, least] = held.training_bytes(self.longest);
+        let fixed = held.training_bytes(0)[1];
+        let per_token = (least - fixed).div_ceil(self.longest.max(1)).max(1);
+        let scored = held.scoring_bytes(self.longest);
         OnCard {
             bytes: [all, least, held.scoring_bytes(together)],
             again,
             fits: if self.training.is_some() { least } else { scored } <= card.usable(),
             longest: card.usable().saturating_sub(fixed) / per_token,
-            hours: [training[0] / rate, training[1] / rate, self.scored as f64 * scoring / rate],
+            hours: self.hours(rates, all > card.usable()),
         }
     }
 }

@@ -48,9 +48,32 @@ async fn a_plan_counts_what_the_job_will_do() {
 async fn a_card_that_is_too_small_is_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let plan = Plan::of(&job(folder.path(), ""), folder.path()).await.unwrap();
-    let large = plan.on(&Card::named("H200").unwrap(), ASSUMED_SHARE);
+    let at = |card: &Card| plan.on(card, &plan.rates(card, &[]));
+    let large = at(&Card::named("H200").unwrap());
     assert!(large.fits && large.longest > 400 && large.hours.iter().all(|hours| *hours > 0.0));
-    let tiny = Card { name: "tiny", memory: 1 << 20, f32_tflops: 1.0, bf16_tflops: 1.0 };
-    assert!(!plan.on(&tiny, ASSUMED_SHARE).fits);
+    let tiny = Card { name: "tiny", marks: &["tiny"], memory: 1 << 20, f32_tflops: 1.0, bf16_tflops: 1.0 };
+    assert!(!at(&tiny).fits);
     assert!(Card::named("pentium").is_none());
+}
+
+#[tokio::test]
+async fn what_earlier_runs_have_measured_counts_before_what_is_assumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = Plan::of(&job(folder.path(), ""), folder.path()).await.unwrap();
+    let card = Card::named("l4").unwrap();
+    let earlier = |device: &str, precision: &str| Measured {
+        device: device.to_owned(),
+        precision: precision.to_owned(),
+        parameters: plan.footprint.parameters,
+        training: [4e12, 2.0],
+        scoring: [0.0; 2],
+    };
+    let assumed = plan.rates(&card, &[earlier("NVIDIA L40S", "bf16"), earlier("NVIDIA L4", "f32")]);
+    assert!(!assumed.measured && assumed.training == ASSUMED_SHARE * 121e12);
+    let smaller = Measured { parameters: 1, ..earlier("NVIDIA L4", "bf16") };
+    assert!(!plan.rates(&card, &[smaller]).measured);
+    let measured = plan.rates(&card, &[earlier("NVIDIA L40S", "bf16"), earlier("NVIDIA L4", "bf16")]);
+    assert_eq!(measured, Rates { training: 2e12, scoring: 2e12, measured: true });
+    let hours = [assumed, measured].map(|rates| plan.hours(&rates, false));
+    assert!((hours[1][0] / hours[0][0] - 121.0 * ASSUMED_SHARE / 2.0).abs() < 1e-6, "{hours:?}");
 }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use data::artifact::{Digest, model_prefix};
 use data::dataset::Holdout;
-use data::job::{Quantize, Split, Stage, Trainable};
+use data::job::{self, Split, Stage};
 use data::store::Store;
 use data::tables::{CandidateRow, RankingRow, Reader};
 use kernels::Device;
-use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Ranker, SharedPrefix};
+use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Quantize, Ranker, SharedPrefix, Trainable};
 
 use crate::ahead::ahead;
 use crate::asking::{Asking, Question};
@@ -112,9 +112,9 @@ fn load(cx: &Context, device: &Device) -> Result<Ranker> {
     let file = |name: &str| cx.wait(store.get(&join(&prefix, name)));
     if whole {
         let folder = copy_checkpoint(cx, &store, &prefix)?;
-        let mut job = cx.job.clone();
-        (job.ranker.trainable, job.ranker.quantize) = (Trainable::Full, Quantize::None);
-        return Ok(Ranker::load(&folder, options(&job, !device.is_cpu())?, device)?);
+        let mut options = options(&cx.job, !device.is_cpu())?;
+        (options.trainable, options.quantize) = (Trainable::Nothing, Quantize::None);
+        return Ok(Ranker::load(&folder, options, device)?);
     }
     let mut ranker = Ranker::load(cx.job.ranker.base.as_ref(), options(&cx.job, !device.is_cpu())?, device)?;
     let config = String::from_utf8_lossy(&file(ADAPTER_CONFIG_FILE)?).into_owned();
@@ -126,7 +126,7 @@ fn load(cx: &Context, device: &Device) -> Result<Ranker> {
 fn source(cx: &Context) -> Result<(Store, String, bool)> {
     let Some(folder) = cx.job.ranker.from.folder() else {
         let prefix = model_prefix(Stage::TrainRanker, &cx.input(Stage::TrainRanker, None)?);
-        return Ok((cx.store.clone(), prefix, cx.job.ranker.trainable == Trainable::Full));
+        return Ok((cx.store.clone(), prefix, cx.job.ranker.trainable == job::Trainable::Full));
     };
     let adapter = cx.spec.inputs.contains_key(&format!("ranker:{ADAPTER_CONFIG_FILE}"));
     Ok((Store::open_existing(folder)?, String::new(), !adapter))

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use kernels::{Device, Tensor};
+use model::Precision;
 use model::checkpoint::TensorSource;
 use model::params::Params;
-use model::Precision;
 use model::ranker::{Dequantize, Example, LoraOptions, Quantize, Ranker, RankerOptions, State, Trainable};
 
 use super::super::case::Reading;

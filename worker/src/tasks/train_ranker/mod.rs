@@ -17,6 +17,7 @@ use crate::calibration::{self, Answered, Calibration, gain};
 use crate::context::{Context, Output};
 use crate::early_stopping::Course;
 use crate::gang::Word;
+use crate::planning::measured;
 use crate::population::Population;
 use crate::ranking::{Prompts, options};
 use crate::snapshot::Snapshot;
@@ -35,7 +36,7 @@ pub(crate) fn run(cx: &mut Context, device: &Device) -> Result<()> {
     let settings = cx.job.ranker.clone();
     let rules = rules(&settings, &examples);
     let ranker = Ranker::load(settings.base.as_ref(), options(&cx.job, !device.is_cpu())?, device)?;
-    let mut trainee = Tuning::new(ranker, &settings, &prompts, &examples, &validation, rules.steps);
+    let mut trainee = Tuning::new((ranker, device), &settings, &prompts, &examples, &validation, rules.steps);
     train(cx, device, &rules, &mut trainee)
 }
 
@@ -71,6 +72,7 @@ fn judge(settings: &job::Ranker, course: &Course, validation: &Validation<'_>) -
 /// The ranker in training.
 struct Tuning<'a> {
     settings: &'a job::Ranker,
+    device: &'a Device,
     prompts: &'a Prompts,
     examples: &'a Examples<'a>,
     validation: &'a Validation<'a>,
@@ -88,7 +90,7 @@ struct Tuning<'a> {
 
 impl<'a> Tuning<'a> {
     fn new(
-        ranker: Ranker,
+        (ranker, device): (Ranker, &'a Device),
         settings: &'a job::Ranker,
         prompts: &'a Prompts,
         examples: &'a Examples<'a>,
@@ -102,7 +104,7 @@ impl<'a> Tuning<'a> {
         };
         let (step, batch, slices, best) = (0, Vec::new(), Vec::new(), Vec::new());
         let answered = Default::default();
-        Self { settings, prompts, examples, validation, schedule, step, batch, slices, ranker, best, answered }
+        Self { settings, device, prompts, examples, validation, schedule, step, batch, slices, ranker, best, answered }
     }
 
     /// Fits what validation says of the weights that are kept. Only what other members have heard is asked for again.
@@ -222,6 +224,10 @@ impl Trainee for Tuning<'_> {
             output.file(file.name, file.bytes.clone());
         }
         if let Some(fitted) = self.fit(beat)? {
+            if fitted.is_at_bound() {
+                let Calibration { temperature, nll, .. } = fitted;
+                tracing::warn!(temperature, ?nll, "no temperature in reach makes the ranker's probabilities likely");
+            }
             let text = serde_json::to_vec_pretty(&fitted).map_err(|e| Error::Misfit { what: e.to_string() })?;
             output.file(calibration::FILE, text);
             output.stats.notes.insert("calibration".to_owned(), json!(fitted));
@@ -230,6 +236,7 @@ impl Trainee for Tuning<'_> {
         course.describe("best_ndcg@10", &mut output.stats);
         output.stats.notes.insert("cleaned_texts".to_owned(), json!(self.prompts.cleaned()));
         output.stats.notes.insert("micro_batch_tokens".to_owned(), json!(self.ranker.micro_batch_tokens()));
+        measured::note(&self.ranker, self.device, &mut output.stats);
         let (order, users) = (self.validation.order(), self.validation.answers.len());
         output.stats.notes.insert("retriever_order_ndcg@10".to_owned(), json!(order));
         output.stats.notes.insert("validation_users".to_owned(), json!(users));

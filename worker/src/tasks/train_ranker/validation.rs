@@ -21,7 +21,7 @@ const USERS: usize = 32;
 pub(super) struct Validation<'a> {
     asking: Asking<'a>,
     questions: Vec<Question>,
-    /// The prompts that all of them begin with.
+    /// The prompts that can be asked before any answer is there: those of each question's heats.
     begun: Vec<Vec<Vec<u32>>>,
     /// Where the held-out item stands among the candidates, from 0, and how many candidates there are.
     pub(super) answers: Vec<(usize, usize)>,
