@@ -6,7 +6,7 @@
 //! any batch, on any number of threads and on any processor.
 //!
 //! With AVX-512 a tile is 12 rows × 32 columns: 24 accumulators, two vectors of `b` and one broadcast of `a` in 32
-//! registers. With AVX2 it is 3 × 32 in 16 registers, of pairs 2 × 32.
+//! registers. With AVX2 it is 6 rows × half a panel: 12 accumulators, two vectors and a broadcast in 16 registers; of pairs, 2 × 32.
 
 use std::ops::Range;
 
@@ -97,7 +97,7 @@ unsafe fn multiply_avx512(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn multiply_avx2(alpha: f32, a: MatRef, b: &Packed, panels: Range<usize>, onto: Onto, c: MatMut) {
-    blocks::<std::arch::x86_64::__m256, 4, 3>(alpha, a, b, panels, onto, c);
+    blocks::<std::arch::x86_64::__m256, 2, 6>(alpha, a, b, panels, onto, c);
 }
 
 /// The same product without any particular instructions; also what the others are tested against.
@@ -105,8 +105,8 @@ pub(super) fn multiply_portable(alpha: f32, a: MatRef, b: &Packed, panels: Range
     blocks::<Portable, 8, 2>(alpha, a, b, panels, onto, c);
 }
 
-/// Walks over blocks of depth, as many panels as stay in the cache, groups of `ROWS` rows, and those panels. A group of
-/// rows stays in the first-level cache while the panels pass by.
+/// Walks over blocks of depth, as many panels as stay in the cache, groups of `ROWS` rows, and those panels, in parts of `WIDTH`
+/// vectors. A group of rows stays in the first-level cache while the panels pass by.
 #[inline(always)]
 pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
     alpha: f32,
@@ -116,7 +116,7 @@ pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
     onto: Onto,
     mut c: MatMut,
 ) {
-    const { assert!(WIDTH * F::Sums::LANES == PANEL && ROWS <= GROUP_ROWS) };
+    const { assert!(PANEL.is_multiple_of(WIDTH * F::Sums::LANES) && ROWS <= GROUP_ROWS) };
     if a.cols == 0 {
         c.fill(onto);
     }
@@ -133,10 +133,12 @@ pub(super) fn blocks<F: Factors, const WIDTH: usize, const ROWS: usize>(
                     Some(copy) => Group::copied(a, row..row + rows, start..start + depth, copy),
                 };
                 for panel in near.clone() {
-                    let columns = b.panel(start, depth, panel);
-                    let tile = Tile::new(alpha, columns, onto, &mut c, row, (panel - panels.start) * PANEL);
-                    // SAFETY: group and panel are `depth` long, and the group's rows are rows of the result.
-                    unsafe { tile.run::<F, WIDTH>(rows, &group) };
+                    let (columns, first) = (b.panel(start, depth, panel), (panel - panels.start) * PANEL);
+                    for part in (0..PANEL.min(c.cols - first)).step_by(WIDTH * F::Sums::LANES) {
+                        let tile = Tile::new::<F, WIDTH>(alpha, (columns, part), onto, &mut c, row, first + part);
+                        // SAFETY: group and panel are `depth` long, and the group's rows are rows of the result.
+                        unsafe { tile.run::<F, WIDTH>(rows, &group) };
+                    }
                 }
             }
         }
@@ -186,24 +188,33 @@ struct Tile<'a, T> {
     /// Rows of what the product is added to; null for nothing, a stride of 0 for a bias.
     source: *const f32,
     source_stride: usize,
+    /// A panel, and the first of its columns that are multiplied.
     columns: &'a [T],
+    part: usize,
     target: *mut f32,
     row_stride: usize,
     cols: usize,
 }
 
 impl<'a, T: Copy> Tile<'a, T> {
-    /// The tile of `c` at row `row` and column `col`.
+    /// The tile of `c` at row `row` and column `col`, of `WIDTH` vectors of a panel's columns from some column on.
     #[inline(always)]
-    fn new(alpha: f32, columns: &'a [T], onto: Onto, c: &mut MatMut, row: usize, col: usize) -> Self {
-        let cols = PANEL.min(c.cols - col);
+    fn new<F: Factors, const WIDTH: usize>(
+        alpha: f32,
+        (columns, part): (&'a [T], usize),
+        onto: Onto,
+        c: &mut MatMut,
+        row: usize,
+        col: usize,
+    ) -> Self {
+        let cols = (WIDTH * F::Sums::LANES).min(c.cols - col);
         let target = c.data.wrapping_add(row * c.row_stride + col);
         let (source, source_stride) = match onto {
             Onto::Nothing => (std::ptr::null(), 0),
             Onto::Result => (target.cast_const(), c.row_stride),
             Onto::Bias(bias) => (bias[col..col + cols].as_ptr(), 0),
         };
-        Self { alpha, source, source_stride, columns, target, row_stride: c.row_stride, cols }
+        Self { alpha, source, source_stride, columns, part, target, row_stride: c.row_stride, cols }
     }
 
     /// Computes and writes the tile.
@@ -235,10 +246,10 @@ impl<'a, T: Copy> Tile<'a, T> {
         group: &Group<T>,
     ) -> [[F::Sums; WIDTH]; ROWS] {
         let mut sums = [[F::Sums::zero(); WIDTH]; ROWS];
-        let mut columns = self.columns.as_ptr();
+        let mut columns = self.columns.as_ptr().wrapping_add(self.part);
         let mut rows = group.start;
         for _ in 0..self.columns.len() / PANEL {
-            // SAFETY: a panel has `PANEL` elements for every step of depth.
+            // SAFETY: a panel has `PANEL` elements for every step of depth, of which the part's lie behind its first.
             let b: [F; WIDTH] = std::array::from_fn(|j| unsafe { F::load(columns.add(j * F::Sums::LANES)) });
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the group has `ROWS` rows of `depth`.
@@ -261,13 +272,13 @@ impl<'a, T: Copy> Tile<'a, T> {
         for (i, sums) in sums.iter().enumerate() {
             let source = self.source.wrapping_add(i * self.source_stride);
             let row = self.target.wrapping_add(i * self.row_stride);
-            if self.cols == PANEL {
-                // SAFETY: the whole panel lies inside of target and source.
+            if self.cols == WIDTH * V::LANES {
+                // SAFETY: the whole part of the panel lies inside of target and source.
                 unsafe { write_row(sums, alpha, source, row) };
                 continue;
             }
             let mut edge = [0.0f32; PANEL];
-            // SAFETY: the edge holds a whole panel; of target and source only `cols` elements are touched.
+            // SAFETY: the edge holds a whole part of a panel; of target and source only `cols` elements are touched.
             unsafe {
                 if !source.is_null() {
                     std::ptr::copy_nonoverlapping(source, edge.as_mut_ptr(), self.cols);
@@ -280,10 +291,10 @@ impl<'a, T: Copy> Tile<'a, T> {
     }
 }
 
-/// `row = source + alpha · sums` for one panel of a row; a null source is nothing.
+/// `row = source + alpha · sums` for one part of a panel of a row; a null source is nothing.
 ///
 /// # Safety
-/// A panel can be written at `row` and read at `source`, which may be the same.
+/// As many values as there are sums can be written at `row` and read at `source`, which may be the same.
 #[inline(always)]
 unsafe fn write_row<V: Vector, const WIDTH: usize>(sums: &[V; WIDTH], alpha: V, source: *const f32, row: *mut f32) {
     for (j, &sum) in sums.iter().enumerate() {

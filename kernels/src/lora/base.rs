@@ -15,7 +15,8 @@ pub enum Base<'a> {
 }
 
 impl Base<'_> {
-    /// `x · Wᵀ + bias`.
+    /// `x · Wᵀ + bias`. On the host the bias is added to the whole product in either form, so that a weight in four bits and the
+    /// same decoded give the same bits.
     ///
     /// # Shapes
     /// - `x`: `[n, d_in]` f32 or bf16
@@ -28,16 +29,15 @@ impl Base<'_> {
     /// # Errors
     /// As [`gemm::linear`] and [`nf4::linear`].
     pub fn linear(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        match self {
-            Self::Dense(weight) => gemm::linear(x, weight, bias),
-            Self::Nf4(weight, rounding) => {
-                let mut y = nf4::linear(x, weight, *rounding)?;
-                if let Some(bias) = bias {
-                    gemm::add_bias(&mut y, bias)?;
-                }
-                Ok(y)
-            }
+        let mut y = match self {
+            Self::Dense(weight) if x.stream().is_some() => return gemm::linear(x, weight, bias),
+            Self::Dense(weight) => gemm::linear(x, weight, None)?,
+            Self::Nf4(weight, rounding) => nf4::linear(x, weight, *rounding)?,
+        };
+        if let Some(bias) = bias {
+            gemm::add_bias(&mut y, bias)?;
         }
+        Ok(y)
     }
 
     /// The gradient of [`Base::linear`] with respect to its input: `dx = dy · W`.
