@@ -1,7 +1,7 @@
 //! `mllm4rec plan`: what a job's ranker will take, before it runs.
 
 use anyhow::Result;
-use data::job::{Job, Stage};
+use data::job::{Job, ModelFrom, Stage};
 use data::store::Store;
 use serde_json::{Value, json};
 use worker::planning::{ASSUMED_SHARE, CARDS, Card, Lengths, Measured, OnCard, Plan, Rates, measured};
@@ -24,7 +24,13 @@ pub(crate) async fn run(args: PlanArgs) -> Result<u8> {
     if !job.runs(Stage::TrainRanker) && !job.runs(Stage::Rank) {
         return Err(exit::BadRequest("the job has no ranker: there is nothing to plan".to_owned()).into());
     }
+    if matches!(job.ranker.from, ModelFrom::Job(_)) {
+        let what = "ranker.from names a job, whose settings a plan does not look up: plan with that job's own file, or with the folder of \
+                    its model";
+        return Err(exit::BadRequest(what.to_owned()).into());
+    }
     let cards = cards(args.card.as_deref().unwrap_or(&job.cluster.card))?;
+    data::prepare::input_files(&job.dataset).map_err(|e| exit::BadRequest(e.to_string()))?;
     let spool = tempfile::tempdir()?;
     let plan = Plan::of(&job, spool.path()).await?;
     let earlier = earlier(&job.output.root).await;
@@ -99,7 +105,7 @@ fn in_words(job: &Job, plan: &Plan, cards: &[Card], earlier: &[Measured]) -> Str
             job.ranker.max_prompt_tokens
         ));
     }
-    lines.push(memory(plan));
+    lines.push(memory(job, plan));
     lines.push(format!(
         "\non one card, at {:.0} % of its peak in {} where no earlier run under {} says more{}",
         100.0 * ASSUMED_SHARE,
@@ -130,21 +136,25 @@ fn histogram(lengths: &Lengths) -> String {
 }
 
 /// Memory by part, for the micro-batch of the job and for the longest prompt alone.
-fn memory(plan: &Plan) -> String {
+fn memory(job: &Job, plan: &Plan) -> String {
     let f = &plan.footprint;
     let together = plan.micro_batch_tokens.max(plan.longest);
     let [all, least] = f.activations_per_token;
     format!(
-        "\nmemory    weights {}{}, adapters with gradients and optimiser {}\n          {} tokens together: activations {}, working \
-         memory {}\n          the longest of these prompts alone ({} tokens), activations computed again: {} and {}",
+        "\nmemory    weights {}{}, adapters with gradients and optimiser {}\n          {} tokens together (ranker.micro_batch_tokens): activations {}, \
+         working memory {}\n          the longest of these prompts alone ({} tokens; ranker.max_prompt_tokens = {}), activations \
+         computed again: {} and {}",
         size(f.weights),
-        f.weights_decoded
-            .map_or(String::new(), |bytes| format!(" ({} decoded, where that is half at most)", size(bytes))),
+        f.weights_decoded.map_or(String::new(), |bytes| format!(
+            " ({} decoded, where that is no more than half of a card)",
+            size(bytes)
+        )),
         size(f.trained_bytes),
         grouped(together),
         size(all * together),
         size(f.working_bytes(together)),
         plan.longest,
+        job.ranker.max_prompt_tokens,
         size(least * plan.longest),
         size(f.working_bytes(plan.longest))
     )
@@ -165,17 +175,18 @@ fn price(job: &Job) -> String {
 fn on_card(job: &Job, plan: &Plan, card: &Card, earlier: &[Measured]) -> String {
     let rates = plan.rates(card, earlier);
     let on = plan.on(card, &rates);
-    let needed = if plan.training.is_some() { on.bytes[0] } else { on.bytes[2] };
-    let memory = format!("{} of {:.0} GiB", size(needed), card.memory as f64 / GIB);
     if !on.fits {
         let least = if plan.training.is_some() { on.bytes[1] } else { on.bytes[2] };
-        return format!("  {:<9} does not fit: {} at least", card.name, size(least));
+        return format!("  {:<9} does not fit: {} at least, with one prompt at a time", card.name, size(least));
     }
-    let room = match (needed, plan.training) {
-        (needed, _) if needed <= card.usable() => "",
-        (_, Some(_)) if on.again <= card.usable() => ", activations computed again",
-        _ => ", less at a time",
+    let (needed, room) = match (on.bytes, plan.training) {
+        ([all, ..], Some(_)) if all <= card.usable() => (all, ""),
+        (_, Some(_)) if on.again <= card.usable() => (on.again, ", activations computed again"),
+        ([_, least, _], Some(_)) => (least, " and more, with fewer tokens together"),
+        ([.., scoring], None) if scoring <= card.usable() => (scoring, ""),
+        ([.., scoring], None) => (scoring.min(card.usable()), ", with fewer tokens together"),
     };
+    let memory = format!("{} of {:.0} GiB", size(needed), card.memory as f64 / GIB);
     let work = in_hours(plan, on.hours);
     let source = if rates.measured { " (as measured)" } else { "" };
     let total: f64 = on.hours.iter().sum();

@@ -57,8 +57,10 @@ impl Rates {
 /// The share of the peak that is assumed where nothing was measured.
 pub const ASSUMED_SHARE: f64 = 0.6;
 
-/// The memory that a driver and its libraries take.
+/// The memory that a driver and its libraries take, beside what error correction takes of some cards.
 const RESERVED: u64 = GIB;
+/// The part of a card's memory that error correction may take.
+const CORRECTION: u64 = 16;
 
 impl Card {
     /// The card of a name.
@@ -79,6 +81,6 @@ impl Card {
     /// Bytes that a job may use.
     #[must_use]
     pub fn usable(&self) -> u64 {
-        self.memory.saturating_sub(RESERVED)
+        (self.memory - self.memory / CORRECTION).saturating_sub(RESERVED)
     }
 }

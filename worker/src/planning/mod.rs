@@ -43,6 +43,8 @@ pub struct Plan {
     pub asked: u64,
     /// The most tokens of the prompts that were made.
     pub longest: u64,
+    /// The most tokens that the base takes.
+    pub longest_of_base: u64,
     /// Tokens that are computed together.
     pub micro_batch_tokens: u64,
 }
@@ -129,6 +131,7 @@ impl Plan {
             },
             asked,
             longest: sampled.training.quantile(1.0).max(sampled.scoring.quantile(1.0)) as u64,
+            longest_of_base: config.longest_sequence() as u64,
             micro_batch_tokens: settings.micro_batch_tokens as u64,
             prompts: sampled,
         })
@@ -183,7 +186,7 @@ impl Plan {
             bytes: [all, least, held.scoring_bytes(together)],
             again,
             fits: if self.training.is_some() { least } else { scored } <= card.usable(),
-            longest: card.usable().saturating_sub(fixed) / per_token,
+            longest: (card.usable().saturating_sub(fixed) / per_token).min(self.longest_of_base),
             hours: self.hours(rates, all > card.usable()),
         }
     }

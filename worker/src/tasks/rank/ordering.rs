@@ -20,6 +20,14 @@ impl Ordering {
     pub(super) fn of(cx: &Context) -> Result<Self> {
         let ranker = &cx.job.ranker;
         let calibration = if ranker.is_fitted() { Some(Self::fitted(cx)?) } else { None };
+        if let Some(fitted) = calibration.as_ref().filter(|fitted| fitted.is_at_bound()) {
+            let Calibration { temperature, nll, .. } = fitted;
+            tracing::warn!(
+                temperature,
+                ?nll,
+                "the ranker is sure of what people do not choose: no temperature makes its probabilities likely. Do not show them; train longer"
+            );
+        }
         Ok(Self { calibration, blends: ranker.blend == Blend::Fitted, calibrates: ranker.calibrate })
     }
 

@@ -224,10 +224,6 @@ impl Trainee for Tuning<'_> {
             output.file(file.name, file.bytes.clone());
         }
         if let Some(fitted) = self.fit(beat)? {
-            if fitted.is_at_bound() {
-                let Calibration { temperature, nll, .. } = fitted;
-                tracing::warn!(temperature, ?nll, "no temperature in reach makes the ranker's probabilities likely");
-            }
             let text = serde_json::to_vec_pretty(&fitted).map_err(|e| Error::Misfit { what: e.to_string() })?;
             output.file(calibration::FILE, text);
             output.stats.notes.insert("calibration".to_owned(), json!(fitted));
