@@ -125,15 +125,13 @@ impl Weights {
         self.precision.hash(&mut hasher);
         for (name, weight) in &self.frozen {
             name.hash(&mut hasher);
-            match (self.packed.get(name), weight) {
-                (Some(codes), _) => hasher.write_u64(*codes),
-                (None, Frozen::Nf4(weight, _)) => hasher.write(weight.to_host()?.codes()),
-                (None, Frozen::Dense(tensor)) => {
-                    let tensor = tensor.to_host()?;
-                    match tensor.dtype() {
-                        Dtype::Bf16 => tensor.bf16()?.iter().for_each(|x| hasher.write_u16(x.to_bits())),
-                        _ => tensor.f32()?.iter().for_each(|x| hasher.write_u32(x.to_bits())),
-                    }
+            if let Some(codes) = self.packed.get(name) {
+                hasher.write_u64(*codes);
+            } else if let Frozen::Dense(tensor) = weight {
+                let tensor = tensor.to_host()?;
+                match tensor.dtype() {
+                    Dtype::Bf16 => tensor.bf16()?.iter().for_each(|x| hasher.write_u16(x.to_bits())),
+                    _ => tensor.f32()?.iter().for_each(|x| hasher.write_u32(x.to_bits())),
                 }
             }
         }

@@ -65,8 +65,7 @@ impl Measured {
 
     /// Whether the other is about the same.
     fn is_like(&self, other: &Self) -> bool {
-        let of = |measured: &Self| (measured.device.clone(), measured.precision.clone(), measured.parameters);
-        of(self) == of(other)
+        (&self.device, &self.precision, self.parameters) == (&other.device, &other.precision, other.parameters)
     }
 
     fn add(&mut self, other: &Self) {
