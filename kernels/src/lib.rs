@@ -33,6 +33,7 @@ pub mod attention;
 pub mod collective;
 pub mod dropout;
 pub mod embedding;
+pub mod fp8;
 pub mod gelu;
 pub mod gemm;
 pub mod layer_norm;

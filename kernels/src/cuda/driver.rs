@@ -131,6 +131,9 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// The most shared memory that a block can ask for, in bytes.
     fn most_shared(&self) -> usize;
 
+    /// Whether [`Driver::multiply`] takes operands in eight bits.
+    fn multiplies_fp8(&self) -> bool;
+
     /// Memory that can still be asked for, in bytes.
     fn free_bytes(&self) -> usize;
 

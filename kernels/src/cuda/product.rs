@@ -3,14 +3,15 @@
 use half::bf16;
 
 use super::{Address, Driver};
+use crate::fp8;
 use crate::gemm::cpu::{MatMut, MatRef, Onto, sgemm};
-use crate::{Dtype, Result};
+use crate::{Dtype, Error, Result};
 
 /// A row-major matrix in the memory of a device, or its transpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Matrix {
     pub(crate) address: Address,
-    /// f32 or bf16.
+    /// f32 or bf16; of an operand, bytes are numbers in eight bits (e4m3).
     pub(crate) dtype: Dtype,
     /// Elements from one row to the next, as it lies in memory.
     pub(crate) stride: usize,
@@ -19,7 +20,8 @@ pub(crate) struct Matrix {
 }
 
 /// `c = alpha · a · b + beta · c`, with `a` `[rows, depth]` and `b` `[depth, cols]` behind their transposes; `c`
-/// `[rows, cols]` is not transposed. Sums are f32; operands are of one dtype, and of f32 no bit is dropped.
+/// `[rows, cols]` is not transposed. Sums are f32; operands are of one dtype, and of f32 no bit is dropped. Those in eight bits lie
+/// row by row, `b` transposed, with rows of whole 16 bytes and a multiple of 16 columns; cards keep fewer bits of their sums.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
     pub(crate) rows: usize,
@@ -39,8 +41,21 @@ impl Product {
         settings(self) == settings(other)
     }
 
+    /// Refuses what no card multiplies in eight bits.
+    fn check_eight_bits(&self) -> Result<()> {
+        let Self { a, b, c, depth, cols, .. } = self;
+        let is_one = [a, b].iter().any(|operand| operand.dtype == Dtype::U8);
+        let whole = [a.stride, b.stride, *depth, *cols].iter().all(|extent| extent.is_multiple_of(16));
+        let lies = !a.transposed && b.transposed && a.dtype == b.dtype && c.dtype != Dtype::U8;
+        if is_one && !(whole && lies) {
+            return Err(Error::Device(format!("no card multiplies this in eight bits: {self:?}")));
+        }
+        Ok(())
+    }
+
     /// Computes the product on the host, for a device whose memory can be read and written.
     pub(crate) fn on_host(&self, device: &dyn Driver) -> Result<()> {
+        self.check_eight_bits()?;
         let a = self.a.read(device, self.rows, self.depth)?;
         let b = self.b.read(device, self.depth, self.cols)?;
         let mut product = vec![0.0; self.rows * self.cols];
@@ -68,6 +83,7 @@ impl Matrix {
         for i in 0..lines {
             device.read(self.address.offset(i * self.stride * self.dtype.bytes()), &mut line)?;
             match self.dtype {
+                Dtype::U8 => values.extend(line.iter().map(|code| fp8::decode(*code))),
                 Dtype::Bf16 => values.extend(line.as_chunks().0.iter().map(|b| bf16::from_ne_bytes(*b).to_f32())),
                 _ => values.extend(line.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b))),
             }

@@ -58,6 +58,11 @@ impl Stream {
         self.recorder.most_shared()
     }
 
+    /// Whether products take operands in eight bits.
+    pub(crate) fn multiplies_fp8(&self) -> bool {
+        self.recorder.multiplies_fp8()
+    }
+
     /// Memory that can still be asked for, in bytes.
     pub(crate) fn free_bytes(&self) -> usize {
         self.recorder.free_bytes()

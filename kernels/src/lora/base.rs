@@ -1,5 +1,6 @@
 //! What a low-rank update stands beside.
 
+use crate::fp8::{self, Fp8Rows};
 use crate::nf4::{self, Nf4Weight, Rounding};
 use crate::{Dtype, Error, Result, Tensor, gemm};
 
@@ -12,6 +13,8 @@ pub enum Base<'a> {
     Dense(&'a Tensor),
     /// In four bits, and how its values are rounded when they are decoded.
     Nf4(&'a Nf4Weight, Rounding),
+    /// In eight bits: for what is not trained.
+    Fp8(&'a Fp8Rows),
 }
 
 impl Base<'_> {
@@ -27,12 +30,13 @@ impl Base<'_> {
     /// That of the input is [`Base::linear_backward_input`].
     ///
     /// # Errors
-    /// As [`gemm::linear`] and [`nf4::linear`].
+    /// As [`gemm::linear`], [`nf4::linear`] and [`fp8::linear`].
     pub fn linear(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let mut y = match self {
             Self::Dense(weight) if x.stream().is_some() => return gemm::linear(x, weight, bias),
             Self::Dense(weight) => gemm::linear(x, weight, None)?,
             Self::Nf4(weight, rounding) => nf4::linear(x, weight, *rounding)?,
+            Self::Fp8(weight) => return fp8::linear(x, weight, bias),
         };
         if let Some(bias) = bias {
             gemm::add_bias(&mut y, bias)?;
@@ -47,11 +51,12 @@ impl Base<'_> {
     /// - returns `[n, d_in]` of the dtype of `dy`
     ///
     /// # Errors
-    /// As [`gemm::linear_backward_input`] and [`nf4::linear_backward_input`].
+    /// As [`gemm::linear_backward_input`] and [`nf4::linear_backward_input`]; [`Error::Setting`] for eight bits.
     pub fn linear_backward_input(&self, dy: &Tensor) -> Result<Tensor> {
         match self {
             Self::Dense(weight) => gemm::linear_backward_input(dy, weight),
             Self::Nf4(weight, rounding) => nf4::linear_backward_input(dy, weight, *rounding),
+            Self::Fp8(_) => Err(no_gradient()),
         }
     }
 
@@ -59,6 +64,7 @@ impl Base<'_> {
     pub(super) fn extents(&self) -> Result<[usize; 2]> {
         match self {
             Self::Nf4(weight, _) => weight.dimensions(),
+            Self::Fp8(weight) => Ok(weight.shape()),
             Self::Dense(weight) => match *weight.shape() {
                 [d_out, d_in] => Ok([d_out, d_in]),
                 _ => Err(Error::shape(OP, "weight", weight.shape(), "[d_out, d_in]")),
@@ -70,7 +76,7 @@ impl Base<'_> {
     pub(super) fn expect_dtype(&self, dtype: Dtype) -> Result<()> {
         match self {
             Self::Dense(weight) => weight.expect_dtype(OP, "weight", dtype),
-            Self::Nf4(..) => Ok(()),
+            Self::Nf4(..) | Self::Fp8(_) => Ok(()),
         }
     }
 
@@ -79,6 +85,12 @@ impl Base<'_> {
         match self {
             Self::Dense(weight) => weight,
             Self::Nf4(weight, _) => weight.place(),
+            Self::Fp8(weight) => weight.place(),
         }
     }
+}
+
+/// Why there is no backward pass through eight bits.
+pub(super) fn no_gradient() -> Error {
+    Error::Setting { op: OP, what: "a weight in eight bits has no gradient: they are for scoring".to_owned() }
 }

@@ -1,11 +1,12 @@
 //! The device side: an update in the sums of the layer, or before them.
 
+use super::base::no_gradient;
 use super::{Base, Dropout, Update};
 use crate::cuda::Stream;
 use crate::gemm::cuda::{matrix, multiply};
 use crate::gemm::low_rank::LowRank;
 use crate::gemm::{self, Epilogue};
-use crate::{Dtype, Result, Tensor, dropout, nf4};
+use crate::{Dtype, Result, Tensor, dropout, fp8, nf4};
 
 /// The layer and its update, and what the update's first factor made of the input; of checked operands.
 pub(super) fn linear(
@@ -31,6 +32,7 @@ pub(super) fn linear(
             }
             y
         }
+        Base::Fp8(weight) => fp8::cuda::linear(on, x, weight, bias, Some(&part))?,
     };
     Ok((y, inner))
 }
@@ -74,6 +76,7 @@ pub(super) fn linear_backward_input(
     match base {
         Base::Dense(weight) => gemm::add_linear_backward_input(1.0, dy, weight, &mut dx)?,
         Base::Nf4(weight, rounding) => nf4::cuda::add_linear_backward_input(on, dy, weight, rounding, &mut dx)?,
+        Base::Fp8(_) => return Err(no_gradient()),
     }
     dx.cast(dy.dtype())
 }

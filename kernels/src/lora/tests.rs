@@ -3,9 +3,11 @@
 use super::*;
 use crate::Device;
 use crate::dropout::{self, Mask};
+use crate::fp8;
 use crate::nf4::{self, Rounding};
 use crate::testing::{
-    accelerator, check_gradient, largest_error, narrow_and_wide, near, noise_tensor, same_on_threads, weighted_sum,
+    BF16, accelerator, check_gradient, largest_error, narrow_and_wide, near, noise_tensor, same_on_threads,
+    weighted_sum,
 };
 
 fn update(x: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
@@ -91,6 +93,31 @@ fn a_device_agrees_with_the_host() {
             near(found, &wanted, 1e-5);
         }
     }
+}
+
+#[test]
+fn beside_eight_bits_there_is_an_update_and_no_gradient() {
+    let device = accelerator();
+    let case = Case::new([19, 40, 4, 24], false);
+    let weight = fp8::quantize_weight(&noise_tensor(8, &[24, 40])).unwrap();
+    let weight_there = weight.on(&device).unwrap();
+    // As far as sums of eight bits lie apart on a card.
+    for (case, tolerance) in [(case.rounded(), 5e-3), (case.narrow(), 4.0 * BF16)] {
+        let wanted = case.forward(Base::Fp8(&weight));
+        let there = case.on(&device);
+        for (found, wanted) in there.forward(Base::Fp8(&weight_there)).iter().zip(&wanted) {
+            near(found, wanted, tolerance);
+        }
+        for (case, weight) in [(&case, &weight), (&there, &weight_there)] {
+            let d_inner = case.forward(Base::Fp8(weight))[1].zeros_like().unwrap();
+            let refused = linear_backward_input(&case.dy, &d_inner, Base::Fp8(weight), &case.update(), None);
+            assert!(refused.unwrap_err().to_string().contains("no gradient"));
+        }
+    }
+    let wide = case.forward(Base::Fp8(&weight));
+    let dense = case.forward(Base::Dense(&noise_tensor(8, &[24, 40])));
+    near(&device.put(&wide[0]).unwrap(), &dense[0], 0.3);
+    assert_eq!(wide[1], dense[1], "the update reads what was not cut");
 }
 
 const MASK: Mask = Mask { seed: 3, site: 7, rate: 0.25 };

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const CHUNK: usize = 16 * 1024;
 
 /// The type of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// 32-bit float.
     F32,

@@ -9,7 +9,7 @@ use mllm4rec_kernels::lora::{Base, Update};
 use mllm4rec_kernels::nf4::{self, Rounding};
 use mllm4rec_kernels::{Dtype, Result, Tensor};
 use mllm4rec_kernels::{
-    embedding, gelu, gemm, grad_norm, layer_norm, lora, lru_scan, patches, rms_norm, rope, swiglu, top_k,
+    embedding, fp8, gelu, gemm, grad_norm, layer_norm, lora, lru_scan, patches, rms_norm, rope, swiglu, top_k,
 };
 
 use crate::sizes::{Sizes, noise};
@@ -130,6 +130,9 @@ pub(crate) fn all() -> Vec<Operation> {
         {
             let update = Update { a, b, scale: 0.5 };
             Ok(vec![lora::linear_backward_input(dy, d_inner, Base::Dense(weight), &update, None)?])
+        }),
+        operation!("fp8::linear", |s| x: [s.n, s.d], bias: [s.m] => {
+            Ok(vec![fp8::linear(x, &s.eight_bits()?, Some(bias))?])
         }),
         operation!("nf4::linear", |s| x: [s.n, s.d] => {
             Ok(vec![nf4::linear(x, &s.four_bits()?, ROUNDING)?])

@@ -57,7 +57,7 @@ fn operands_of_another_type_are_named() {
                         assert!(FIRST.contains(&(op, operand)) && dtype == Dtype::Bf16, "{op} with {operand}");
                     }
                     Ok(_) if dtype == Dtype::Bf16 && ALONE.contains(&(operation.name, operand)) => {}
-                    Ok(results) if operation.module() == "nf4" && dtype == Dtype::Bf16 => {
+                    Ok(results) if ["nf4", "fp8"].contains(&operation.module()) && dtype == Dtype::Bf16 => {
                         assert_eq!(results[0].dtype(), Dtype::Bf16, "{}", operation.name);
                     }
                     Ok(_) if operation.name.ends_with("bf16") && dtype == Dtype::Bf16 => {}

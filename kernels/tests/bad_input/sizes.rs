@@ -1,5 +1,6 @@
 //! Extents from which every operand is made, so that operands that fit together can be had in any size.
 
+use mllm4rec_kernels::fp8::{self, Fp8Rows};
 use mllm4rec_kernels::nf4::{self, Nf4Weight};
 use mllm4rec_kernels::rope::{Config, Scaling, Tables};
 use mllm4rec_kernels::{Result, Segments, Tensor, attention};
@@ -48,6 +49,10 @@ impl Sizes {
 
     pub(crate) fn rotation(&self) -> Result<Tables> {
         Tables::new(&Config { head_dim: 2 * self.r, theta: 1e4, scaling: Scaling::None }, self.m)
+    }
+
+    pub(crate) fn eight_bits(&self) -> Result<Fp8Rows> {
+        fp8::quantize_weight(&noise(&[self.m, self.d]))
     }
 
     pub(crate) fn four_bits(&self) -> Result<Nf4Weight> {

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 /// Of the memory that is free when the card is opened, what may be taken: the rest is for the context, for libraries and for
 /// other programs.
 const SHARE: f64 = 0.92;
+/// The first compute capability whose tensor cores multiply numbers in eight bits.
+const FIRST_WITH_FP8: (i32, i32) = (8, 9);
 /// Memory comes in multiples of so many bytes.
 const GRANULE: usize = 512;
 
@@ -33,6 +35,7 @@ pub(crate) struct Card {
     name: String,
     /// Bytes that may be taken.
     budget: usize,
+    multiplies_fp8: bool,
     /// Shared memory that a block may ask for.
     most_shared: usize,
     taken: Mutex<Taken>,
@@ -107,6 +110,7 @@ impl Card {
                     format!("sm_{major}{minor}")
                 }),
                 budget: (free as f64 * SHARE) as usize,
+                multiplies_fp8: (major, minor) >= FIRST_WITH_FP8,
                 most_shared: usize::try_from(most_shared).unwrap_or(PLAIN_SHARED as usize),
                 taken: Mutex::default(),
                 pool,
@@ -201,6 +205,10 @@ impl Driver for Card {
 
     fn most_shared(&self) -> usize {
         self.most_shared
+    }
+
+    fn multiplies_fp8(&self) -> bool {
+        self.multiplies_fp8
     }
 
     fn free_bytes(&self) -> usize {

@@ -36,7 +36,7 @@ struct Kind {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Operand {
-    narrow: bool,
+    dtype: Dtype,
     transposed: bool,
     stride: usize,
     alignment: u32,
@@ -45,7 +45,7 @@ struct Operand {
 impl Operand {
     fn of(matrix: &Matrix) -> Self {
         Self {
-            narrow: matrix.dtype == Dtype::Bf16,
+            dtype: matrix.dtype,
             transposed: matrix.transposed,
             stride: matrix.stride,
             alignment: (1 << matrix.address.0.trailing_zeros().min(8)).min(MOST_ALIGNMENT as u32),
@@ -53,7 +53,11 @@ impl Operand {
     }
 
     fn data_type(&self) -> sys::cudaDataType {
-        if self.narrow { sys::cudaDataType::CUDA_R_16BF } else { sys::cudaDataType::CUDA_R_32F }
+        match self.dtype {
+            Dtype::U8 => sys::cudaDataType::CUDA_R_8F_E4M3,
+            Dtype::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+            Dtype::F16 | Dtype::F32 => sys::cudaDataType::CUDA_R_32F,
+        }
     }
 
     /// `CUBLAS_OP_N` or `CUBLAS_OP_T`, as the library's header counts them.

@@ -116,6 +116,10 @@ impl Driver for Emulator {
         MOST_SHARED_BYTES as usize
     }
 
+    fn multiplies_fp8(&self) -> bool {
+        true
+    }
+
     fn free_bytes(&self) -> usize {
         self.memory().free_bytes()
     }

@@ -40,6 +40,10 @@ impl Driver for Mortal {
         self.device.most_shared()
     }
 
+    fn multiplies_fp8(&self) -> bool {
+        self.device.multiplies_fp8()
+    }
+
     fn free_bytes(&self) -> usize {
         self.device.free_bytes()
     }

@@ -68,6 +68,11 @@ impl Recorder {
         self.state().driver().most_shared()
     }
 
+    /// As [`Driver::multiplies_fp8`].
+    pub(crate) fn multiplies_fp8(&self) -> bool {
+        self.state().driver().multiplies_fp8()
+    }
+
     /// As [`Driver::free_bytes`].
     pub(crate) fn free_bytes(&self) -> usize {
         self.state().driver().free_bytes()
