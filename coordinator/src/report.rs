@@ -41,7 +41,7 @@ pub async fn write(
         timings.insert(role.clone(), timing(&done));
         let rejected = rejected(&done);
         if !rejected.is_empty() {
-            aside.insert(role, json!(rejected));
+            aside.insert(role.clone(), json!(rejected));
         }
         if stage.trial.is_some() {
             continue;
@@ -54,6 +54,11 @@ pub async fn write(
             Stage::Retrieve => {
                 if let (Some(split), Some(unknown)) = (stage.split, unknown_items(store, stage, &done).await?) {
                     report["unknown_items"][split.as_str()] = unknown;
+                }
+            }
+            Stage::Rank => {
+                if let Some(agreement) = eight_bits(&done) {
+                    report["fp8"][&role] = agreement;
                 }
             }
             Stage::Evaluate => {
@@ -128,6 +133,11 @@ async fn unknown_items(store: &Store, stage: &StageRecord, done: &[Done]) -> Res
         "users_without_known_items": sum("users_without_known_items"),
         "most_frequent": most.iter().take(NAMED_ITEMS).map(named).collect::<Vec<_>>(),
     })))
+}
+
+/// How alike answers in eight bits were, where a job wanted those; one decision holds for all shards.
+fn eight_bits(done: &[Done]) -> Option<Value> {
+    done.iter().find_map(|d| d.notes.get("fp8")).cloned()
 }
 
 /// How many users' rows were copied from an earlier job, how many computed, and why.

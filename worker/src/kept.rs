@@ -35,8 +35,8 @@ impl Kept {
     /// What was opened for an earlier lease of the same artifact; opens it if there is none.
     pub(crate) fn or_open<T: Any + Send>(
         &mut self,
-        cx: &Context,
-        open: impl FnOnce(&Context) -> Result<T>,
+        cx: &mut Context,
+        open: impl FnOnce(&mut Context) -> Result<T>,
     ) -> Result<&mut T> {
         let fits = cx.fits()?;
         self.or_else(fits, || {

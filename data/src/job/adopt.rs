@@ -74,7 +74,7 @@ impl Job {
 
     /// Takes the settings of a section from the job that trained its model. What this job's file says itself must be the
     /// same, but for keys that do not belong to the model: `from`, `candidates`, `base`, `micro_batch_tokens`,
-    /// `permutations`, `blend`, `calibrate`. What it does not say is as in that job.
+    /// `permutations`, `blend`, `calibrate`, `fp8`, `fp8_agreement`. What it does not say is as in that job.
     ///
     /// # Errors
     /// [`Error::Job`] with every key that is set to something else.

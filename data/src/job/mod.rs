@@ -232,15 +232,23 @@ impl Job {
         if !self.runs(Stage::TrainRanker) && !self.runs(Stage::Rank) {
             return None;
         }
-        if shown > labels.max_candidates() {
-            let most = labels.max_candidates();
-            let window = (2..=most).find(|window| window * window >= candidates).map(|least| least.max(most.min(20)));
-            let heats = window.map_or(String::new(), |window| {
-                format!(", or have them ranked in heats and a final with ranker.window = {window}")
-            });
+        let most = labels.max_candidates();
+        if shown > most && self.ranker.window > 0 {
+            let (window, labels) = (self.ranker.window, labels.as_str());
             return Some(format!(
-                "is {candidates}, but ranker.labels = \"{}\" has labels for {most}: lower it, set ranker.labels = \"numbers\"{heats}",
-                labels.as_str(),
+                "are shown {window} at a time (ranker.window), but ranker.labels = \"{labels}\" has labels for {most}: narrow the window"
+            ));
+        }
+        if shown > most {
+            let window = (2..=most).find(|window| window * window >= candidates).map(|least| least.max(most.min(20)));
+            let heats = window.map(|window| format!("rank them in heats and a final with ranker.window = {window}"));
+            let numbers = (labels == Labels::Letters)
+                .then(|| "set ranker.labels = \"numbers\", if the base's tokenizer has such numbers whole".to_owned());
+            let ways =
+                heats.into_iter().chain(["lower it".to_owned()]).chain(numbers).collect::<Vec<_>>().join(", or ");
+            return Some(format!(
+                "is {candidates}, but ranker.labels = \"{}\" has labels for {most}: {ways}",
+                labels.as_str()
             ));
         }
         (candidates.div_ceil(shown) > shown).then(|| {

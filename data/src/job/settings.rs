@@ -30,6 +30,8 @@ impl Job {
             ("ranker.permutations", json!(self.ranker.permutations)),
             ("ranker.blend", json!(self.ranker.blend)),
             ("ranker.calibrate", json!(self.ranker.calibrate)),
+            ("ranker.fp8", json!(self.ranker.fp8)),
+            ("ranker.fp8_agreement", json!(self.ranker.fp8_agreement)),
         ];
         settings.extend(others.map(|(key, value)| (key.to_owned(), value)));
         settings

@@ -3,6 +3,7 @@
 use data::job::{Split, Stage};
 use data::tables::RankingRow;
 use mllm4rec_integration_tests::program::Workshop;
+use serde_json::json;
 
 use super::earlier::finish;
 
@@ -42,6 +43,28 @@ fn heats_and_a_final_rank_more_than_a_prompt_shows() {
     let many = rows(&["ranker.window=8", "retriever.candidates=30"]);
     assert!(many.iter().any(|row| row.items.len() == 30), "{} items", many[0].items.len());
     assert!(many.iter().all(|row| row.scores.iter().all(|score| score.is_finite())));
+}
+
+/// Eight bits are used where they leave the order as the job asks for, and else nothing has changed.
+#[test]
+fn eight_bits_are_judged_by_the_orders_that_they_give() {
+    let workshop = Workshop::open();
+    let job = workshop.job().display().to_string();
+    // Many candidates whom a network that has learnt little hardly tells apart.
+    let run = |more: &[&str]| finish(&workshop, &job, "root", &[&["retriever.candidates=20"], more].concat());
+    let (_, _, plain) = run(&[]);
+    let before = plain.rows::<RankingRow>(Stage::Rank, TEST);
+    for (least, used) in [("0.0", true), ("1.0", false)] {
+        let (_, said, cut) = run(&["ranker.fp8=true", &format!("ranker.fp8_agreement={least}")]);
+        assert_eq!(cut.artifact(Stage::TrainRanker, None), plain.artifact(Stage::TrainRanker, None));
+        let behind = cut.rows::<RankingRow>(Stage::Rank, TEST);
+        let found = &said["report"]["fp8"]["rank.test"];
+        let [first, tau] = ["same_first", "kendall"].map(|key| found[key].as_f64().unwrap());
+        assert_eq!((&found["used"], &found["users"]), (&json!(used), &json!(before.len())), "{found}");
+        assert!((0.5..1.0).contains(&first) && (0.5..1.0).contains(&tau), "{found}");
+        same_candidates(&before, &behind);
+        assert_eq!(before == behind, !used, "{found}");
+    }
 }
 
 #[test]

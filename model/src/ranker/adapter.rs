@@ -163,8 +163,8 @@ pub(crate) fn config_json(options: &LoraOptions, base: &str) -> String {
         "init_lora_weights": true,
         "layers_pattern": null,
         "layers_to_transform": null,
-        "lora_alpha": options.alpha,
-        "lora_dropout": options.dropout,
+        "lora_alpha": shortest(options.alpha),
+        "lora_dropout": shortest(options.dropout),
         "modules_to_save": null,
         "peft_type": "LORA",
         "r": options.rank,
@@ -175,6 +175,11 @@ pub(crate) fn config_json(options: &LoraOptions, base: &str) -> String {
         "use_rslora": false,
     });
     format!("{config:#}\n")
+}
+
+/// The number with the fewest digits that is this one in 32 bits.
+fn shortest(v: f32) -> f64 {
+    v.to_string().parse().unwrap_or_else(|_| f64::from(v))
 }
 
 #[derive(Deserialize)]

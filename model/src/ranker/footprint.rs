@@ -18,12 +18,16 @@ pub struct Footprint {
     pub parameters: u64,
     /// Bytes of the weights that are in four bits never.
     others: u64,
+    /// Bytes of a float for every row of a linear layer.
+    factors: u64,
     /// Those of them that are trained, or those of the adapter.
     pub trained: u64,
     /// Bytes of the weights as they are held: where nobody says when they are decoded, in four bits.
     pub weights: u64,
     /// The same if they are decoded once, where that is a choice.
     pub weights_decoded: Option<u64>,
+    /// Bytes of the weights cut to eight bits, where they are scored so.
+    eight_bits: u64,
     /// Bytes of what is trained: values (if they are beside the weights), gradients, and two moments of the optimiser.
     pub trained_bytes: u64,
     /// Those of them that scoring needs too: values that are beside the weights.
@@ -71,9 +75,11 @@ impl Footprint {
         Ok(Self {
             parameters,
             others,
+            factors: linears.iter().map(|l| 4 * l.d_out as u64).sum(),
             trained,
             weights,
             weights_decoded: (packed && options.dequantize == Dequantize::Auto).then_some(dense),
+            eight_bits: 0,
             trained_bytes: 4 * copies * trained,
             beside_bytes: if matches!(options.trainable, Trainable::Full) { 0 } else { 4 * trained },
             working_per_token: working_bytes(config, options) as u64,
@@ -82,6 +88,13 @@ impl Footprint {
             multiplies_per_token: in_linears,
             attention_per_pair: (2 * config.layers * config.heads * config.head_dim) as u64,
         })
+    }
+
+    /// The same with linear layers that are cut to eight bits for scoring, factors of their rows included.
+    #[must_use]
+    pub fn scored_in_eight_bits(mut self) -> Self {
+        self.eight_bits = self.others + self.multiplies_per_token + self.factors;
+        self
     }
 
     /// The same with the memory that a device has: weights are decoded once where those in four bits take no more than half of it
@@ -117,7 +130,7 @@ impl Footprint {
     /// Bytes while prompts of so many tokens are scored together.
     #[must_use]
     pub fn scoring_bytes(&self, tokens: u64) -> u64 {
-        self.weights + self.beside_bytes + self.working_bytes(tokens)
+        self.weights.max(self.eight_bits) + self.beside_bytes + self.working_bytes(tokens)
     }
 
     /// Floating-point operations of scoring a prompt of so many tokens.
@@ -194,6 +207,10 @@ mod tests {
         assert_eq!(full.scoring_bytes(0), 4 * full.parameters);
         let [all, least] = footprint.training_bytes(1536);
         assert!(gib(all) < 16.0 && gib(least) < 7.0, "{} {}", gib(all), gib(least));
+        // In eight bits a byte a weight, more than in four.
+        let cut = footprint.scored_in_eight_bits();
+        assert!((gib(cut.scoring_bytes(0)) - 7.03).abs() < 0.1, "{}", gib(cut.scoring_bytes(0)));
+        assert_eq!(cut.training_bytes(0), footprint.training_bytes(0));
         // In bfloat16 half of what products read, and the same in the residual stream.
         let narrow = RankerOptions { precision: Precision::Bf16, ..RankerOptions::default() };
         let narrow = Footprint::of(&config, &narrow).unwrap();

@@ -122,6 +122,7 @@ impl Linear {
     fn base<'a>(&self, weights: &'a Weights) -> Result<Base<'a>> {
         Ok(match weights.frozen.get(&self.weight) {
             Some(Frozen::Nf4(packed, rounding)) => Base::Nf4(packed, *rounding),
+            Some(Frozen::Fp8(rows)) => Base::Fp8(rows),
             _ => Base::Dense(weights.dense(&self.weight)?),
         })
     }

@@ -229,6 +229,16 @@ impl Ranker {
         self.network.share(&self.weights, ids)
     }
 
+    /// Has the products of linear layers made of eight bits ([`kernels::fp8`]) from now on: for scoring, since there is no way back
+    /// and no gradient. Updates, attention, embeddings and the head stay as they are. What was shared has to be read again.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where everything is trained, or for a weight that is not finite; [`Error::Kernel`] if a device has no
+    /// room.
+    pub fn cut_to_fp8(&mut self) -> Result<()> {
+        self.weights.cut_to_fp8(&self.network.linears())
+    }
+
     /// The logits of the label tokens at the last position of every prompt, in the order of the prompts.
     ///
     /// Prompts that begin with `shared` are computed from its end on, the others as a whole: the bits are the same.

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kernels::{
     Device, Dtype, Tensor,
+    fp8::{self, Fp8Rows},
     nf4::{self, Nf4Weight, Rounding},
 };
 
@@ -36,6 +37,8 @@ pub(crate) enum Frozen {
     Dense(Tensor),
     /// In four bits, and how its values are rounded when they are decoded.
     Nf4(Box<Nf4Weight>, Rounding),
+    /// In eight bits, for scoring.
+    Fp8(Fp8Rows),
 }
 
 /// All weights of a network.
@@ -87,10 +90,7 @@ impl Weights {
                     weights.packed.insert(linear.weight.clone(), checksum(|hasher| hasher.write(packed.codes())));
                     let packed = packed.on(device)?;
                     let frozen = if decode {
-                        Frozen::Dense(match dtype {
-                            Dtype::F32 => nf4::dequantize(&packed, rounding)?,
-                            narrow => nf4::dequantize_to(&packed, narrow)?,
-                        })
+                        Frozen::Dense(decoded(&packed, rounding, dtype)?)
                     } else {
                         Frozen::Nf4(Box::new(packed), rounding)
                     };
@@ -116,6 +116,30 @@ impl Weights {
         }
         self.trainable = trainable;
         self.lora = Some(lora.clone());
+        Ok(())
+    }
+
+    /// Cuts every linear layer to eight bits, one by one.
+    pub(crate) fn cut_to_fp8(&mut self, linears: &[&Linear]) -> Result<()> {
+        let dtype = self.precision.dtype();
+        for linear in linears {
+            let Some(frozen) = self.frozen.get_mut(&linear.weight) else {
+                return Err(Error::Config(
+                    "what is trained is not cut to eight bits: save it, and load it to score".to_owned(),
+                ));
+            };
+            let cut = match frozen {
+                Frozen::Dense(weight) => fp8::quantize_weight(weight),
+                Frozen::Nf4(packed, rounding) => fp8::quantize_weight(&decoded(packed, *rounding, dtype)?),
+                Frozen::Fp8(_) => continue,
+            };
+            *frozen = Frozen::Fp8(cut.map_err(|e| match e {
+                kernels::Error::Setting { what, .. } => {
+                    Error::Config(format!("{} in eight bits: {what}", linear.weight))
+                }
+                e => e.into(),
+            })?);
+        }
         Ok(())
     }
 
@@ -175,6 +199,14 @@ pub(crate) fn when_decoded(options: &RankerOptions, linears: &[&Linear], free: O
         Dequantize::Auto => Dequantize::PerUse,
         said => said,
     }
+}
+
+/// The values of a weight in four bits.
+fn decoded(packed: &Nf4Weight, rounding: Rounding, dtype: Dtype) -> Result<Tensor> {
+    Ok(match dtype {
+        Dtype::F32 => nf4::dequantize(packed, rounding)?,
+        narrow => nf4::dequantize_to(packed, narrow)?,
+    })
 }
 
 /// A weight in four bits: as the source holds it, or quantised now and decoded as a checkpoint in bfloat16 is.

@@ -86,6 +86,7 @@ impl Plan {
         let settings = options(job, true)?;
         let config = Ranker::check(job.ranker.base.as_ref(), &settings)?;
         let footprint = Footprint::of(&config, &settings)?;
+        let footprint = if job.ranker.fp8 { footprint.scored_in_eight_bits() } else { footprint };
         let captions = job.captions.from != CaptionsFrom::None;
         let mut prompt_job = job.clone();
         if job.runs(Stage::Pictures) {

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use data::artifact::{role, table_prefix};
+use data::artifact::{ArtifactId, role, table_prefix};
 use data::dataset::Holdout;
 use data::job::{Blend, Split, Stage};
 use data::tables::{CandidateRow, CaptionRow, ItemRow, RankingRow, Reader, Table, read_all};
+use serde_json::Value;
 
 use super::fates::{Fate, Reason, Since};
 use super::{Before, ById, EarlierUsers, NEW_USER, OTHER_VERSION, part_of};
@@ -19,6 +20,7 @@ use crate::ranking::Prompts;
 /// A ranking follows from the prompt. It stands while the items that the prompt shows, history and candidates, are the same in
 /// the same order, with the same titles and captions.
 pub(crate) struct EarlierRankings {
+    artifact: ArtifactId,
     users: EarlierUsers,
     rankings: Reader<RankingRow>,
     split: Split,
@@ -43,10 +45,16 @@ impl EarlierRankings {
         let news = numbers.map(|item| then.news(population.catalogue.item(item), prompts.caption(item)));
         Ok(Since::Rows(Self {
             users: EarlierUsers::open(cx, &before)?,
+            artifact: before.artifact.clone(),
             rankings: before.table(cx)?,
             split,
             news: news.collect(),
         }))
+    }
+
+    /// What they are copied from.
+    pub(crate) fn artifact(&self) -> &ArtifactId {
+        &self.artifact
     }
 
     /// What becomes of the users of a shard; `shown` is the length of the histories in prompts.
@@ -107,11 +115,17 @@ fn changed_for_everybody(cx: &Context, before: &Before, split: Split) -> Option<
         Some("the ranker, or the retriever that it is blended with, changed".into())
     } else if !before.has_inputs_of(now, &apart) {
         Some("the ranker changed".into())
-    } else if then.config["ordering"] != now.config["ordering"] {
-        Some("what is made of the ranker's answers changed".into())
+    } else if let Some(key) = changed_key(&then.config["ordering"], &now.config["ordering"]) {
+        Some(format!("ranker.{key} changed").into())
     } else {
         (then.config != now.config).then_some("the prompt changed".into())
     }
+}
+
+/// A key of how a ranker is asked, or of what is made of its answers, that one has otherwise than the other.
+fn changed_key(then: &Value, now: &Value) -> Option<String> {
+    let keys = [then, now].into_iter().filter_map(Value::as_object).flat_map(|settings| settings.keys());
+    keys.into_iter().find(|key| then.get(key) != now.get(key)).cloned()
 }
 
 /// The candidates of a ranking as the retriever ordered them.

@@ -9,6 +9,7 @@ use data::store::Store;
 use data::tables::{CandidateRow, RankingRow, Reader};
 use kernels::Device;
 use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Quantize, Ranker, SharedPrefix, Trainable};
+use serde_json::json;
 
 use crate::ahead::ahead;
 use crate::asking::{Asking, Question};
@@ -18,8 +19,10 @@ use crate::population::{Population, User, open_table, read_shard};
 use crate::ranking::{Prompts, options};
 use crate::since::{EarlierRankings, Since};
 use crate::{Error, Result};
+use eight_bits::{Agreement, Compared};
 use ordering::Ordering;
 
+mod eight_bits;
 mod ordering;
 #[cfg(test)]
 mod tests;
@@ -27,12 +30,17 @@ mod tests;
 /// Users between two looks at the clock and at the stop signal.
 const USERS: usize = 32;
 
+/// The note of how alike answers in eight bits are.
+const FP8: &str = "fp8";
+
 /// What all shards of an artifact share.
 struct Ranking {
     split: Split,
     population: Population,
     prompts: Prompts,
     ranker: Ranker,
+    /// How alike its answers in eight bits are, where the job wants those.
+    agreement: Option<Agreement>,
     shared: Option<SharedPrefix>,
     device: Device,
     ordering: Ordering,
@@ -52,20 +60,31 @@ pub(crate) fn run(cx: &mut Context, shards: &[u32], device: &Device, kept: &mut 
 }
 
 impl Ranking {
-    fn open(cx: &Context, device: &Device) -> Result<Self> {
+    fn open(cx: &mut Context, device: &Device) -> Result<Self> {
         let split = cx.split.ok_or_else(|| Error::Unknown { what: "rankings without a split".to_owned() })?;
         let population = Population::open(cx)?;
         let prompts = Prompts::open(cx, &population)?;
-        let ranker = load(cx, device)?;
-        let shared = prompts.share(&ranker)?;
         let ordering = Ordering::of(cx)?;
         let candidates = open_table(cx, Stage::Retrieve, &cx.input(Stage::Retrieve, Some(split))?)?;
         let earlier = EarlierRankings::open(cx, &population, &prompts, split)?;
-        Ok(Self { split, population, prompts, ranker, shared, device: device.clone(), ordering, candidates, earlier })
+        let (mut ranker, mut agreement) = (load(cx, device)?, None);
+        if cx.job.ranker.fp8 {
+            let asking = asking(cx, &prompts, &population);
+            let compared = Compared { asking, ordering: &ordering, candidates: &candidates, split };
+            let copied = match &earlier {
+                Since::Rows(rows) => Some(rows.artifact()),
+                Since::Never | Since::Everybody(_) => None,
+            };
+            let (cut, found) = eight_bits::cut(cx, device, &compared, copied, ranker)?;
+            (ranker, agreement) = (cut, Some(found));
+        }
+        let (shared, device) = (prompts.share(&ranker)?, device.clone());
+        Ok(Self { split, population, prompts, ranker, agreement, shared, device, ordering, candidates, earlier })
     }
 
     fn shard(&mut self, cx: &mut Context, shard: u32) -> Result<()> {
-        let Self { split, population, prompts, ranker, shared, device, ordering, candidates, earlier } = self;
+        let Self { split, population, prompts, ranker, agreement, shared, device, ordering, candidates, earlier } =
+            self;
         let users = population.shard(cx, shard as usize)?;
         let candidates = read_shard(cx, candidates, shard as usize, &users, |r: &CandidateRow| &r.user_id)?;
         if candidates.is_empty() && !users.is_empty() {
@@ -77,7 +96,7 @@ impl Ranking {
         let mut rows = Vec::with_capacity(users.len() - copied);
         cx.progress(copied as u64, total, "users", || fates.note());
         let asked = fates.rescored(users.iter().zip(&candidates));
-        let asking = Asking { prompts, population, orders: cx.job.ranker.permutations as usize };
+        let asking = asking(cx, prompts, population);
         let make = |asked| {
             let questions = questions(population, asked, *split)?;
             let begun = asking.begin(&questions)?;
@@ -94,6 +113,7 @@ impl Ranking {
         let mut output = Output::default();
         output.stats.rows = total;
         fates.describe(&mut output.stats);
+        output.stats.notes.extend(agreement.as_ref().map(|agreement| (FP8.to_owned(), json!(agreement))));
         if prompts.cleaned() > 0 {
             tracing::warn!(
                 texts = prompts.cleaned(),
@@ -104,6 +124,10 @@ impl Ranking {
         cx.part(&mut output, &rows, shard, cx.plan.shards)?;
         cx.commit(shard, output)
     }
+}
+
+fn asking<'a>(cx: &Context, prompts: &'a Prompts, population: &'a Population) -> Asking<'a> {
+    Asking { prompts, population, orders: cx.job.ranker.permutations as usize }
 }
 
 /// Loads the ranker that a task's artifact was planned with: base and adapter, or a whole checkpoint.

@@ -206,6 +206,12 @@ pub struct Ranker {
     /// Whether probabilities are those that validation bears out.
     #[serde(skip)]
     pub calibrate: bool,
+    /// Whether it scores in eight bits, where that leaves orders as they are.
+    #[serde(skip)]
+    pub fp8: bool,
+    /// The share of users whose first candidate must be the same in eight bits.
+    #[serde(skip)]
+    pub fp8_agreement: f64,
 }
 
 /// What is said beside the ranker.
@@ -220,10 +226,12 @@ pub enum Blend {
 
 impl Ranker {
     /// What a folder with a ranker does not say.
-    const BESIDE_A_FOLDER: [&'static str; 15] = [
+    const BESIDE_A_FOLDER: [&'static str; 17] = [
         "permutations",
         "blend",
         "calibrate",
+        "fp8",
+        "fp8_agreement",
         "base",
         "template",
         "role",
@@ -255,7 +263,7 @@ impl Ranker {
         })
     }
 
-    /// The keys that change what is made of a ranker's answers, as far as they are set.
+    /// The keys that change how a ranker is asked and what is made of its answers, as far as they are set.
     #[must_use]
     pub fn ordering_keys(&self) -> Value {
         let mut keys = serde_json::Map::new();
@@ -267,6 +275,9 @@ impl Ranker {
         }
         if self.calibrate {
             keys.insert("calibrate".to_owned(), json!(true));
+        }
+        if self.fp8 {
+            keys.insert("fp8_agreement".to_owned(), json!(self.fp8_agreement));
         }
         Value::Object(keys)
     }
@@ -333,6 +344,8 @@ impl Ranker {
             permutations: s.number("permutations", 1, 1..=32),
             blend: s.choice("blend", Blend::None, &[("none", Blend::None), ("fitted", Blend::Fitted)]),
             calibrate: s.get("calibrate", false),
+            fp8: s.get("fp8", false),
+            fp8_agreement: s.number("fp8_agreement", 0.99, 0.0..=1.0),
         };
         if this.candidate_order == CandidateOrder::Retrieved && this.negatives == Negatives::Random {
             let why =

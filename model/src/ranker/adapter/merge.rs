@@ -1,7 +1,7 @@
 //! A base and its low-rank updates as one checkpoint.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub struct Merge {
 }
 
 /// What a merge has made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
     /// The files of the folder.
     pub files: Vec<String>,
@@ -47,6 +47,13 @@ pub struct Merged {
     pub updated: usize,
     /// Tensors in all.
     pub tensors: usize,
+    /// Frobenius norms over all weights that have an update: of the weights, of the updates, and of what the updates lost or won
+    /// when sums were rounded to the type of the checkpoint, to which the weights alone would have been rounded too.
+    pub weight_norm: f64,
+    /// See there.
+    pub update_norm: f64,
+    /// See there.
+    pub rounding_norm: f64,
 }
 
 impl Merge {
@@ -63,43 +70,47 @@ impl Merge {
             let shape = [pair.b.rows(), pair.a.cols()];
             checkpoint.check(name, &shape).map_err(|e| Error::Adapter(format!("{e}; its update is {shape:?}")))?;
         }
-        let mut report = Merged { files: Vec::new(), updated: pairs.len(), tensors: 0 };
+        let (mut files, mut tensors, mut squares) = (Vec::new(), 0, Squares::default());
         let mut weight_map = BTreeMap::new();
         for (part, names) in checkpoint.parts() {
             let names: Vec<&str> = names.into_iter().filter(|name| !is_state(name, &checkpoint)).collect();
             weight_map.extend(names.iter().map(|name| ((*name).to_owned(), part.clone())));
-            report.tensors += names.len();
-            self.write_part(&checkpoint, &names, &pairs, &to.join(&part))?;
-            report.files.push(part);
+            tensors += names.len();
+            squares = squares.plus(self.write_part(&checkpoint, &names, &pairs, &to.join(&part))?);
+            files.push(part);
         }
         if weight_map.values().collect::<BTreeSet<_>>().len() > 1 {
             let index = json!({"metadata": {}, "weight_map": weight_map});
-            report.files.push(write(to, "model.safetensors.index.json", &pretty(&index))?);
+            files.push(write(to, "model.safetensors.index.json", &pretty(&index))?);
         }
-        report.files.push(write(to, "config.json", &pretty(&self.config(base)?))?);
+        files.push(write(to, "config.json", &pretty(&self.config(base)?))?);
         readable_like(&to.join("config.json"), weight_map.values().map(|part| to.join(part)))?;
         for name in COMPANIONS {
             let from = base.join(name);
             if from.is_file() {
-                report.files.push(write(to, name, &read(&from)?)?);
+                files.push(write(to, name, &read(&from)?)?);
             }
         }
-        Ok(report)
+        let [weight_norm, update_norm, rounding_norm] = squares.0.map(f64::sqrt);
+        Ok(Merged { files, updated: pairs.len(), tensors, weight_norm, update_norm, rounding_norm })
     }
 
-    /// Writes some tensors into one file, each made when its turn comes.
+    /// Writes some tensors into one file, each made when its turn comes. Returns what was seen on the way.
     fn write_part(
         self,
         checkpoint: &Checkpoint,
         names: &[&str],
         pairs: &BTreeMap<String, Pair<'_>>,
         path: &Path,
-    ) -> Result<()> {
-        let failure = RefCell::new(None);
+    ) -> Result<Squares> {
+        let (failure, squares) = (RefCell::new(None), Cell::new(Squares::default()));
         let tensors = names.iter().map(|name| {
             let (stored, shape) = checkpoint.form(name)?;
             let (pair, dtype) = (pairs.get(*name), self.dtype.unwrap_or(stored));
-            Ok((*name, Lazy { merge: self, checkpoint, name, pair, dtype, shape, failure: &failure }))
+            Ok((
+                *name,
+                Lazy { merge: self, checkpoint, name, pair, dtype, shape, failure: &failure, squares: &squares },
+            ))
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -107,7 +118,7 @@ impl Merge {
         match (failure.into_inner(), written) {
             (Some(error), _) => Err(error),
             (None, Err(source)) => Err(Error::Safetensors { what: path.display().to_string(), source }),
-            (None, Ok(())) => Ok(()),
+            (None, Ok(())) => Ok(squares.into_inner()),
         }
     }
 
@@ -149,6 +160,30 @@ struct Lazy<'a> {
     shape: Vec<usize>,
     /// Why a tensor of the file could not be made.
     failure: &'a RefCell<Option<Error>>,
+    squares: &'a Cell<Squares>,
+}
+
+/// Sums of squares: of weights, of their updates, of what rounding moved them by.
+#[derive(Clone, Copy, Default)]
+struct Squares([f64; 3]);
+
+impl Squares {
+    /// Of a weight, its update and the sum of both, the first and the last rounded too.
+    fn of([weight, rounded_weight, update, rounded_sum]: [&[f32]; 4]) -> Self {
+        let mut sums = [0.0; 3];
+        for (((weight, rounded_weight), update), sum) in weight.iter().zip(rounded_weight).zip(update).zip(rounded_sum)
+        {
+            let moved = f64::from(*sum) - f64::from(*rounded_weight) - f64::from(*update);
+            for (sum, value) in sums.iter_mut().zip([f64::from(*weight), f64::from(*update), moved]) {
+                *sum += value * value;
+            }
+        }
+        Self(sums)
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
 }
 
 impl Lazy<'_> {
@@ -159,10 +194,14 @@ impl Lazy<'_> {
         if self.merge.as_trained && is_projection && self.checkpoint.nf4_form(self.name)?.is_none() {
             weight = nf4::dequantize(&nf4::quantize(&weight, true)?, Rounding::Bf16)?;
         }
-        if let Some(pair) = self.pair {
-            weight.add(&pair.delta()?)?;
-        }
-        Ok(weights::cast(&weight, self.dtype)?.to_le_bytes())
+        let Some(pair) = self.pair else { return Ok(weights::cast(&weight, self.dtype)?.to_le_bytes()) };
+        let (before, update) = (weight.to_f32(), pair.delta()?);
+        let alone = weights::cast(&weight, self.dtype)?.to_f32();
+        weight.add(&update)?;
+        let rounded = weights::cast(&weight, self.dtype)?;
+        let seen = Squares::of([&before, &alone, update.f32()?, &rounded.to_f32()]);
+        self.squares.set(self.squares.get().plus(seen));
+        Ok(rounded.to_le_bytes())
     }
 }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod fp8;
 mod precision;
 
 use std::collections::BTreeSet;

@@ -10,14 +10,14 @@ fn narrow(device: &Device, quantize: Quantize, dropout: f32) -> Ranker {
 }
 
 /// How far two lists lie apart, relative to the length of the wanted one.
-fn distance(found: &[f32], wanted: &[f32]) -> f64 {
+pub(super) fn distance(found: &[f32], wanted: &[f32]) -> f64 {
     assert_eq!(found.len(), wanted.len());
     let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     let mut differences = found.iter().zip(wanted).map(|(f, w)| f - w);
     length(&mut differences) / length(&mut wanted.iter().copied())
 }
 
-fn prompts() -> Vec<Vec<u32>> {
+pub(super) fn prompts() -> Vec<Vec<u32>> {
     vec![vec![1, 4, 5, 9, 20], vec![1, 4, 5, 6, 11, 2, 7, 7, 20, 11], vec![1, 4, 5, 8]]
 }
 
