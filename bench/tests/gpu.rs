@@ -7,8 +7,11 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// The largest error of a case: rounding of bfloat16 or of 32-bit floats; none of what is compared bit by bit.
-fn tolerance(bench: &str) -> f64 {
-    match bench {
+fn tolerance(row: &Value) -> f64 {
+    match row["bench"].as_str().unwrap() {
+        // Three bits of mantissa.
+        "fp8_product" => 5e-2,
+        "ranker_scores" if row["fp8"] == true => 0.5,
         "copy" | "nf4_dequantize" | "top" => 0.0,
         "product" | "sustained" | "nf4_product" | "nf4_input_gradient" | "attention" | "attention_backward" => 4e-3,
         "ranker_step" | "ranker_scores" => 1e-2,
@@ -36,7 +39,7 @@ fn every_case_runs_on_the_emulator() {
         assert_eq!(ours["turns"], Value::Array(Vec::new()), "{bench}: there are no times on the emulator");
         if ours["absent"].is_null() {
             let error = ours["error"].as_f64().unwrap_or(0.0);
-            assert!(error <= tolerance(bench), "{bench}: {error:e}");
+            assert!(error <= tolerance(row), "{bench}: {error:e}");
             ran.push(bench);
         }
     }

@@ -69,6 +69,11 @@ impl Case {
                 let bytes = NF4_BYTES * weight + 2.0 * (rows * (d_in + d_out)) as f64;
                 multiplied(2.0 * *rows as f64 * weight, bytes)
             }
+            // The rows are read, cut, and read again.
+            Self::Fp8Product { d_out, d_in, rows } => {
+                let weight = (d_out * d_in) as f64;
+                multiplied(2.0 * *rows as f64 * weight, weight + (rows * (4 * d_in + 2 * d_out)) as f64)
+            }
             // Two products of every query and key that it sees, and two tensors in and out a row; backward five, and as many
             // tensors more.
             Self::Attention { lengths, heads, head_dim } => attention(lengths, heads * head_dim, 2.0, 4.0),

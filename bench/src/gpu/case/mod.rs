@@ -18,6 +18,8 @@ pub(super) enum Group {
     Ceilings,
     /// Four-bit weights.
     Nf4,
+    /// Eight-bit weights.
+    Fp8,
     /// Attention over packed sequences.
     Attention,
     /// Norm, rotation and gate.
@@ -40,6 +42,8 @@ pub(super) enum Group {
 pub(super) enum Peer {
     /// PyTorch with its libraries, in the dtype of ours.
     Torch,
+    /// Its products of eight bits with a factor for every row.
+    TorchFp8,
     /// The same with products of TF32, which are less exact.
     TorchTf32,
     /// `torch.compile` of the formula.
@@ -70,6 +74,7 @@ impl Peer {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Torch => "PyTorch",
+            Self::TorchFp8 => "PyTorch, FP8",
             Self::TorchTf32 => "PyTorch, TF32",
             Self::TorchCompile => "torch.compile",
             Self::Bitsandbytes => "bitsandbytes",
@@ -101,6 +106,8 @@ pub(super) enum Case {
     Nf4Product { d_out: usize, d_in: usize, rows: usize },
     /// `dy · W`, likewise.
     Nf4InputGradient { d_out: usize, d_in: usize, rows: usize },
+    /// `x · Wᵀ` of an eight-bit weight and bfloat16, which is cut to eight bits too.
+    Fp8Product { d_out: usize, d_in: usize, rows: usize },
     /// Causal attention of packed sequences in bfloat16.
     Attention { lengths: Vec<usize>, heads: usize, head_dim: usize },
     /// Its gradient: that of queries, keys and values, from what the forward has saved.
@@ -131,6 +138,7 @@ impl Case {
         match self {
             Self::Copy { .. } | Self::Product { .. } | Self::Sustained { .. } => Group::Ceilings,
             Self::Nf4Dequantize { .. } | Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => Group::Nf4,
+            Self::Fp8Product { .. } => Group::Fp8,
             Self::Attention { .. } | Self::AttentionBackward { .. } => Group::Attention,
             Self::RmsNorm { .. } | Self::Rope { .. } | Self::Swiglu { .. } => Group::Rows,
             Self::Scan { .. } => Group::Scan,
@@ -147,6 +155,7 @@ impl Case {
             Self::Sustained { .. } => &[],
             Self::Nf4Dequantize { .. } => &[Peer::Bitsandbytes],
             Self::Nf4Product { .. } | Self::Nf4InputGradient { .. } => &[Peer::Bitsandbytes, Peer::Torch],
+            Self::Fp8Product { .. } => &[Peer::TorchFp8, Peer::Torch],
             Self::Attention { .. } | Self::AttentionBackward { .. } => &[Peer::Varlen, Peer::Padded],
             Self::RmsNorm { .. } | Self::Rope { .. } | Self::Swiglu { .. } => &[Peer::TorchCompile],
             Self::RetrieverStep { .. } => &[Peer::AllPositions, Peer::Packed],
@@ -167,6 +176,7 @@ impl Case {
             Self::Nf4InputGradient { d_out, d_in, rows } => {
                 ("NF4 input gradient", format!("n = {rows}, {d_out} × {d_in}"))
             }
+            Self::Fp8Product { d_out, d_in, rows } => ("FP8 product", format!("n = {rows}, {d_out} × {d_in}")),
             Self::Attention { lengths, heads, head_dim } => ("attention, bf16", packed(lengths, *heads, *head_dim)),
             Self::AttentionBackward { lengths, heads, head_dim } => {
                 ("attention's gradient, bf16", packed(lengths, *heads, *head_dim))
@@ -187,6 +197,7 @@ impl Case {
                 ("captions, bf16", format!("{name}, {images} images, {tokens} tokens"))
             }
             Self::RankerStep(reading) => ("ranker's training step, NF4 and LoRA, bf16", reading.label()),
+            Self::RankerScores(reading) if reading.fp8 => ("ranker's scores, FP8 and LoRA", reading.label()),
             Self::RankerScores(reading) => ("ranker's scores, NF4 and LoRA, bf16", reading.label()),
         };
         [what.to_owned(), shape]

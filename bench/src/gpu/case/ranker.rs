@@ -23,6 +23,8 @@ pub(in super::super) struct Reading {
     pub(in super::super) lengths: Vec<usize>,
     /// So many tokens all prompts begin with, which a contestant may read once; the lengths count them.
     pub(in super::super) shared: usize,
+    /// Whether our linear layers are in eight bits.
+    pub(in super::super) fp8: bool,
     /// At most so many tokens are computed together, where a contestant has that choice.
     pub(in super::super) micro_batch_tokens: usize,
     /// What both sides read, see [`super::super::prompts::Problem`].
@@ -34,7 +36,11 @@ impl Reading {
     pub(super) fn llama2_7b(layers: usize, prompts: usize) -> Self {
         let name = if layers == LAYERS { "Llama-2-7B".to_owned() } else { format!("Llama-2-7B, {layers} layers") };
         let config = llama([4096, 11008, layers], [32, 32], 32_000);
-        Self { name, config, lengths: lengths(prompts), shared: 0, micro_batch_tokens: 4096, folder: String::new() }
+        Self::new(name, config, lengths(prompts), 4096)
+    }
+
+    fn new(name: String, config: Value, lengths: Vec<usize>, micro_batch_tokens: usize) -> Self {
+        Self { name, config, lengths, shared: 0, fp8: false, micro_batch_tokens, folder: String::new() }
     }
 
     /// The same, of prompts that begin alike.
@@ -42,11 +48,15 @@ impl Reading {
         Self { shared, ..self }
     }
 
+    /// The same in eight bits.
+    pub(super) fn in_eight_bits(self) -> Self {
+        Self { fp8: true, ..self }
+    }
+
     /// Two narrow layers. Two of the prompts are computed together, and one alone.
     pub(super) fn tiny() -> Self {
         let config = llama([64, 128, 2], [2, 1], 100);
-        let (name, lengths) = ("a tiny Llama".to_owned(), vec![9, 21, 14]);
-        Self { name, config, lengths, shared: 0, micro_batch_tokens: 32, folder: String::new() }
+        Self::new("a tiny Llama".to_owned(), config, vec![9, 21, 14], 32)
     }
 
     /// Tokens of all prompts.

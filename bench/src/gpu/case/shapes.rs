@@ -8,8 +8,8 @@ use super::{Case, Reading, captioner};
 const WEIGHTS: [[usize; 2]; 3] = [[4096, 4096], [11008, 4096], [4096, 11008]];
 /// Rows of `x`.
 const ROWS: [usize; 5] = [1, 16, 128, 2048, 16384];
-/// Rows of `dy`: training has many.
-const GRADIENT_ROWS: [usize; 2] = [2048, 16384];
+/// Rows of training and of scoring, which are many.
+const MANY_ROWS: [usize; 2] = [2048, 16384];
 /// Sequences of attention, by a generator with a fixed seed: 700 to 1500 rows.
 const LENGTHS: [usize; 16] = [1303, 756, 1021, 1467, 894, 1188, 739, 1365, 1092, 820, 1240, 968, 1431, 1147, 703, 1289];
 
@@ -29,7 +29,10 @@ pub(in super::super) fn real(sustained_s: f64, layers: usize) -> Vec<Case> {
         cases.extend(ROWS.map(|rows| Case::Nf4Product { d_out, d_in, rows }));
     }
     for [d_out, d_in] in WEIGHTS {
-        cases.extend(GRADIENT_ROWS.map(|rows| Case::Nf4InputGradient { d_out, d_in, rows }));
+        cases.extend(MANY_ROWS.map(|rows| Case::Nf4InputGradient { d_out, d_in, rows }));
+    }
+    for [d_out, d_in] in WEIGHTS {
+        cases.extend(MANY_ROWS.map(|rows| Case::Fp8Product { d_out, d_in, rows }));
     }
     cases.push(Case::Attention { lengths: LENGTHS.to_vec(), heads: 32, head_dim: 128 });
     cases.push(Case::AttentionBackward { lengths: LENGTHS.to_vec(), heads: 32, head_dim: 128 });
@@ -45,6 +48,7 @@ pub(in super::super) fn real(sustained_s: f64, layers: usize) -> Vec<Case> {
     cases.extend(TRAINED.map(|prompts| Case::RankerStep(Reading::llama2_7b(layers, prompts))));
     cases.push(Case::RankerScores(Reading::llama2_7b(layers, SCORED)));
     cases.push(Case::RankerScores(Reading::llama2_7b(layers, SCORED).sharing(SHARED)));
+    cases.push(Case::RankerScores(Reading::llama2_7b(layers, SCORED).sharing(SHARED).in_eight_bits()));
     cases
 }
 
@@ -60,6 +64,7 @@ pub(in super::super) fn tiny(sustained_s: f64) -> Vec<Case> {
     cases.extend([1, 16, 70].map(|rows| Case::Nf4Product { d_out, d_in, rows }));
     cases.extend([
         Case::Nf4InputGradient { d_out, d_in, rows: 20 },
+        Case::Fp8Product { d_out, d_in, rows: 20 },
         Case::Attention { lengths: vec![5, 70], heads: 2, head_dim: 64 },
         Case::AttentionBackward { lengths: vec![5, 70], heads: 2, head_dim: 64 },
         Case::RmsNorm { rows: 9, cols: 128 },
@@ -72,6 +77,7 @@ pub(in super::super) fn tiny(sustained_s: f64) -> Vec<Case> {
         Case::RankerStep(Reading::tiny()),
         Case::RankerScores(Reading::tiny()),
         Case::RankerScores(Reading::tiny().sharing(4)),
+        Case::RankerScores(Reading::tiny().sharing(4).in_eight_bits()),
     ]);
     cases
 }

@@ -3,6 +3,7 @@
 mod attention;
 mod captions;
 mod dense;
+mod fp8;
 mod nf4;
 mod ranker;
 mod reference;
@@ -144,6 +145,7 @@ fn prepare(case: &Case, device: &Device, place: Place, kept: Option<ranker::Load
         Case::Nf4InputGradient { d_out, d_in, rows } => {
             Box::new(nf4::InputGradient::new([*d_out, *d_in], *rows, place, device)?)
         }
+        Case::Fp8Product { d_out, d_in, rows } => Box::new(fp8::Product::new([*d_out, *d_in], *rows, place, device)?),
         Case::Attention { lengths, heads, head_dim } => {
             Box::new(attention::Attention::new(lengths, *heads, *head_dim, device)?)
         }

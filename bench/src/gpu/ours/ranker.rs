@@ -136,8 +136,14 @@ pub(super) struct Scores {
 impl Scores {
     pub(super) fn new(reading: &Reading, kept: Option<Loaded>, device: &Device) -> Result<Self> {
         let (problem, weights) = Problem::read(reading.folder.as_ref())?;
+        let mut loaded = Loaded::new(&problem, &weights, kept, device)?;
+        if reading.fp8 {
+            loaded.ranker.cut_to_fp8()?;
+            // There is no way back: what comes next loads its own.
+            loaded.key.push_str(", in eight bits");
+        }
         Ok(Self {
-            loaded: Loaded::new(&problem, &weights, kept, device)?,
+            loaded,
             prompts: problem.texts.iter().map(|text| text[..text.len() - 1].to_vec()).collect(),
             beginning: problem.texts[0][..problem.shared].to_vec(),
             host: on_host(&problem, &weights, reading)?,
