@@ -174,6 +174,7 @@ pub(crate) fn compare(with: &Value, without: &Value) -> Table {
 /// What a finished job has reached, and where it was published.
 pub(crate) fn results(report: &Value) -> String {
     let mut text = format!("{}\n\n", render(report).trim_end());
+    text.push_str(&eight_bits(report));
     for folder in report["published"].as_array().into_iter().flatten() {
         let of = |key: &str| folder[key].as_str().unwrap_or_default();
         let rows = grouped(folder["rows"].as_u64().unwrap_or(0));
@@ -182,22 +183,45 @@ pub(crate) fn results(report: &Value) -> String {
     text
 }
 
+/// What became of scoring in eight bits, by split.
+fn eight_bits(report: &Value) -> String {
+    let line = |(role, found): (&String, &Value)| {
+        let used = if found["used"] == true { "used" } else { "not used" };
+        let why = match found["reason"].as_str() {
+            Some(reason) => reason.to_owned(),
+            None => format!(
+                "{:.1} % of {} users kept their first item",
+                100.0 * found["same_first"].as_f64().unwrap_or(0.0),
+                found["users"]
+            ),
+        };
+        format!("eight bits for {role}: {used}, {why}\n")
+    };
+    report["fp8"].as_object().into_iter().flatten().map(line).collect()
+}
+
 /// One sentence about the ranker, loud if it does not earn its keep.
 fn verdict(report: &Value, split: &str) -> String {
     let figure = |system: &str| &report[system][split]["subset"]["ndcg@10"];
     let (ours, order) = (figure("ranker"), figure("retriever_order"));
     let of = |v: &Value, key: &str| v[key].as_f64().unwrap_or(0.0);
-    let steps = report["ranker_training"]["steps"].as_u64().unwrap_or(0);
-    let trained = format!("trained {steps} steps");
+    let steps = report["ranker_training"]["steps"].as_u64();
+    let trained = steps.map_or_else(|| "trained elsewhere".to_owned(), |steps| format!("trained {steps} steps"));
     if report["ranker"][split]["subset_users"].as_u64().unwrap_or(0) == 0 {
         return format!("{trained}; no user's held-out item is among the candidates, so there is nothing to compare");
     }
-    let apart = of(ours, "low") > of(order, "high") || of(order, "low") > of(ours, "high");
-    let apart = if apart { "the intervals do not overlap" } else { "the intervals overlap" };
+    let is_apart = of(ours, "low") > of(order, "high") || of(order, "low") > of(ours, "high");
+    let apart = if is_apart { "the intervals do not overlap" } else { "the intervals overlap" };
     if of(ours, "value") < of(order, "value") {
+        // As sure as these users make it.
+        let way_out = if is_apart {
+            "Do not serve this ranker as it is: train longer, start from a stronger ranker.base, or, unless it does, let the retriever \
+             speak beside it (ranker.blend = \"fitted\")."
+        } else {
+            "More users would tell whether that is so; ranker.blend = \"fitted\", unless it is set, lets the retriever speak beside it."
+        };
         return format!(
-            "WARNING: {trained}; worse than the retriever's order (N@10 {:.4} against {:.4} on the subset; {apart}). Do not \
-             serve this ranker as it is: train longer or start from a stronger ranker.base.",
+            "WARNING: {trained}; worse than the retriever's order (N@10 {:.4} against {:.4} on the subset; {apart}). {way_out}",
             of(ours, "value"),
             of(order, "value")
         );

@@ -50,6 +50,17 @@ impl Earlier {
         Ok(earlier)
     }
 
+    /// Finds the models alone, and completes the job with their settings.
+    ///
+    /// # Errors
+    /// As [`Earlier::of`].
+    pub async fn models(store: &Store, job: &mut Job) -> Result<Self> {
+        pin(store, job).await?;
+        let mut earlier = Self::default();
+        earlier.find_models(store, job).await?;
+        Ok(earlier)
+    }
+
     async fn find_models(&mut self, store: &Store, job: &mut Job) -> Result<()> {
         let retriever = job.retriever.from.job().filter(|_| job.runs(Stage::Retrieve)).map(str::to_owned);
         if let Some(id) = retriever {

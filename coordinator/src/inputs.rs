@@ -11,6 +11,8 @@ use crate::{Earlier, Error, Result};
 
 /// What beside the weights decides over a ranker's base.
 const BASE_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
+/// What the roles of a base's files begin with.
+const BASE_ROLE: &str = "base:";
 /// What beside the weights decides over a captioner.
 const CAPTIONER_FILES: [&str; 4] =
     ["config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json"];
@@ -73,7 +75,7 @@ impl InputFiles {
             files.retriever = model("retriever.from", folder, &[&RETRIEVER_FILES], known).await?;
         }
         if job.runs(Stage::TrainRanker) || job.runs(Stage::Rank) {
-            files.base = checkpoint("ranker.base", &job.ranker.base, &BASE_FILES, known).await?;
+            files.base = base_digests("ranker.base", &job.ranker.base, known).await?;
         }
         if let Some(ranker) = earlier.ranker {
             check_base(job, &files.base, &earlier.ranker_base)?;
@@ -88,15 +90,29 @@ impl InputFiles {
     }
 }
 
+/// The files of a ranker's base that can change what it computes, by role; `key` is what names the folder.
+///
+/// # Errors
+/// [`data::Error::Read`] for a folder that is no checkpoint in HF layout, or a file that cannot be read.
+pub async fn base_digests(key: &str, folder: &str, known: &mut InputDigests) -> Result<BTreeMap<String, Digest>> {
+    checkpoint(key, folder, &BASE_FILES, known).await
+}
+
+/// The first file of two bases that is not the same in both; inputs of other roles are passed over.
+#[must_use]
+pub fn differing_file<'a>(one: &'a BTreeMap<String, Digest>, other: &'a BTreeMap<String, Digest>) -> Option<&'a str> {
+    let mut files = one.keys().chain(other.keys()).filter(|role| role.starts_with(BASE_ROLE));
+    let differs = files.find(|file| one.get(*file) != other.get(*file));
+    differs.map(|file| file.trim_start_matches(BASE_ROLE))
+}
+
 /// Refuses another base than the one that the ranker was trained on.
 fn check_base(job: &Job, base: &BTreeMap<String, Digest>, trained: &BTreeMap<String, Digest>) -> Result<()> {
-    let all = base.keys().chain(trained.keys());
-    let Some(differs) = all.into_iter().find(|file| base.get(*file) != trained.get(*file)) else { return Ok(()) };
+    let Some(differs) = differing_file(base, trained) else { return Ok(()) };
     let reason = format!(
-        "job {} has trained its ranker on another base than ranker.base = {}: they differ in {}",
+        "job {} has trained its ranker on another base than ranker.base = {}: they differ in {differs}",
         job.ranker.from.job().unwrap_or_default(),
         job.ranker.base,
-        differs.trim_start_matches("base:")
     );
     Err(Error::Earlier { key: "ranker.from", reason })
 }
@@ -113,6 +129,17 @@ async fn model(
     let there: Vec<String> = store.list("").await?.into_iter().map(|entry| entry.path).collect();
     let whole = layouts.iter().find(|layout| layout.iter().all(|name| there.iter().any(|t| t == name)));
     let Some(layout) = whole else {
+        let lacks = |layout: &&&[&str]| {
+            let missing: Vec<&&str> = layout.iter().filter(|name| !there.iter().any(|t| t == **name)).collect();
+            missing == [&CALIBRATION_FILE]
+        };
+        if layouts.iter().any(|layout| lacks(&layout)) {
+            let reason = format!(
+                "{folder} has no {CALIBRATION_FILE}, which ranker.blend and ranker.calibrate need: what was fitted when the ranker \
+                 was trained; `adapter export` and `adapter merge` write it"
+            );
+            return Err(Error::Earlier { key, reason });
+        }
         let expected: Vec<String> = layouts.iter().map(|layout| layout.join(" and ")).collect();
         return Err(wrong(format!("it needs {}", expected.join(", or "))));
     };
@@ -144,7 +171,7 @@ async fn checkpoint(
 ) -> Result<BTreeMap<String, Digest>> {
     let folder = Path::new(folder);
     check_layout(key, folder)?;
-    let role = key.rsplit('.').next().unwrap_or(key);
+    let role = key.rsplit(['.', '-']).next().unwrap_or(key);
     let listing = std::fs::read_dir(folder).map_err(|e| unreadable(key, folder, &e.to_string()))?;
     let mut files = BTreeMap::new();
     for entry in listing {

@@ -36,5 +36,5 @@ pub use coordinator::{Coordinator, Options};
 pub use descriptors::allow_many_connections;
 pub use earlier::Earlier;
 pub use error::{Error, Result};
-pub use inputs::{InputFiles, check_layout};
+pub use inputs::{InputFiles, base_digests, check_layout, differing_file};
 pub use remembered::remembered;

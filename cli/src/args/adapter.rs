@@ -80,6 +80,9 @@ pub(crate) struct AdapterMerge {
     /// The folder of the base; what the adapter names by default.
     #[arg(long, value_name = "DIR")]
     pub(crate) base: Option<PathBuf>,
+    /// Merge into this base even if the job has trained beside another one, or beside files that only look different.
+    #[arg(long)]
+    pub(crate) any_base: bool,
     /// Round the base's linear layers to NF4 and back first: the weights beside which `quantize = "nf4"` has trained.
     #[arg(long)]
     pub(crate) as_trained: bool,

@@ -161,6 +161,9 @@ pub(crate) struct PlanArgs {
     /// Override a key of the job file; may be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
+    /// Where the job would run and earlier ones ran; `output.root` by default.
+    #[arg(long, value_name = "URL")]
+    pub(crate) root: Option<String>,
     /// The card to plan for; `cluster.card` by default, or all that are known.
     #[arg(long, value_name = "NAME")]
     pub(crate) card: Option<String>,

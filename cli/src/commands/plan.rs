@@ -1,7 +1,8 @@
 //! `mllm4rec plan`: what a job's ranker will take, before it runs.
 
 use anyhow::Result;
-use data::job::{Job, ModelFrom, Stage};
+use coordinator::Earlier;
+use data::job::{CaptionsFrom, Job, ModelFrom, ModelSection, Stage};
 use data::store::Store;
 use serde_json::{Value, json};
 use worker::planning::{ASSUMED_SHARE, CARDS, Card, Lengths, Measured, OnCard, Plan, Rates, measured};
@@ -20,14 +21,15 @@ const GIB: f64 = (1u64 << 30) as f64;
 
 /// Prints the plan.
 pub(crate) async fn run(args: PlanArgs) -> Result<u8> {
-    let job = read_job(&args.config, &args.sets, None)?;
+    let mut job = read_job(&args.config, &args.sets, args.root.as_deref())?;
     if !job.runs(Stage::TrainRanker) && !job.runs(Stage::Rank) {
         return Err(exit::BadRequest("the job has no ranker: there is nothing to plan".to_owned()).into());
     }
-    if matches!(job.ranker.from, ModelFrom::Job(_)) {
-        let what = "ranker.from names a job, whose settings a plan does not look up: plan with that job's own file, or with the folder of \
-                    its model";
-        return Err(exit::BadRequest(what.to_owned()).into());
+    if [&job.retriever.from, &job.ranker.from].iter().any(|from| matches!(from, ModelFrom::Job(_))) {
+        // The settings come with the models.
+        let store =
+            Store::open_existing(&job.output.root).map_err(|e| exit::BadRequest(format!("output.root: {e}")))?;
+        Earlier::models(&store, &mut job).await.map_err(|e| exit::BadRequest(e.to_string()))?;
     }
     let cards = cards(args.card.as_deref().unwrap_or(&job.cluster.card))?;
     data::prepare::input_files(&job.dataset).map_err(|e| exit::BadRequest(e.to_string()))?;
@@ -87,6 +89,10 @@ fn in_words(job: &Job, plan: &Plan, cards: &[Card], earlier: &[Measured]) -> Str
             grouped((plan.prompts.training.mean() * (training.steps * training.batch_size) as f64) as u64),
             training.validations
         ));
+        lines.extend(match job.trials(ModelSection::Ranker).len() {
+            0 => None,
+            trials => Some(format!("sweep     {trials} such trainings, each with its own settings: what follows is of one, with the settings outside of [sweep]")),
+        });
         lines.push(format!("\nlength of training prompts, tokens ({})", lengths(&plan.prompts.training)));
         lines.push(histogram(&plan.prompts.training));
     }
@@ -104,6 +110,15 @@ fn in_words(job: &Job, plan: &Plan, cards: &[Card], earlier: &[Measured]) -> Str
             100.0 * plan.prompts.shortened,
             job.ranker.max_prompt_tokens
         ));
+    }
+    if job.captions.from != CaptionsFrom::None {
+        lines.push(format!(
+            "          captions are not read: each is counted with as many tokens as a prompt takes of one ({})",
+            job.ranker.caption_tokens
+        ));
+    }
+    if job.ranker.fp8 {
+        lines.push("          eight bits (ranker.fp8) are in the memory of scoring and not in its hours".to_owned());
     }
     lines.push(memory(job, plan));
     lines.push(format!(
@@ -257,7 +272,7 @@ fn in_json(job: &Job, plan: &Plan, cards: &[Card], earlier: &[Measured]) -> Valu
         "precision": plan.precision.name(), "parameters": f.parameters, "trained_parameters": f.trained,
         "training": plan.training.map(|t| json!({
             "examples": t.examples, "batch_size": t.batch_size, "steps": t.steps, "epochs": t.epochs(),
-            "validations": t.validations, "prompt_tokens": lengths(&plan.prompts.training),
+            "validations": t.validations, "trials": job.trials(ModelSection::Ranker).len().max(1), "prompt_tokens": lengths(&plan.prompts.training),
         })),
         "scoring": {"prompts": plan.scored, "prompt_tokens": lengths(&plan.prompts.scoring)},
         "shortened_share": plan.prompts.shortened,

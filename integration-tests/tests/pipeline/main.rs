@@ -1,6 +1,7 @@
 //! The whole pipeline through the real binary: same rows whatever happens, no work twice, errors that say what to do.
 #![allow(clippy::unwrap_used)]
 
+mod adapters;
 mod answers;
 mod bad_input;
 mod captions;

@@ -78,8 +78,8 @@ pub(super) async fn run(args: AdapterInspect) -> Result<u8> {
             row.layers.to_string(),
             format!("{outputs} × {inputs}"),
             grouped(row.parameters as u64),
-            format!("{:.3}", row.mean()),
-            format!("{:.3}", row.largest()),
+            format!("{:.5}", row.mean()),
+            format!("{:.5}", row.largest()),
         ]);
     }
     print(table);

@@ -4,11 +4,12 @@ mod export;
 mod inspect;
 mod merge;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use coordinator::records;
-use data::artifact::model_prefix;
+use data::artifact::{Digest, model_prefix, read_spec};
 use data::job::Stage;
 use model::ranker::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter};
 use model::weights::Dtype;
@@ -41,7 +42,14 @@ impl Float {
 struct Found {
     adapter: Adapter,
     place: String,
+    /// What was fitted on validation, where that lies beside it.
+    calibration: Option<Vec<u8>>,
+    /// Digests of the files that it was trained with, the base's among them, where a job has trained it.
+    trained_with: BTreeMap<String, Digest>,
 }
+
+/// What was fitted on validation.
+const CALIBRATION_FILE: &str = "calibration.json";
 
 /// Reads the adapter of a folder or of a job.
 async fn read(which: &WhichAdapter, reach: &Reach) -> Result<Found> {
@@ -52,7 +60,8 @@ async fn read(which: &WhichAdapter, reach: &Reach) -> Result<Found> {
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
         };
         let (config, weights) = (file(ADAPTER_CONFIG_FILE)?, file(ADAPTER_WEIGHTS_FILE)?);
-        return found(&config, &weights, folder.display().to_string());
+        let calibration = folder.join(CALIBRATION_FILE).exists().then(|| file(CALIBRATION_FILE)).transpose()?;
+        return found(&config, &weights, folder.display().to_string(), calibration, BTreeMap::new());
     }
     let root = which.root.as_deref().or((!reach.is_given()).then_some(DEFAULT_ROOT));
     let store = target::store(root, reach).await?;
@@ -67,13 +76,22 @@ async fn read(which: &WhichAdapter, reach: &Reach) -> Result<Found> {
         return Err(exit::BadRequest(what).into());
     }
     let weights = store.get(&format!("{prefix}/{ADAPTER_WEIGHTS_FILE}")).await?;
-    found(&store.get(&config).await?, &weights, store.name(&prefix))
+    let fitted = format!("{prefix}/{CALIBRATION_FILE}");
+    let calibration = if store.exists(&fitted).await? { Some(store.get(&fitted).await?.to_vec()) } else { None };
+    let trained_with = read_spec(&store, &trained.artifact()).await?.map(|spec| spec.inputs).unwrap_or_default();
+    found(&store.get(&config).await?, &weights, store.name(&prefix), calibration, trained_with)
 }
 
-fn found(config: &[u8], weights: &[u8], place: String) -> Result<Found> {
+fn found(
+    config: &[u8],
+    weights: &[u8],
+    place: String,
+    calibration: Option<Vec<u8>>,
+    trained_with: BTreeMap<String, Digest>,
+) -> Result<Found> {
     let config = String::from_utf8_lossy(config);
     let adapter = Adapter::from_bytes(&config, weights).map_err(|e| exit::Lasting(format!("{place}: {e}")))?;
-    Ok(Found { adapter, place })
+    Ok(Found { adapter, place, calibration, trained_with })
 }
 
 /// A new folder that appears as a whole: what is written goes to a draft beside it.
