@@ -11,6 +11,7 @@ mod demo;
 mod exit;
 mod follow;
 mod lock;
+mod observed;
 mod progress;
 mod signals;
 mod status;

@@ -16,7 +16,7 @@ use crate::core::{Event, Policy};
 use crate::inbox::Input;
 use crate::leadership::Leadership;
 use crate::shell::Shell;
-use crate::{Error, Result, allow_many_connections, rpc};
+use crate::{Error, Observer, Result, allow_many_connections, rpc};
 
 /// How long open streams may delay the end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -69,6 +69,7 @@ impl Default for Options {
 pub struct Coordinator {
     address: SocketAddr,
     term: u64,
+    observer: Observer,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<()>>,
 }
@@ -95,11 +96,12 @@ impl Coordinator {
         info!(term, %address, root = store.url(), "leading");
         let stop = CancellationToken::new();
         let (inbox, inputs) = mpsc::channel(1024);
+        let observer = Observer::new(inbox.clone());
         let mut shell = Shell::new(store, options, leadership, inbox.clone());
         shell.take_up().await?;
         let server = tokio::spawn(rpc::serve(listener, door, inbox, stop.clone()));
         let task = tokio::spawn(run(shell, inputs, server, stop.clone()));
-        Ok(Self { address, term, stop, task })
+        Ok(Self { address, term, observer, stop, task })
     }
 
     /// Where it listens.
@@ -112,6 +114,12 @@ impl Coordinator {
     #[must_use]
     pub fn term(&self) -> u64 {
         self.term
+    }
+
+    /// What tells of it those who watch it.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
     }
 
     /// Tells the workers, stops listening and ends.

@@ -62,6 +62,7 @@ impl InProcess {
                 args: vec!["decode-pictures".into()],
             },
             peers: None,
+            observer: worker::Observer::default(),
         };
         self.runtime.spawn(worker::run(open, options, self.stop.clone()))
     }

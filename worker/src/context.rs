@@ -11,6 +11,7 @@ use data::artifact::{
 use data::job::{Job, Split, Stage};
 use data::store::Store;
 use data::tables::{Footer, RejectedRow, Row, encode_part, part_name};
+use observe::figures;
 use proto::{Broken, Committed, FromWorker, Grant, LeaseId, Progress};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -288,7 +289,10 @@ impl Context {
             written_files: Vec::new(),
             stats,
         };
-        let done = match self.wait(artifact::commit_shard(&self.store, &self.artifact, &self.plan, attempt)) {
+        let writing = Instant::now();
+        let committed = self.wait(artifact::commit_shard(&self.store, &self.artifact, &self.plan, attempt));
+        figures().commit_seconds.observe(writing.elapsed().as_secs_f64());
+        let done = match committed {
             Ok(Commit::Won(done)) => done,
             Ok(Commit::AlreadyDone(done)) => {
                 tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
@@ -305,6 +309,7 @@ impl Context {
     }
 
     fn tell_committed(&self, took: Duration, done: &Done) {
+        done.rejected.iter().for_each(|(reason, rows)| figures().rows_put_aside(reason, *rows));
         let committed = Committed { shard: done.shard, rows: done.rows, took, rejected: done.rejected.clone() };
         let _ = self.wait(self.to_coordinator.send(FromWorker::Committed { lease: self.lease, committed }));
     }

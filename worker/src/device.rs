@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use kernels::Device;
+use observe::figures;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,7 @@ impl DeviceThread {
                 kept.forget(); // whatever was wrong may be wrong with it
             }
             let (outcome, lost) = settle(outcome, device.wait());
+            figures().device_free_bytes.set(device.free_bytes().and_then(|free| i64::try_from(free).ok()).unwrap_or(0));
             let _ = reply.send(outcome);
             lost
         });

@@ -18,6 +18,7 @@ mod error;
 mod gang;
 pub mod hand;
 mod kept;
+mod observer;
 pub mod planning;
 mod population;
 mod ranking;
@@ -31,6 +32,7 @@ mod training;
 
 pub use error::{Class, Error, Result};
 pub use gang::host_and_port;
+pub use observer::Observer;
 pub use ranking::check_ranker;
 pub use session::{Options, run};
 pub use tasks::check_captioner;

@@ -24,7 +24,7 @@ use crate::desk::Desk;
 use crate::device::DeviceThread;
 use crate::gang::Reach;
 use crate::kept::KnownPlan;
-use crate::{Error, Result};
+use crate::{Error, Observer, Result};
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +54,8 @@ pub struct Options {
     /// The host that other workers of a gang find this one at, with or without a port to listen on; the address that leads to
     /// the coordinator if nothing is said.
     pub peers: Option<String>,
+    /// What tells of it those who watch it.
+    pub observer: Observer,
 }
 
 /// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled, on a device that `open`
@@ -75,7 +77,9 @@ pub async fn run(
     let mut away_since = Instant::now();
     let mut told = String::new();
     loop {
-        match worker.session(&stop).await {
+        let ended = worker.session(&stop).await;
+        worker.options.observer.set_registered(false);
+        match ended {
             Ok(End::Over) => return Ok(()),
             Ok(End::Untold) => {
                 worker.desk.clear(None).await;
@@ -188,6 +192,7 @@ impl Worker {
             () = stop.cancelled() => return Ok(End::Untold),
         };
         let (welcome, mut stream) = registered?;
+        self.options.observer.set_registered(true);
         if welcome.term < self.term {
             return Ok(End::Broken(format!("it leads term {}, and term {} has begun", welcome.term, self.term)));
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use data::artifact::Digest;
 use kernels::Device;
 use kernels::collective::{Collective, local, slices_of};
+use observe::figures;
 use proto::{Broken, GenerationId};
 use serde_json::json;
 
@@ -167,6 +168,7 @@ impl Training<'_> {
     /// A generation.
     fn live(&mut self, cx: &mut Context, number: GenerationId, gang: &mut dyn Collective) -> Result<End> {
         self.world = gang.world();
+        figures().generation.set(i64::try_from(number.0).unwrap_or(i64::MAX));
         tracing::info!(%number, rank = gang.rank(), world = gang.world(), step = self.course.step, "generation begins");
         self.computing(cx, |this| this.fault(cx, number, Phase::Sync))?;
         if !std::mem::replace(&mut self.met, true) && gang.rank() == 0 {
@@ -214,6 +216,9 @@ impl Training<'_> {
             let (began, mut resting) = (Instant::now(), Resting::new(gang, &cx.seat));
             let (tree, mut word) = this.trainee.learn(&mut resting, this.course.step, &|| cx.seat.beat())?;
             let computed = began.elapsed().saturating_sub(resting.waited());
+            figures().step_seconds.observe(computed.as_secs_f64());
+            figures().allreduce_seconds.observe(resting.waited().as_secs_f64());
+            figures().step.set(i64::try_from(this.course.step).unwrap_or(i64::MAX));
             word.micros = u64::try_from(computed.as_micros()).unwrap_or(u64::MAX);
             if broken {
                 "a fault on purpose".clone_into(&mut word.trouble);

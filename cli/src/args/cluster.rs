@@ -1,5 +1,6 @@
 //! The commands of a cluster.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ pub(crate) struct Coordinator {
     /// A step of a training that says nothing for so long, and for ten times as long as any lately, hangs.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) step_patience: Duration,
+    /// A port for health and figures: /livez, /readyz and /metrics, without TLS and without a login. Nothing by default.
+    #[arg(long, value_name = "ADDRESS", env = "MLLM4REC_OBSERVE")]
+    pub(crate) observe: Option<SocketAddr>,
     /// Where it listens.
     #[command(flatten)]
     pub(crate) listening: Listening,

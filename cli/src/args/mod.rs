@@ -303,6 +303,10 @@ pub(crate) struct Worker {
     /// to the coordinator by default.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = peers)]
     pub(crate) peers: Option<String>,
+    /// A port for health and figures: /livez, /readyz and /metrics, without TLS and without a login; of several workers each takes
+    /// the next one. Nothing by default.
+    #[arg(long, value_name = "ADDRESS", env = "MLLM4REC_OBSERVE")]
+    pub(crate) observe: Option<std::net::SocketAddr>,
     /// Leave when standard input is closed, that is when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,

@@ -1,15 +1,19 @@
 //! `mllm4rec coordinator`: the role that takes jobs and gives out their work.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use coordinator::core::Policy;
 use coordinator::{Coordinator, Error, Options};
 use data::store::Store;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::args::Coordinator as Args;
 use crate::cluster::digest_cache;
 use crate::exit::BadRequest;
 use crate::lock::RootLock;
+use crate::observed::{Starting, open_door};
 use crate::signals::{Signals, Told};
 use crate::terminal::print;
 
@@ -19,10 +23,16 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     let options = options(&args)?;
     let store = open(&args.root)?;
     let _lock = RootLock::take(&store)?;
+    let watched = Arc::new(Starting::default());
+    let watching = CancellationToken::new();
+    if let Some(listen) = args.observe {
+        open_door(listen, watched.clone(), watching.clone()).await?;
+    }
     let coordinator = tokio::select! {
         started = Coordinator::start(store.clone(), options) => started?,
         told = signals.next() => return Ok(told.code()),
     };
+    watched.leads(coordinator.observer());
     let (address, term, stopper) = (coordinator.address(), coordinator.term(), coordinator.stopper());
     let scheme = if args.listening.tls_cert.is_some() { "https" } else { "http" };
     print(format_args!("listening on {scheme}://{address}, root {}, term {term}", store.url()));

@@ -25,6 +25,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use observe::figures;
 use tokio_util::sync::CancellationToken;
 
 pub use clock::Clock;
@@ -288,9 +289,11 @@ impl Store {
         let mut failures = Failures::default();
         loop {
             let Err(error) = self.write(path, bytes.clone(), PutMode::Create).await else {
+                figures().store_call("create", "ok");
                 self.went_well();
                 return Ok(None);
             };
+            figures().store_call("create", retry::code(&error));
             let error = self.explain(error, "create", path);
             if !self.retry.is_worth(&error) {
                 return Err(error);

@@ -1,5 +1,6 @@
 //! Patience with a store that fails now and then.
 
+use observe::figures;
 use std::future::Future;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -67,6 +68,17 @@ pub(super) struct Failures {
     since: Option<(Duration, Duration)>,
 }
 
+/// The kind of a failure, as figures have it. That nothing is there is an answer.
+pub(super) fn code(error: &object_store::Error) -> &'static str {
+    use object_store::Error as E;
+    match error {
+        E::NotFound { .. } => "ok",
+        E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => "conflict",
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => "denied",
+        _ => "failed",
+    }
+}
+
 impl Store {
     /// Calls until it succeeds, fails for good, or patience ends.
     pub(super) async fn retrying<T, F, C>(&self, action: &'static str, path: &str, call: C) -> Result<T>
@@ -78,10 +90,14 @@ impl Store {
         loop {
             match call().await {
                 Ok(value) => {
+                    figures().store_call(action, "ok");
                     self.went_well();
                     return Ok(value);
                 }
-                Err(error) => self.pause(&mut failures, self.explain(error, action, path)).await?,
+                Err(error) => {
+                    figures().store_call(action, code(&error));
+                    self.pause(&mut failures, self.explain(error, action, path)).await?;
+                }
             }
         }
     }

@@ -84,9 +84,14 @@ impl Cluster {
 
     /// Starts a coordinator, at the address of the one before it if there was one.
     pub(crate) fn coordinator(&mut self) -> Server {
+        self.coordinator_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn coordinator_with(&mut self, more: &[&str]) -> Server {
         let (root, listen) = (self.root().display().to_string(), self.url.replace("http://", ""));
         let args = ["coordinator", "--root", &root, "--listen", &listen, "--heartbeat", "200ms", "--dead-after", "3s"];
-        let mut server = self.server(&args);
+        let mut server = self.server(&[&args[..], more].concat());
         let mut line = String::new();
         BufReader::new(server.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.split("http://").nth(1).and_then(|rest| rest.split(',').next());
@@ -97,8 +102,13 @@ impl Cluster {
 
     /// Starts a worker.
     pub(crate) fn worker(&mut self) -> Server {
+        self.worker_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn worker_with(&mut self, more: &[&str]) -> Server {
         let url = self.url.clone();
-        self.server(&["worker", "--coordinator", &url, "--devices", "cpu", "--threads", "1"])
+        self.server(&[&["worker", "--coordinator", &url, "--devices", "cpu", "--threads", "1"], more].concat())
     }
 
     /// Starts so many workers as one.

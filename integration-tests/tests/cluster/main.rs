@@ -6,6 +6,7 @@ mod certificates;
 mod cluster;
 mod deaths;
 mod jobs;
+mod observed;
 mod refusals;
 mod rounds;
 mod secrets;

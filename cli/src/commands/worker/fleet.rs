@@ -1,6 +1,7 @@
 //! Several workers on one machine, one for each device: processes of their own, so that none takes others with it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct Fleet {
     pub(crate) count: usize,
     /// Where other workers find the first of them.
     pub(crate) peers: Option<String>,
+    /// Where the first of them is asked for health and figures.
+    pub(crate) observe: Option<SocketAddr>,
     /// Compute threads of each.
     pub(crate) threads: usize,
 }
@@ -83,6 +86,12 @@ impl Fleet {
             .kill_on_drop(true);
         if let Some(peers) = &self.peers {
             command.args(["--peers", &door(peers, i)]);
+        }
+        if let Some(mut observe) = self.observe {
+            if observe.port() > 0 {
+                observe.set_port(observe.port().saturating_add(u16::try_from(i).unwrap_or(u16::MAX)));
+            }
+            command.args(["--observe", &observe.to_string()]);
         }
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");

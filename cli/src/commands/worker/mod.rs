@@ -14,6 +14,7 @@ use worker::devices;
 
 use crate::args::Worker;
 use crate::exit;
+use crate::observed::open_door;
 use crate::signals::{Signals, Told};
 use crate::terminal::print_error;
 use fleet::Fleet;
@@ -31,7 +32,8 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     if count > 1 {
         let (called, name) = (std::env::args_os().skip(1).collect(), args.name.unwrap_or_else(name));
         let threads = args.threads.unwrap_or((cores / count).max(1));
-        return Fleet { args: called, name, devices, count, peers: args.peers, threads }.run(signals).await;
+        let Worker { peers, observe, .. } = args;
+        return Fleet { args: called, name, devices, count, peers, observe, threads }.run(signals).await;
     }
     let stop = CancellationToken::new();
     let spool = std::env::temp_dir().join(format!("mllm4rec-{}", std::process::id()));
@@ -39,6 +41,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     if args.with_parent {
         watch_parent(stop.clone());
     }
+    let observer = worker::Observer::default();
     let (place, threads) = (devices.place(0), args.threads.unwrap_or(cores));
     let options = worker::Options {
         coordinator: args.reach.endpoint()?,
@@ -49,7 +52,11 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         patience: args.patience.map_or(Duration::MAX, Duration::from_secs),
         decoder: super::decoder()?,
         peers: args.peers,
+        observer: observer.clone(),
     };
+    if let Some(listen) = args.observe {
+        open_door(listen, Arc::new(observer), stop.clone()).await?;
+    }
     let ended = worker::run(move || place.open(threads), options, stop).await;
     // What a stopped task left there; nothing durable lies in it.
     let _ = std::fs::remove_dir_all(&spool);

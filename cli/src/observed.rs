@@ -1,0 +1,55 @@
+//! The port on which this process is watched.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result};
+use coordinator::Observer;
+use observe::{Door, Watched, figures};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Opens the port.
+pub(crate) async fn open_door(listen: SocketAddr, watched: Arc<dyn Watched>, stop: CancellationToken) -> Result<()> {
+    let door = Door::open(listen, watched, stop).await;
+    let door = door.with_context(|| format!("--observe: cannot listen on {listen}"))?;
+    info!(address = %door.address(), "health and figures: /livez, /readyz, /metrics");
+    Ok(())
+}
+
+/// A coordinator from its start on: it lives, and is ready once it leads.
+#[derive(Default)]
+pub(crate) struct Starting {
+    leading: OnceLock<Observer>,
+}
+
+impl Starting {
+    /// Says who tells of it from now on.
+    pub(crate) fn leads(&self, observer: Observer) {
+        let _ = self.leading.set(observer);
+    }
+}
+
+#[async_trait::async_trait]
+impl Watched for Starting {
+    async fn live(&self) -> Result<(), String> {
+        match self.leading.get() {
+            Some(observer) => observer.live().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        match self.leading.get() {
+            Some(observer) => observer.ready().await,
+            None => Err("it does not lead yet".to_owned()),
+        }
+    }
+
+    async fn figures(&self) -> String {
+        match self.leading.get() {
+            Some(observer) => observer.figures().await,
+            None => figures().page("coordinator", env!("CARGO_PKG_VERSION"), |_| {}),
+        }
+    }
+}

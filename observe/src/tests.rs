@@ -1,0 +1,75 @@
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+#[derive(Default)]
+struct Process {
+    ready: AtomicBool,
+}
+
+#[async_trait]
+impl Watched for Process {
+    async fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        if self.ready.load(Ordering::Relaxed) { Ok(()) } else { Err("no coordinator yet".to_owned()) }
+    }
+
+    async fn figures(&self) -> String {
+        figures().page("worker", "1.2.3", |registry| {
+            let held: Gauge = Gauge::default();
+            held.set(7);
+            registry.register("shards_held", "Shards in hand", held);
+        })
+    }
+}
+
+async fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_door_tells_health_and_figures_and_nothing_else() {
+    let process = Arc::new(Process::default());
+    let stop = CancellationToken::new();
+    let door = Door::open(([127, 0, 0, 1], 0).into(), process.clone(), stop.clone()).await.unwrap();
+    let asked = |request: &'static str| ask(door.address(), request);
+    assert!(asked("GET /livez").await.starts_with("HTTP/1.1 200"));
+    let waiting = asked("GET /readyz").await;
+    assert!(waiting.starts_with("HTTP/1.1 503") && waiting.ends_with("no coordinator yet\n"), "{waiting}");
+    process.ready.store(true, Ordering::Relaxed);
+    assert!(asked("GET /readyz").await.starts_with("HTTP/1.1 200"));
+
+    figures().store_call("write", "ok");
+    figures().rows_put_aside("no number", 3);
+    figures().step_seconds.observe(0.5);
+    let page = asked("GET /metrics").await;
+    for line in [
+        "mllm4rec_store_requests_total{op=\"write\",code=\"ok\"} 1",
+        "mllm4rec_bad_rows_total{reason=\"no number\"} 3",
+        "mllm4rec_step_seconds_count 1",
+        "mllm4rec_build_info{version=\"1.2.3\",role=\"worker\"} 1",
+        "mllm4rec_shards_held 7",
+        "# EOF",
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+    assert!(asked("POST /livez").await.starts_with("HTTP/1.1 405"));
+    assert!(asked("GET /").await.starts_with("HTTP/1.1 404"));
+    stop.cancel();
+}

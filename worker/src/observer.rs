@@ -1,0 +1,35 @@
+//! What a worker tells those who watch it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use observe::{Watched, figures};
+
+/// Whether a worker has a coordinator. A worker that hangs ends by itself, so one that answers lives.
+#[derive(Clone, Debug, Default)]
+pub struct Observer {
+    registered: Arc<AtomicBool>,
+}
+
+impl Observer {
+    /// Notes that a session has begun or ended.
+    pub(crate) fn set_registered(&self, registered: bool) {
+        self.registered.store(registered, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Watched for Observer {
+    async fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        if self.registered.load(Ordering::Relaxed) { Ok(()) } else { Err("no coordinator".to_owned()) }
+    }
+
+    async fn figures(&self) -> String {
+        figures().page("worker", env!("CARGO_PKG_VERSION"), |_| {})
+    }
+}
