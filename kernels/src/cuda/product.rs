@@ -42,10 +42,12 @@ impl Product {
     }
 
     /// Refuses what no card multiplies in eight bits.
-    fn check_eight_bits(&self) -> Result<()> {
+    pub(super) fn check_eight_bits(&self) -> Result<()> {
         let Self { a, b, c, depth, cols, .. } = self;
         let is_one = [a, b].iter().any(|operand| operand.dtype == Dtype::U8);
-        let whole = [a.stride, b.stride, *depth, *cols].iter().all(|extent| extent.is_multiple_of(16));
+        let extents = [a.stride, b.stride, c.stride, *depth, *cols];
+        let aligned = [a, b, c].iter().all(|matrix| matrix.address.0.is_multiple_of(16));
+        let whole = aligned && extents.iter().all(|extent| extent.is_multiple_of(16));
         let lies = !a.transposed && b.transposed && a.dtype == b.dtype && c.dtype != Dtype::U8;
         if is_one && !(whole && lies) {
             return Err(Error::Device(format!("no card multiplies this in eight bits: {self:?}")));
@@ -55,7 +57,6 @@ impl Product {
 
     /// Computes the product on the host, for a device whose memory can be read and written.
     pub(crate) fn on_host(&self, device: &dyn Driver) -> Result<()> {
-        self.check_eight_bits()?;
         let a = self.a.read(device, self.rows, self.depth)?;
         let b = self.b.read(device, self.depth, self.cols)?;
         let mut product = vec![0.0; self.rows * self.cols];

@@ -152,6 +152,7 @@ impl Stream {
         if product.rows == 0 || product.cols == 0 {
             return Ok(());
         }
+        product.check_eight_bits()?;
         // SAFETY: the caller's promise.
         unsafe { self.recorder.ask(Operation::Multiply(*product)) }
     }

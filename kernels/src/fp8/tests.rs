@@ -155,6 +155,15 @@ fn what_is_not_finite_stays_in_its_row() {
 }
 
 #[test]
+fn a_weight_that_is_not_padded_is_refused_on_a_device() {
+    let device = accelerator();
+    let [x, w] = [noise_tensor(6, &[3, 32]), noise_tensor(7, &[5, 32])].map(|t| device.put(&t).unwrap());
+    let refused = linear(&x, &quantize(&w).unwrap(), None).unwrap_err().to_string();
+    assert!(refused.contains("multiplies this in eight bits"), "{refused}");
+    assert_eq!(linear(&x, &quantize_weight(&w).unwrap(), None).unwrap().shape(), [3, 5]);
+}
+
+#[test]
 fn threads_do_not_change_the_bits() {
     let [x, w] = [noise_tensor(6, &[70, 300]), noise_tensor(7, &[90, 300])];
     same_on_threads(|| {
