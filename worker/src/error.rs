@@ -161,6 +161,9 @@ pub enum Error {
     /// The coordinator cannot be spoken to until somebody changes something.
     #[error(transparent)]
     Endpoint(EndpointError),
+    /// This device has no room for what was decided for all; others have.
+    #[error("{0}")]
+    NoRoom(String),
     /// The coordinator cannot be reached.
     #[error("cannot reach the coordinator at {address}: {reason}")]
     Unreachable {
@@ -183,7 +186,8 @@ impl Error {
             Self::Kernels(kernels::Error::Gang(_) | kernels::Error::Stuck(_))
             | Self::Gang(_)
             | Self::PutOut(_)
-            | Self::Hangs(_) => Class::Retry,
+            | Self::Hangs(_)
+            | Self::NoRoom(_) => Class::Retry,
             Self::Panicked(_) | Self::Unreachable { .. } | Self::Decoders(DecodersError::Start { .. }) => Class::Retry,
             _ => Class::Fatal,
         }

@@ -61,13 +61,16 @@ pub(super) fn cut(
 ) -> Result<(Ranker, Agreement)> {
     if let Some(decided) = decided(cx, earlier)? {
         if decided.used {
-            ranker.cut_to_fp8()?;
+            ranker.cut_to_fp8().map_err(no_room)?;
         }
         return Ok((ranker, decided));
     }
-    let agreement = match compared.agreement(cx, &mut ranker) {
-        // Weights in four bits grow where they are cut, and a ranker that had room may have none then.
-        Err(Error::Kernels(error @ kernels::Error::Memory { .. })) => {
+    let sample = compared.sample(cx)?;
+    let wanted = compared.answers(cx, &ranker, &sample)?;
+    let agreement = match compared.agreement(cx, &mut ranker, &sample, &wanted) {
+        // Weights in four bits grow where they are cut, and a ranker that had room may have none then; a library may know no products
+        // of eight bits for a card that does.
+        Err(Error::Kernels(error @ (kernels::Error::Memory { .. } | kernels::Error::Device(_)))) => {
             Agreement { used: false, reason: Some(error.to_string()), users: 0, same_first: 0.0, kendall: 0.0 }
         }
         agreement => agreement?,
@@ -75,12 +78,22 @@ pub(super) fn cut(
     let agreement = first_decided(cx, agreement)?;
     tell(&agreement, cx.job.ranker.fp8_agreement);
     if agreement.used {
-        ranker.cut_to_fp8()?;
+        ranker.cut_to_fp8().map_err(no_room)?;
         return Ok((ranker, agreement));
     }
     // Two rankers may be more than the device has room for.
     drop(ranker);
     Ok((load(cx, device)?, agreement))
+}
+
+/// Others have room for what was decided: this worker has failed, and not the job.
+fn no_room(error: model::Error) -> Error {
+    match error {
+        model::Error::Kernel(e @ kernels::Error::Memory { .. }) => Error::NoRoom(format!(
+            "this device has no room for the ranker in eight bits, in which other workers score the same users (ranker.fp8): {e}"
+        )),
+        error => error.into(),
+    }
 }
 
 fn tell(agreement: &Agreement, least: f64) {
@@ -109,7 +122,8 @@ fn decided(cx: &Context, earlier: Option<&ArtifactId>) -> Result<Option<Agreemen
     if own.is_some() {
         return Ok(own);
     }
-    let before = earlier.map(|artifact| read(cx, artifact)).transpose()?.flatten();
+    // Where an earlier device could not be asked, this one is.
+    let before = earlier.map(|artifact| read(cx, artifact)).transpose()?.flatten().filter(|b| b.reason.is_none());
     before.map(|before| first_decided(cx, before)).transpose()
 }
 
@@ -136,13 +150,17 @@ fn parsed(path: &str, text: &[u8]) -> Result<Agreement> {
 }
 
 impl Compared<'_> {
-    /// Asks both ways, and leaves the ranker in eight bits.
-    fn agreement(&self, cx: &mut Context, ranker: &mut Ranker) -> Result<Agreement> {
-        let sample = self.sample(cx)?;
-        let wanted = self.answers(cx, ranker, &sample)?;
+    /// Asks again in eight bits, and leaves the ranker so.
+    fn agreement(
+        &self,
+        cx: &mut Context,
+        ranker: &mut Ranker,
+        sample: &Sample,
+        wanted: &[RankingRow],
+    ) -> Result<Agreement> {
         ranker.cut_to_fp8()?;
-        let found = self.answers(cx, ranker, &sample)?;
-        let mut agreement = Agreement::of(&found, &wanted);
+        let found = self.answers(cx, ranker, sample)?;
+        let mut agreement = Agreement::of(&found, wanted);
         let finite = found.iter().all(|row| row.scores.iter().all(|score| score.is_finite()));
         agreement.used = agreement.same_first >= cx.job.ranker.fp8_agreement && finite;
         if !finite {
