@@ -3,16 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use coordinator::Observer;
 use observe::{Door, Watched, figures};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::exit::BadRequest;
+
 /// Opens the port.
 pub(crate) async fn open_door(listen: SocketAddr, watched: Arc<dyn Watched>, stop: CancellationToken) -> Result<()> {
     let door = Door::open(listen, watched, stop).await;
-    let door = door.with_context(|| format!("--observe: cannot listen on {listen}"))?;
+    let door = door.map_err(|e| BadRequest(format!("--observe: cannot listen on {listen}: {e}")))?;
     info!(address = %door.address(), "health and figures: /livez, /readyz, /metrics");
     Ok(())
 }

@@ -8,7 +8,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
-use proto::{Info, JobState, JobStatus, StageState, StageStatus, WorkerStatus};
+use proto::{Info, JobState, JobStatus, StageStatus, WorkerStatus};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inbox::Input;
@@ -55,21 +55,22 @@ impl Watched for Observer {
     }
 
     async fn figures(&self) -> String {
-        let info = self.ask(Input::Info, ANSWER).await.unwrap_or_default();
-        let jobs = self.ask(Input::List, ANSWER).await.unwrap_or_default();
-        page(&info, &jobs)
+        let told =
+            async { Ok::<_, String>((self.ask(Input::Info, ANSWER).await?, self.ask(Input::List, ANSWER).await?)) };
+        // A loop that hangs has no figures, rather than those of an empty coordinator.
+        page(told.await.ok().as_ref())
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfStage {
-    job: String,
+    job_id: String,
     stage: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfReason {
-    job: String,
+    job_id: String,
     stage: String,
     reason: String,
 }
@@ -80,8 +81,9 @@ struct OfState {
 }
 
 /// The figures as Prometheus reads them.
-fn page(info: &Info, jobs: &[JobStatus]) -> String {
+fn page(told: Option<&(Info, Vec<JobStatus>)>) -> String {
     figures().page("coordinator", env!("CARGO_PKG_VERSION"), |registry| {
+        let Some((info, jobs)) = told else { return };
         let term: Gauge = Gauge::default();
         term.set(i64::try_from(info.term).unwrap_or(i64::MAX));
         registry.register("leader_epoch", "The term of this coordinator: how many have led the root", term);
@@ -127,7 +129,7 @@ const OF_STAGES: [(&str, &str, OfOneStage); 9] = [
     ("rows_done", "Rows that are computed, committed or not", |s| big(s.progress.done + s.working)),
     ("rows", "Rows in all, 0 while that is not known", |s| big(s.progress.total)),
     ("members", "Workers that train together", |s| count(s.members)),
-    ("generation", "Generations of the gang under this coordinator", |s| count(s.generations)),
+    ("generations", "Generations of the gang under this coordinator", |s| count(s.generations)),
 ];
 
 fn count(n: u32) -> i64 {
@@ -149,8 +151,9 @@ fn stages(registry: &mut Registry, jobs: &[JobStatus]) {
     let running = jobs.iter().filter(|job| job.state == JobState::Running);
     let open: Vec<(OfStage, &StageStatus)> = running
         .flat_map(|job| job.stages.iter().map(move |stage| (job, stage)))
-        .filter(|(_, stage)| stage.state == StageState::Running)
-        .map(|(job, stage)| (OfStage { job: job.job.0.clone(), stage: name(stage) }, stage))
+        // Those that are done keep telling what was put aside, as long as their job runs; of others nothing is known yet.
+        .filter(|(_, stage)| stage.shards.all > 0 && !stage.reused)
+        .map(|(job, stage)| (OfStage { job_id: job.job.0.clone(), stage: name(stage) }, stage))
         .collect();
     for (figure, help, value) in OF_STAGES {
         let family: Family<OfStage, Gauge> = Family::default();
@@ -164,13 +167,13 @@ fn stages(registry: &mut Registry, jobs: &[JobStatus]) {
     for (of, stage) in &open {
         ages.get_or_create(of).set(big(stage.oldest_lease.as_secs()));
         for (reason, rows) in &stage.rejected {
-            let OfStage { job, stage } = of.clone();
-            aside.get_or_create(&OfReason { job, stage, reason: reason.clone() }).set(big(*rows));
+            let OfStage { job_id, stage } = of.clone();
+            aside.get_or_create(&OfReason { job_id, stage, reason: reason.clone() }).set(big(*rows));
         }
     }
     let help = "How long the lease that has committed nothing for the longest time has done so";
     registry.register_with_unit("lease_age", help, Unit::Seconds, ages);
-    registry.register("bad_rows", "Rows that were put aside", aside);
+    registry.register("rows_put_aside", "Rows that were put aside", aside);
 }
 
 fn word(state: JobState) -> &'static str {
@@ -187,4 +190,78 @@ fn name(stage: &StageStatus) -> String {
     let split = stage.split.as_ref().map_or(String::new(), |split| format!(".{split}"));
     let trial = stage.trial.as_ref().map_or(String::new(), |trial| format!("[{trial}]"));
     format!("{}{split}{trial}", stage.stage)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proto::{JobId, Progress, ShardCounts, StageState};
+
+    use super::*;
+
+    fn stage(state: StageState, done: u32) -> StageStatus {
+        StageStatus {
+            stage: "rank".to_owned(),
+            split: Some("test".to_owned()),
+            trial: None,
+            digest: String::new(),
+            state,
+            progress: Progress { done: 5, total: 40, unit: "users".to_owned(), note: String::new() },
+            reused: false,
+            retries: 1,
+            shards: ShardCounts { all: 8, done, leased: 0 },
+            attempts: 0,
+            oldest_lease: Duration::from_secs(3),
+            rate: 0.0,
+            rejected: [("no number".to_owned(), 2)].into(),
+            quarantined: vec![7],
+            working: 1,
+            members: 0,
+            generations: 0,
+        }
+    }
+
+    fn job(stages: Vec<StageStatus>) -> JobStatus {
+        JobStatus {
+            job: JobId("shop-1".to_owned()),
+            state: JobState::Running,
+            stages,
+            workers: 0,
+            reason: String::new(),
+            failure: None,
+            waiting: String::new(),
+            age: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn stages_that_wait_and_stages_that_are_done_are_told_of() {
+        let page_of = |stages| page(Some(&(Info { term: 3, ..Info::default() }, vec![job(stages)])));
+        // Nobody has begun: that shards wait for workers is what an operator wants to hear of.
+        let waiting = page_of(vec![stage(StageState::Waiting, 0)]);
+        let done = page_of(vec![stage(StageState::Done, 8)]);
+        let labels = "{job_id=\"shop-1\",stage=\"rank.test\"}";
+        for (page, line) in [
+            (&waiting, format!("mllm4rec_shards_pending{labels} 8")),
+            (&waiting, "mllm4rec_leader_epoch 3".to_owned()),
+            (&done, format!("mllm4rec_shards_pending{labels} 0")),
+            (&done, format!("mllm4rec_shards_failed{labels} 1")),
+            (&done, format!("mllm4rec_rows_done{labels} 6")),
+            (&done, format!("mllm4rec_lease_age_seconds{labels} 3")),
+            (&done, "mllm4rec_rows_put_aside{job_id=\"shop-1\",stage=\"rank.test\",reason=\"no number\"} 2".to_owned()),
+        ] {
+            assert!(page.contains(&line), "{line} is not in\n{page}");
+        }
+        // Prometheus has labels of these names itself.
+        assert!(!done.contains("{job=") && !done.contains(",job=") && !done.contains("instance="), "{done}");
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_hangs_is_not_an_empty_coordinator() {
+        let (inbox, _unread) = mpsc::channel(8);
+        let observer = Observer::new(inbox);
+        assert!(observer.ready().await.unwrap_err().contains("has not answered for 2 s"));
+        let page = observer.figures().await;
+        assert!(page.contains("mllm4rec_build_info") && !page.contains("leader_epoch"), "{page}");
+    }
 }

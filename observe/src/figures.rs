@@ -1,6 +1,7 @@
 //! Counters and times of this process.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -14,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 /// A kind of call to the object store and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StoreCall {
-    /// `read`, `write`, `create`, `list`, `delete`.
+    /// `read`, `write`, `create`, `look at`, `list`, `delete`.
     pub op: &'static str,
     /// `ok`, `conflict`, `denied` or `failed`.
     pub code: &'static str,
@@ -41,8 +42,10 @@ pub struct Figures {
     pub allreduce_seconds: Histogram,
     /// The generation of the gang at work.
     pub generation: Gauge,
-    /// Bytes of the device's memory that could be asked for behind the last task.
-    pub device_free_bytes: Gauge,
+    /// What [`Figures::device_has_free`] was told.
+    device_free_bytes: Gauge,
+    /// Whether a device has told that.
+    knows_device: AtomicBool,
 }
 
 /// Those of this process.
@@ -64,12 +67,19 @@ impl Figures {
             allreduce_seconds: seconds(0.001),
             generation: Gauge::default(),
             device_free_bytes: Gauge::default(),
+            knows_device: AtomicBool::new(false),
         }
     }
 
     /// Counts a call to the object store.
     pub fn store_call(&self, op: &'static str, code: &'static str) {
         self.store_requests.get_or_create(&StoreCall { op, code }).inc();
+    }
+
+    /// Notes how much memory of the device can be asked for.
+    pub fn device_has_free(&self, bytes: usize) {
+        self.device_free_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.knows_device.store(true, Ordering::Relaxed);
     }
 
     /// Counts rows that were put aside.
@@ -106,11 +116,9 @@ impl Figures {
         );
         registry.register("step", "The last step of the training at work", self.step.clone());
         registry.register("generation", "The generation of the gang at work", self.generation.clone());
-        registry.register_with_unit(
-            "gpu_mem_free",
-            "Memory of the device that was free behind the last task",
-            Unit::Bytes,
-            self.device_free_bytes.clone(),
-        );
+        if self.knows_device.load(Ordering::Relaxed) {
+            let help = "Memory that may still be taken on the device";
+            registry.register_with_unit("gpu_mem_free", help, Unit::Bytes, self.device_free_bytes.clone());
+        }
     }
 }

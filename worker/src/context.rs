@@ -293,7 +293,10 @@ impl Context {
         let committed = self.wait(artifact::commit_shard(&self.store, &self.artifact, &self.plan, attempt));
         figures().commit_seconds.observe(writing.elapsed().as_secs_f64());
         let done = match committed {
-            Ok(Commit::Won(done)) => done,
+            Ok(Commit::Won(done)) => {
+                done.rejected.iter().for_each(|(reason, rows)| figures().rows_put_aside(reason, *rows));
+                done
+            }
             Ok(Commit::AlreadyDone(done)) => {
                 tracing::info!(artifact = %self.artifact, shard, attempt = done.attempt, "another attempt was first");
                 self.looks.met_another();
@@ -309,7 +312,6 @@ impl Context {
     }
 
     fn tell_committed(&self, took: Duration, done: &Done) {
-        done.rejected.iter().for_each(|(reason, rows)| figures().rows_put_aside(reason, *rows));
         let committed = Committed { shard: done.shard, rows: done.rows, took, rejected: done.rejected.clone() };
         let _ = self.wait(self.to_coordinator.send(FromWorker::Committed { lease: self.lease, committed }));
     }

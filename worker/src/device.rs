@@ -79,7 +79,7 @@ impl DeviceThread {
                 kept.forget(); // whatever was wrong may be wrong with it
             }
             let (outcome, lost) = settle(outcome, device.wait());
-            figures().device_free_bytes.set(device.free_bytes().and_then(|free| i64::try_from(free).ok()).unwrap_or(0));
+            tell_free(device);
             let _ = reply.send(outcome);
             lost
         });
@@ -129,6 +129,13 @@ fn settle<T>(outcome: Result<T>, waited: kernels::Result<()>) -> (Result<T>, Opt
     // What went wrong before may have come of the loss, which can be mended; work that was taken back counts for nothing.
     let kept = matches!(&outcome, Err(e) if lost.is_none() || matches!(e, Error::Stopped(_)));
     (if kept { outcome } else { Err(late.into()) }, lost)
+}
+
+/// Of a processor the system tells what is free.
+fn tell_free(device: &Device) {
+    if let Some(free) = device.free_bytes().filter(|_| !device.is_cpu()) {
+        figures().device_has_free(free);
+    }
 }
 
 fn reopen(lost: Device, open: &mut impl FnMut() -> kernels::Result<Device>) -> kernels::Result<Device> {

@@ -10,9 +10,15 @@ use observe::{Watched, figures};
 #[derive(Clone, Debug, Default)]
 pub struct Observer {
     registered: Arc<AtomicBool>,
+    leaving: Arc<AtomicBool>,
 }
 
 impl Observer {
+    /// Notes that the worker was told to leave: it hands back what it holds, and takes no more.
+    pub fn leaves(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Notes that a session has begun or ended.
     pub(crate) fn set_registered(&self, registered: bool) {
         self.registered.store(registered, Ordering::Relaxed);
@@ -26,6 +32,9 @@ impl Watched for Observer {
     }
 
     async fn ready(&self) -> Result<(), String> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err("leaving".to_owned());
+        }
         if self.registered.load(Ordering::Relaxed) { Ok(()) } else { Err("no coordinator".to_owned()) }
     }
 

@@ -192,7 +192,6 @@ impl Worker {
             () = stop.cancelled() => return Ok(End::Untold),
         };
         let (welcome, mut stream) = registered?;
-        self.options.observer.set_registered(true);
         if welcome.term < self.term {
             return Ok(End::Broken(format!("it leads term {}, and term {} has begun", welcome.term, self.term)));
         }
@@ -209,6 +208,7 @@ impl Worker {
                 return Err(e);
             }
         };
+        self.options.observer.set_registered(true);
         let end = match self.desk.repeat(&to_coordinator, stop).await {
             Some(end) => end,
             None => self.listen(means, welcome.heartbeat, &to_coordinator, &mut stream, stop).await,

@@ -89,7 +89,11 @@ impl Fleet {
         }
         if let Some(mut observe) = self.observe {
             if observe.port() > 0 {
-                observe.set_port(observe.port().saturating_add(u16::try_from(i).unwrap_or(u16::MAX)));
+                let port = usize::from(observe.port()) + i;
+                let beyond = |_| {
+                    exit::BadRequest(format!("--observe: worker {} would have port {port}, and there is none", i + 1))
+                };
+                observe.set_port(u16::try_from(port).map_err(beyond)?);
             }
             command.args(["--observe", &observe.to_string()]);
         }

@@ -55,8 +55,13 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         observer: observer.clone(),
     };
     if let Some(listen) = args.observe {
-        open_door(listen, Arc::new(observer), stop.clone()).await?;
+        open_door(listen, Arc::new(observer.clone()), CancellationToken::new()).await?;
     }
+    let leaving = stop.clone();
+    tokio::spawn(async move {
+        leaving.cancelled().await;
+        observer.leaves();
+    });
     let ended = worker::run(move || place.open(threads), options, stop).await;
     // What a stopped task left there; nothing durable lies in it.
     let _ = std::fs::remove_dir_all(&spool);
