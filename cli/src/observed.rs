@@ -11,9 +11,9 @@ use tracing::info;
 
 use crate::exit::BadRequest;
 
-/// Opens the port.
-pub(crate) async fn open_door(listen: SocketAddr, watched: Arc<dyn Watched>, stop: CancellationToken) -> Result<()> {
-    let door = Door::open(listen, watched, stop).await;
+/// Opens the port, for as long as this process lives: it tells of its end, too.
+pub(crate) async fn open_door(listen: SocketAddr, watched: Arc<dyn Watched>) -> Result<()> {
+    let door = Door::open(listen, watched, CancellationToken::new()).await;
     let door = door.map_err(|e| BadRequest(format!("--observe: cannot listen on {listen}: {e}")))?;
     info!(address = %door.address(), "health and figures: /livez, /readyz, /metrics");
     Ok(())

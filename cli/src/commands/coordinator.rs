@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use coordinator::core::Policy;
 use coordinator::{Coordinator, Error, Options};
 use data::store::Store;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::args::Coordinator as Args;
@@ -24,9 +23,8 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     let store = open(&args.root)?;
     let _lock = RootLock::take(&store)?;
     let watched = Arc::new(Starting::default());
-    let watching = CancellationToken::new();
     if let Some(listen) = args.observe {
-        open_door(listen, watched.clone(), watching.clone()).await?;
+        open_door(listen, watched.clone()).await?;
     }
     let coordinator = tokio::select! {
         started = Coordinator::start(store.clone(), options) => started?,

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         observer: observer.clone(),
     };
     if let Some(listen) = args.observe {
-        open_door(listen, Arc::new(observer.clone()), CancellationToken::new()).await?;
+        open_door(listen, Arc::new(observer.clone())).await?;
     }
     let leaving = stop.clone();
     tokio::spawn(async move {
