@@ -44,6 +44,9 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         if cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             return BAD_CONFIG;
         }
+        if let Some(worker::Error::JobEnded { may_pass, .. }) = cause.downcast_ref() {
+            return if *may_pass { RETRY } else { BAD_DATA };
+        }
         if cause.is::<Lasting>() || matches!(cause.downcast_ref(), Some(coordinator::Error::Record { .. })) {
             return BAD_DATA;
         }

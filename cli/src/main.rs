@@ -11,6 +11,7 @@ mod demo;
 mod exit;
 mod follow;
 mod lock;
+mod logging;
 mod observed;
 mod progress;
 mod signals;
@@ -19,12 +20,11 @@ mod tables;
 mod target;
 mod terminal;
 
-use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::Parser;
 
-use args::{Args, Command, LogFormat, RunsAction};
+use args::{Args, Command, RunsAction};
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
@@ -32,7 +32,6 @@ fn main() -> std::process::ExitCode {
         // No logging, no runtime: the less there is, the less a bad picture can reach.
         return worker::decoders::serve(std::io::stdin().lock(), std::io::stdout().lock());
     }
-    start_logging(&args);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -40,8 +39,19 @@ fn main() -> std::process::ExitCode {
             return exit::RETRY.into();
         }
     };
+    let traces = {
+        let _within = runtime.enter();
+        match logging::start(&args) {
+            Ok(traces) => traces,
+            Err(e) => {
+                terminal::print_error(format_args!("error: {e:#}"));
+                return exit::code_of(&e).into();
+            }
+        }
+    };
     // A panic must not wait for threads that wait for it.
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(obey(args.command))));
+    traces.finish();
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
         Ok(Ok(code)) => code.into(),
@@ -78,6 +88,7 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
             None => commands::doctor::run(&doctor),
         },
         Command::Certs(certs) => commands::certs::run(&certs),
+        Command::K8s(k8s) => commands::k8s::run(&k8s),
         Command::Token(token) => commands::token::run(&token),
         Command::Coordinator(coordinator) => commands::coordinator::run(coordinator).await,
         Command::Worker(worker) => commands::worker::run(worker).await,
@@ -88,24 +99,5 @@ async fn obey(command: Command) -> anyhow::Result<u8> {
         Command::Cancel(cancel) => commands::cancel::run(cancel).await,
         Command::Resume(resume) => commands::resume::run(resume).await,
         Command::DecodePictures => unreachable!("that has been seen to"),
-    }
-}
-
-/// Logs go to standard error. `RUST_LOG` chooses; by default it is warnings, and of the servers of a cluster, which
-/// nobody watches, every change of state.
-fn start_logging(args: &Args) {
-    let server = match &args.command {
-        Command::Coordinator(_) => true,
-        Command::Worker(worker) => !worker.with_parent,
-        _ => false,
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if server { "info" } else { "warn" }));
-    // Lines of the audit are known by their target.
-    let audited = matches!(args.command, Command::Coordinator(_));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(audited);
-    match args.log_format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }

@@ -19,29 +19,38 @@ pub(crate) async fn open_door(listen: SocketAddr, watched: Arc<dyn Watched>) -> 
     Ok(())
 }
 
-/// A coordinator from its start on: it lives, and is ready once it leads.
+/// A coordinator from its start to its end: it lives, and is ready while it leads.
 #[derive(Default)]
-pub(crate) struct Starting {
+pub(crate) struct Lifetime {
     leading: OnceLock<Observer>,
+    deposed: OnceLock<String>,
 }
 
-impl Starting {
+impl Lifetime {
     /// Says who tells of it from now on.
     pub(crate) fn leads(&self, observer: Observer) {
         let _ = self.leading.set(observer);
     }
+
+    /// It leads no more, and waits for its end.
+    pub(crate) fn deposed(&self, why: String) {
+        let _ = self.deposed.set(why);
+    }
 }
 
 #[async_trait::async_trait]
-impl Watched for Starting {
+impl Watched for Lifetime {
     async fn live(&self) -> Result<(), String> {
         match self.leading.get() {
-            Some(observer) => observer.live().await,
-            None => Ok(()),
+            Some(observer) if self.deposed.get().is_none() => observer.live().await,
+            _ => Ok(()),
         }
     }
 
     async fn ready(&self) -> Result<(), String> {
+        if let Some(why) = self.deposed.get() {
+            return Err(why.clone());
+        }
         match self.leading.get() {
             Some(observer) => observer.ready().await,
             None => Err("it does not lead yet".to_owned()),

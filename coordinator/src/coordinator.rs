@@ -176,7 +176,10 @@ async fn run(
                 shell.feed(Event::Tick);
                 shell.publish();
             }
-            _ = lead.tick() => shell.check_leadership(),
+            _ = lead.tick() => {
+                shell.check_leadership();
+                shell.let_go_of_the_forgotten();
+            }
             _ = write.tick() => shell.write_journals(),
             ended = &mut server => return ended.map_err(|e| Error::Server(e.to_string()))?,
         }

@@ -60,6 +60,11 @@ impl EndedJobs {
         Some(status)
     }
 
+    /// How the newest job of a name, or of an id, ended.
+    pub(crate) fn last_of(&self, job: &str, now: Duration) -> Option<JobStatus> {
+        self.status(self.order.iter().rev().find(|id| id.is_meant_by(job))?, now)
+    }
+
     /// The same for whoever watches.
     pub(crate) fn watch(&mut self, id: &JobId, now: Duration) -> Option<watch::Receiver<JobStatus>> {
         let status = self.status(id, now)?;

@@ -198,7 +198,7 @@ impl Shell {
         let now = self.now();
         let Some((known, mut status)) = self.jobs.remove(id).zip(self.core.status(id, now)) else { return };
         known.amend(&mut status);
-        known.status.send_replace(status);
+        known.status.send_replace(status.clone());
         self.core.forget(id);
         self.stages.retain(|stage, _| self.core.knows(stage));
         self.quarantines.forget(|stage| self.core.knows(stage));
@@ -207,6 +207,10 @@ impl Shell {
         }
         if let Some(next) = known.next {
             self.submit(*next);
+        }
+        // Whoever wants it again, or finds that its end was never noted, needs them still.
+        if known.again.is_empty() && (noted.is_some() || !self.options.lasting) {
+            self.let_go_with(&status);
         }
         for again in known.again {
             let _ = again.send(());

@@ -5,6 +5,7 @@
 
 pub mod access;
 mod admission;
+mod bound;
 mod coordinator;
 pub mod core;
 mod descriptors;

@@ -83,6 +83,8 @@ pub(crate) struct Shell {
     lookout: Lookout,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
     pub(crate) quarantines: Quarantines,
+    /// Workers that wait for a job of theirs.
+    pub(crate) waiting: crate::bound::Waiting,
     next_worker: u64,
     started: Instant,
 }
@@ -107,6 +109,7 @@ impl Shell {
             deposed,
             workers: BTreeMap::new(),
             quarantines: Quarantines::default(),
+            waiting: crate::bound::Waiting::new(),
             next_worker: 0,
             started: Instant::now(),
         }
@@ -190,9 +193,12 @@ impl Shell {
             step_patience: self.options.step_patience,
         };
         if to.try_send(ToWorker::Welcome(welcome)).is_ok() && reply.send(id).is_ok() {
+            let Register { name, device, claims, job, .. } = register;
+            if let Some(job) = job.clone().filter(|_| self.options.lasting) {
+                self.tell_of_end(job, to.clone());
+            }
             self.workers.insert(id, to);
-            let Register { name, device, claims, .. } = register;
-            self.feed(Event::Joined(id, Joiner { name, device, claims }));
+            self.feed(Event::Joined(id, Joiner { name, device, claims, job }));
         }
     }
 
@@ -219,7 +225,8 @@ impl Shell {
 
     fn grant(&mut self, worker: WorkerId, lease: Lease) {
         let Some(known) = self.jobs.get(&lease.job) else { return };
-        info!(%worker, lease = %lease.id, artifact = %lease.artifact, shards = ?lease.shards, "lease granted");
+        let (artifact, shards) = (&lease.artifact, &lease.shards);
+        info!(%worker, job_id = %lease.job, lease = %lease.id, %artifact, ?shards, "lease granted");
         let grant = Grant {
             lease: lease.id,
             job: lease.job,
@@ -234,7 +241,7 @@ impl Shell {
     }
 
     /// A worker that does not take its messages counts as gone.
-    fn tell(&mut self, worker: WorkerId, message: ToWorker) {
+    pub(crate) fn tell(&mut self, worker: WorkerId, message: ToWorker) {
         let Some(to) = self.workers.get(&worker) else { return };
         if to.try_send(message).is_err() {
             let inbox = self.inbox.clone();

@@ -3,7 +3,7 @@
 use data::artifact::{self, ArtifactId};
 use data::job::Stage;
 use futures::{FutureExt, TryFutureExt};
-use tracing::warn;
+use tracing::{Instrument, info_span, warn};
 
 use crate::core::Event;
 use crate::inbox::Input;
@@ -17,7 +17,8 @@ impl Shell {
         self.quarantines.end(&id);
         let prepare = stage.needs.iter().find(|n| n.stage == Stage::Prepare).cloned();
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        tokio::spawn(async move {
+        let span = info_span!("open", artifact = %id);
+        let work = async move {
             let open = || open_artifact(&store, &stage, prepare.as_ref()).boxed();
             let (rows, done) = match patiently("open a stage", open).await {
                 Ok(opened) => opened,
@@ -32,12 +33,14 @@ impl Shell {
                 Ok(records) => drop(inbox.send(Input::Event(Event::Tallied { artifact: id, records })).await),
                 Err(e) => warn!(artifact = %id, error = %e, "the status will lack rows that were rejected before"),
             }
-        });
+        };
+        tokio::spawn(work.instrument(span));
     }
 
     pub(crate) fn finish(&self, id: ArtifactId) {
         let (store, inbox) = (self.store.clone(), self.inbox.clone());
-        tokio::spawn(async move {
+        let span = info_span!("finish", artifact = %id);
+        let work = async move {
             let event = match patiently("finish a stage", || artifact::finish(&store, &id).err_into().boxed()).await {
                 Ok(records) => {
                     // It may end before all that was done earlier has been read.
@@ -48,7 +51,8 @@ impl Shell {
                 Err(e) => Event::Broken { artifact: id, class: e.class(), reason: e.to_string() },
             };
             let _ = inbox.send(Input::Event(event)).await;
-        });
+        };
+        tokio::spawn(work.instrument(span));
     }
 
     /// Puts a shard aside, unless that is more than the job can spare.

@@ -62,6 +62,7 @@ impl InProcess {
                 args: vec!["decode-pictures".into()],
             },
             peers: None,
+            job: None,
             observer: worker::Observer::default(),
         };
         self.runtime.spawn(worker::run(open, options, self.stop.clone()))

@@ -46,6 +46,14 @@ impl GenerationId {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub String);
 
+impl JobId {
+    /// Whether somebody means this job who names it by its id, or by its name: an id is a name, a hyphen and a digest.
+    #[must_use]
+    pub fn is_meant_by(&self, word: &str) -> bool {
+        self.0 == word || self.0.rsplit_once('-').is_some_and(|(name, _)| name == word)
+    }
+}
+
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "worker-{}", self.0)

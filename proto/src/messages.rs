@@ -22,6 +22,8 @@ pub struct Register {
     pub term: u64,
     /// What it still holds from a session that broke.
     pub claims: Vec<Claim>,
+    /// The job that it is for: its id or its name. Any job if nothing is said.
+    pub job: Option<String>,
 }
 
 /// A lease that outlived its session.
@@ -191,6 +193,17 @@ pub enum ToWorker {
     },
     /// The coordinator ends.
     Shutdown(String),
+    /// The job that the worker is for has ended, and so does the worker.
+    JobEnded {
+        /// The job.
+        job: JobId,
+        /// Whether it succeeded.
+        succeeded: bool,
+        /// Why it did not.
+        reason: String,
+        /// Whether the same job may succeed later, where it did not.
+        may_pass: bool,
+    },
 }
 
 /// Where a job stands.

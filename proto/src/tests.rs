@@ -49,6 +49,7 @@ fn messages_survive_the_wire() {
                 shards: vec![4, 1],
                 generation: Some(GenerationId::of(3, 2)),
             }],
+            job: Some("shop-0a1b".into()),
         }),
         FromWorker::Committed {
             lease: LeaseId(1),

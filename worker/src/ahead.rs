@@ -7,7 +7,7 @@ use kernels::Device;
 
 use crate::{Error, Result};
 
-/// Makes a piece of every item and has them taken in order. `take` is told which share of the time until now went into waiting for
+/// Makes a piece of every item and has them taken in order. `take` may ask which share of the time until then went into waiting for
 /// pieces: near 0, the device is never idle for want of them.
 ///
 /// Beside a card that is done by threads of their own, as many as the device has, at most one piece ahead. A processor has nothing
@@ -19,14 +19,14 @@ pub(crate) fn ahead<T: Send, P: Send>(
     device: &Device,
     items: impl IntoIterator<Item = T, IntoIter: Send>,
     make: impl Fn(T) -> Result<P> + Send + Sync,
-    mut take: impl FnMut(P, f64) -> Result<()>,
+    mut take: impl FnMut(P, &Waiting) -> Result<()>,
 ) -> Result<()> {
     let mut waiting = Waiting { began: Instant::now(), waited: Duration::ZERO };
     let mut items = items.into_iter();
     if device.is_cpu() {
         return items.try_for_each(|item| {
             let piece = waiting.during(|| make(item))?;
-            take(piece, waiting.share())
+            take(piece, &waiting)
         });
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(device.threads()).build();
@@ -46,14 +46,14 @@ pub(crate) fn ahead<T: Send, P: Send>(
             }
         });
         while let Ok(piece) = waiting.during(|| pieces.recv()) {
-            take(piece?, waiting.share())?;
+            take(piece?, &waiting)?;
         }
         Ok(())
     })
 }
 
 /// The time since the first piece was asked for, and how much of it went into waiting.
-struct Waiting {
+pub(crate) struct Waiting {
     began: Instant,
     waited: Duration,
 }
@@ -66,7 +66,8 @@ impl Waiting {
         come
     }
 
-    fn share(&self) -> f64 {
+    /// From 0 to 1.
+    pub(crate) fn share(&self) -> f64 {
         self.waited.as_secs_f64() / self.began.elapsed().as_secs_f64().max(1e-9)
     }
 }
@@ -83,8 +84,8 @@ mod tests {
             let square = |x: u32| if x == 4 { Err(Error::Unknown { what: "four".to_owned() }) } else { Ok(x * x) };
             // Tasks run on the device's own thread, of which there may be just one.
             let outcome = device.run(|| {
-                ahead(&device, 0..9, square, |piece, share| {
-                    assert!((0.0..=1.0).contains(&share));
+                ahead(&device, 0..9, square, |piece, waiting| {
+                    assert!((0.0..=1.0).contains(&waiting.share()));
                     taken.push(piece);
                     Ok(())
                 })
@@ -92,7 +93,7 @@ mod tests {
             assert!(outcome.unwrap_err().to_string().contains("four"));
             assert_eq!(taken, [0, 1, 4, 9]);
 
-            let stopped = |_: u32, _: f64| Err(Error::Unknown { what: "taking".to_owned() });
+            let stopped = |_: u32, _: &Waiting| Err(Error::Unknown { what: "taking".to_owned() });
             assert!(ahead(&device, 0..1000, Ok, stopped).unwrap_err().to_string().contains("taking"));
         }
     }

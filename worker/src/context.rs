@@ -130,6 +130,8 @@ impl Context {
         let store = store.until(stop.clone());
         let (spec, plan) = plan.or_read(&store, &artifact).await?;
         let job = settings::job_of(&store, Job::parse("job", &grant.job_toml, &[])?, &spec).await?;
+        let attempt = attempt_id(grant);
+        tracing::Span::current().record("attempt", &attempt);
         Ok(Self {
             job,
             artifact,
@@ -146,7 +148,7 @@ impl Context {
             looks: Looks::new(doubt),
             job_id: grant.job.0.clone(),
             job_toml: grant.job_toml.clone(),
-            attempt: attempt_id(grant),
+            attempt,
             stop,
             to_coordinator,
             runtime: Handle::current(),
@@ -305,6 +307,13 @@ impl Context {
             Err(data::Error::PutAside { .. }) => self.complete_quarantine(shard)?,
             Err(e) => return Err(e.into()),
         };
+        tracing::info!(
+            shard,
+            attempt = done.attempt,
+            rows = done.rows,
+            seconds = took.as_secs_f64(),
+            "shard committed"
+        );
         self.began = Instant::now();
         self.looks.committed_after(took);
         self.tell_committed(took, &done);

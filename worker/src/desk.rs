@@ -7,7 +7,8 @@ use data::store::Store;
 use proto::{Claim, FromWorker, Generation, GenerationId, Grant, LeaseId, Progress};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::context::{Context, Means, Signs};
 use crate::device::DeviceThread;
@@ -47,7 +48,9 @@ impl Desk {
         let seat = Arc::new(Seat::new(means.step_patience));
         let signs = Signs { stop: CancellationToken::new(), doubt: Doubt::default(), seat };
         let hand = Hand::new(&grant);
-        let task = tokio::spawn(work(grant, means, self.device.clone(), self.to_desk.clone(), signs.clone()));
+        let span = info_span!("lease", job_id = %grant.job, stage = grant.stage, lease = %grant.lease, attempt = Empty);
+        let work = work(grant, means, self.device.clone(), self.to_desk.clone(), signs.clone());
+        let task = tokio::spawn(work.instrument(span));
         self.work = Some(Work { hand, signs, task });
     }
 

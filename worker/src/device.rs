@@ -8,7 +8,7 @@ use observe::figures;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{Span, warn};
 
 use crate::kept::{IDLE, Kept};
 use crate::{Error, Result, tasks};
@@ -72,7 +72,9 @@ impl DeviceThread {
         work: impl FnOnce(&Device, &mut Kept) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
+        let span = Span::current();
         let command: Command = Box::new(move |device, kept| {
+            let _within = span.enter();
             let outcome = catch_unwind(AssertUnwindSafe(|| work(device, kept)));
             let outcome = outcome.unwrap_or_else(|panic| Err(Error::Panicked(words(&*panic))));
             if !matches!(outcome, Ok(_) | Err(Error::Stopped(_))) {

@@ -124,6 +124,16 @@ pub enum Error {
     /// The device failed and cannot be opened again by this process.
     #[error("{0}")]
     DeviceLost(String),
+    /// The job that this worker was for did not succeed.
+    #[error("job {job}, which this worker was for, did not succeed: {reason}")]
+    JobEnded {
+        /// The job.
+        job: String,
+        /// Why.
+        reason: String,
+        /// Whether the same job may succeed later.
+        may_pass: bool,
+    },
     /// There is nobody or nothing to work on.
     #[error("{stage}: {what}")]
     Nothing {

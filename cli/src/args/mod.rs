@@ -2,6 +2,7 @@
 
 mod adapter;
 mod cluster;
+mod k8s;
 mod runs;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use worker::devices::Wish;
 use crate::connection::Reach;
 pub(crate) use adapter::{Adapter, AdapterAction, AdapterExport, AdapterInspect, AdapterMerge, Float, WhichAdapter};
 pub(crate) use cluster::{Cancel, Coordinator, Logs, Ps, Resume, Status, Submit};
+pub(crate) use k8s::{K8s, K8sAction, Render};
 pub(crate) use runs::{Compare, Runs, RunsAction};
 
 /// From an interaction log, titles and pictures to ranked recommendations for every user.
@@ -34,6 +36,9 @@ pub(crate) struct Args {
         hide_short_help = true
     )]
     pub(crate) log_format: LogFormat,
+    /// Send traces of a coordinator or worker to a collector that speaks OTLP over gRPC, such as http://localhost:4317.
+    #[arg(long, global = true, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_short_help = true)]
+    pub(crate) otlp: Option<String>,
 }
 
 /// How logs are written.
@@ -93,6 +98,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Make certificates for a coordinator, its workers and its operator.
     Certs(Certs),
+    /// Write manifests for Kubernetes.
+    K8s(K8s),
     /// Make, list and revoke the tokens by which people are known to a coordinator.
     Token(Token),
     /// Decode pictures for the process that started this one.
@@ -303,6 +310,10 @@ pub(crate) struct Worker {
     /// to the coordinator by default.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = peers)]
     pub(crate) peers: Option<String>,
+    /// Work for this job alone, by its id or its name, and end with it: with 0 if it succeeded, with 75 if it may succeed later, else with
+    /// 65. Where no such job runs for ten minutes, the last one that has ended counts.
+    #[arg(long, value_name = "JOB", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) job: Option<String>,
     /// A port for health and figures: /livez, /readyz and /metrics, without TLS and without a login; of several workers each takes
     /// the next one. Nothing by default.
     #[arg(long, value_name = "ADDRESS", env = "MLLM4REC_OBSERVE")]

@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use coordinator::core::Policy;
 use coordinator::{Coordinator, Error, Options};
 use data::store::Store;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::args::Coordinator as Args;
 use crate::cluster::digest_cache;
 use crate::exit::BadRequest;
 use crate::lock::RootLock;
-use crate::observed::{Starting, open_door};
+use crate::observed::{Lifetime, open_door};
 use crate::signals::{Signals, Told};
 use crate::terminal::print;
 
@@ -22,7 +22,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     let options = options(&args)?;
     let store = open(&args.root)?;
     let _lock = RootLock::take(&store)?;
-    let watched = Arc::new(Starting::default());
+    let watched = Arc::new(Lifetime::default());
     if let Some(listen) = args.observe {
         open_door(listen, watched.clone()).await?;
     }
@@ -39,7 +39,15 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     }
     let mut ended = std::pin::pin!(coordinator.join());
     let told = tokio::select! {
-        ended = &mut ended => return Err(told_why(ended, store.url())),
+        ended = &mut ended => {
+            let deposed = matches!(ended, Err(Error::Deposed { .. }));
+            let why = told_why(ended, store.url());
+            if deposed && !args.linger.is_zero() {
+                watched.deposed(format!("{why:#}"));
+                return linger(args.linger, why, &mut signals).await;
+            }
+            return Err(why);
+        }
         told = signals.next() => told,
     };
     info!(signal = ?told, "stopping; jobs and workers go on with the next coordinator of this root");
@@ -49,6 +57,16 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
         again = signals.next() => leave_at_once(again),
     }
     Ok(told.code())
+}
+
+/// Waits to be told to leave. Whoever rolls out a new version does so in a moment, and would start this one again, against
+/// the new one, if it ended by itself.
+async fn linger(time: std::time::Duration, why: anyhow::Error, signals: &mut Signals) -> Result<u8> {
+    warn!("{why:#}; staying for {time:?} to be told to leave");
+    tokio::select! {
+        () = tokio::time::sleep(time) => Err(why),
+        told = signals.next() => Ok(told.code()),
+    }
 }
 
 fn options(args: &Args) -> Result<Options> {

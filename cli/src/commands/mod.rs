@@ -10,6 +10,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod doctor_store;
 pub(crate) mod gc;
+pub(crate) mod k8s;
 pub(crate) mod logs;
 pub(crate) mod outputs;
 pub(crate) mod plan;

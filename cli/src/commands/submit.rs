@@ -53,14 +53,28 @@ fn absolute(job: &Job, here: &Path) -> Result<String> {
     let mut table: toml::Table = job.to_toml().parse().context("a checked job is no TOML")?;
     for (section, key) in PATHS {
         if let Some(toml::Value::String(path)) = table.get_mut(section).and_then(|s| s.get_mut(key))
-            && path != "train"
-            && !path.starts_with("job:")
+            && names_file(path)
             && let Some(local) = relative(path)
         {
             *path = here.join(local).to_str().context("the path of this folder is not UTF-8")?.to_owned();
         }
     }
     Ok(table.to_string())
+}
+
+/// The keys of a job that name files by where somebody stands.
+pub(crate) fn relative_paths(job: &Job) -> Result<Vec<String>> {
+    let table: toml::Table = job.to_toml().parse().context("a checked job is no TOML")?;
+    let named = PATHS.iter().filter(|(section, key)| {
+        let path = table.get(*section).and_then(|s| s.get(*key)).and_then(toml::Value::as_str);
+        path.is_some_and(|path| names_file(path) && relative(path).is_some())
+    });
+    Ok(named.map(|(section, key)| format!("{section}.{key}")).collect())
+}
+
+/// Whether it is a path or URL, and not where else models may come from.
+fn names_file(path: &str) -> bool {
+    path != "train" && !path.starts_with("job:")
 }
 
 /// The path that is meant from where the command runs, if it is one.

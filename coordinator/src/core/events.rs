@@ -107,6 +107,8 @@ pub struct Joiner {
     pub device: String,
     /// What it still holds from a session that broke.
     pub claims: Vec<Claim>,
+    /// The job that it is for: its id or its name. Any job if nothing is said.
+    pub job: Option<String>,
 }
 
 /// Shards for one worker.

@@ -110,8 +110,9 @@ impl Core {
     fn next_to_join(&self, now: Duration) -> Option<(WorkerId, ArtifactId)> {
         let open = self.open_gangs().filter(|(_, gang)| gang.has_room());
         let joins = open.filter_map(|(id, gang)| {
-            let worker = self.idle.iter().find(|worker| !self.is_barred(**worker, gang, now))?;
-            Some((gang.size(), *worker, id))
+            let fit = |worker: &WorkerId| !self.is_barred(*worker, gang, now);
+            let worker = self.able(id).find(fit)?;
+            Some((gang.size(), worker, id))
         });
         joins.min_by_key(|(size, ..)| *size).map(|(_, worker, id)| (worker, id.clone()))
     }
@@ -126,17 +127,21 @@ impl Core {
 
     /// A shard has waited for a worker for long enough, and a gang can do with a member less.
     fn hand_back(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let waits = |id: &ArtifactId| {
-            self.artifacts.get(id).and_then(Artifact::open).is_some_and(|shards| !shards.pending.is_empty())
-        };
-        let starved = self.pending && self.idle.is_empty() && self.open.iter().any(waits);
-        let since = if starved { self.starved.or(Some(now)) } else { None };
+        let nobody = |id: &ArtifactId| self.able(id).next().is_none();
+        let starved: Vec<&ArtifactId> = self.open.iter().filter(|id| self.has_pending(id) && nobody(id)).collect();
+        let since = if starved.is_empty() { None } else { self.starved.or(Some(now)) };
         self.starved = since;
         if since.is_none_or(|since| now.saturating_sub(since) < self.policy.rebalance_every) {
             return;
         }
+        // Whoever is handed back is to be of use.
+        let useful = |lease: LeaseId| {
+            let worker = self.leases.get(&lease).map(|held| held.worker);
+            worker.is_some_and(|worker| starved.iter().any(|id| self.may_take(worker, id)))
+        };
         let large = self.open_gangs().map(|(_, gang)| gang).filter(|gang| gang.size() > 1);
-        let Some(lease) = large.max_by_key(|gang| gang.size()).and_then(Gang::spare) else { return };
+        let spare = large.filter_map(|gang| Some((gang.size(), gang.spare(&useful)?)));
+        let Some((_, lease)) = spare.max_by_key(|(size, _)| *size) else { return };
         self.starved = Some(now);
         self.note_leaving(lease);
         if let Some(held) = self.leases.get_mut(&lease) {

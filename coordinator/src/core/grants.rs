@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use data::artifact::ArtifactId;
-use proto::{LeaseId, Progress, WorkerId};
+use proto::{JobId, LeaseId, Progress, WorkerId};
 
+use super::artifacts::Artifact;
 use super::leases::Held;
 use super::shards::Shards;
 use super::{Action, Core, Lease};
@@ -16,14 +17,13 @@ impl Core {
             return; // those who hold something from before speak first
         }
         while self.pending && !self.idle.is_empty() {
-            let pending = |id: &&ArtifactId| {
-                self.artifacts.get(*id).and_then(|a| a.open()).is_some_and(|s| !s.pending.is_empty())
-            };
-            let Some(id) = self.open.iter().find(pending).cloned() else {
+            let waits = |id: &&ArtifactId| self.has_pending(id);
+            let Some((id, worker)) =
+                self.open.iter().filter(waits).find_map(|id| Some((id.clone(), self.taker(id, now)?)))
+            else {
                 self.pending = false;
                 return;
             };
-            let Some(worker) = self.taker(&id, now) else { return };
             let lease = self.next_lease();
             let most = self.fair_share(&id);
             let target = self.policy.lease_target;
@@ -33,11 +33,23 @@ impl Core {
         }
     }
 
-    /// The idle worker that takes something up: one that has failed there only if nobody else can.
+    /// Whether a shard of an artifact waits for a worker.
+    pub(super) fn has_pending(&self, id: &ArtifactId) -> bool {
+        self.artifacts.get(id).and_then(Artifact::open).is_some_and(|shards| !shards.pending.is_empty())
+    }
+
+    /// The idle worker that takes something up: one that is for its job alone if there is one, and one that has failed there only if
+    /// nobody else can.
     fn taker(&self, id: &ArtifactId, now: Duration) -> Option<WorkerId> {
         let gang = self.artifacts.get(id).and_then(|artifact| artifact.gang.as_ref());
-        let fit = |worker: &&WorkerId| gang.is_none_or(|gang| !self.is_barred(**worker, gang, now));
-        self.idle.iter().find(fit).or(self.idle.first()).copied()
+        let fit = |worker: &WorkerId| gang.is_none_or(|gang| !self.is_barred(*worker, gang, now));
+        self.able(id).find(fit).or_else(|| self.able(id).next())
+    }
+
+    /// The idle workers that work for one of the jobs that want an artifact, those first that work for nothing else.
+    pub(super) fn able(&self, id: &ArtifactId) -> impl Iterator<Item = WorkerId> {
+        let own = self.bound.iter().filter(|worker| self.idle.contains(worker) && self.may_take(**worker, id));
+        own.chain(self.idle.iter().filter(|worker| !self.bound.contains(worker))).copied()
     }
 
     /// When nothing is left to begin with, idle workers try what others are slow with; the first commit counts.
@@ -46,7 +58,7 @@ impl Core {
             return;
         }
         for (id, shard) in self.slow(now) {
-            let Some(worker) = self.idle.first().copied() else { return };
+            let Some(worker) = self.able(&id).next() else { continue };
             let lease = self.next_lease();
             if let Some(shards) = self.artifacts.get_mut(&id).and_then(|a| a.open_mut()) {
                 shards.join(shard, lease);
@@ -102,8 +114,13 @@ impl Core {
         now: Duration,
         actions: &mut Vec<Action>,
     ) {
-        let job = self.wanted_by(artifact).cloned();
+        let of = |job: &&JobId| self.workers.get(&worker).is_none_or(|worker| worker.is_for(job));
+        let job = self.wanting(artifact).find(of).cloned();
         let Some((known, job)) = self.artifacts.get_mut(artifact).zip(job) else { return };
+        if let Some(own) = self.workers.get_mut(&worker).and_then(|worker| worker.job.as_mut()) {
+            // Of several of one name it ends with this one.
+            own.clone_from(&job.0);
+        }
         known.attempts += 1;
         let (split, of) = (known.split, known.open().map_or(0, Shards::all));
         actions.push(Action::Grant(

@@ -59,18 +59,21 @@ pub struct Core {
     wanted: Vec<ArtifactId>,
     /// Those of them whose shards are known and not all done.
     open: Vec<ArtifactId>,
-    /// Whether a shard may be pending: not once a look has found none, until something is opened or comes back.
+    /// Whether a shard may be pending that an idle worker takes: not once a look has found none, until something is opened or
+    /// comes back or a worker idles.
     pending: bool,
     workers: BTreeMap<WorkerId, Worker>,
     /// Workers without a lease that would take one.
     idle: BTreeSet<WorkerId>,
+    /// Workers that are for one job alone.
+    bound: BTreeSet<WorkerId>,
     leases: BTreeMap<LeaseId, Held>,
     generations: Numbers,
     /// Gangs in which something has happened since they were looked at.
     restless: BTreeSet<ArtifactId>,
     /// Whether a gang may have room for an idle worker: not once a look has found none, as with `pending`.
     room: bool,
-    /// Since when a shard is pending and nobody is idle.
+    /// Since when a shard is pending that nobody who idles would take.
     starved: Option<Duration>,
     /// Whether jobs and stages have to be looked at again.
     changed: bool,

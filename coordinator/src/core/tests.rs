@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod bound;
 mod gangs;
 mod leases;
 mod scale;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use proto::{FailureClass, FromWorker, LeaseId, WorkerId};
+use data::artifact::ArtifactId;
+use proto::{FailureClass, FromWorker, JobId, LeaseId, WorkerId};
 
 use super::leases::End;
 use super::{Action, Core, Joiner};
@@ -18,17 +19,34 @@ pub(super) struct Worker {
     /// It has been silent for longer than is usual.
     pub(super) suspect: bool,
     pub(super) lease: Option<LeaseId>,
+    /// The job that it is for: its id or its name. Any job if nothing is said.
+    pub(super) job: Option<String>,
+}
+
+impl Worker {
+    /// Whether it works for any job.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.job.is_none()
+    }
+
+    /// Whether it works for a job.
+    pub(super) fn is_for(&self, job: &JobId) -> bool {
+        self.job.as_ref().is_none_or(|own| job.is_meant_by(own))
+    }
 }
 
 impl Core {
     pub(super) fn join(&mut self, id: WorkerId, joiner: Joiner, now: Duration, actions: &mut Vec<Action>) {
-        let Joiner { name, device, claims } = joiner;
+        let Joiner { name, device, claims, job } = joiner;
         if claims.iter().any(|claim| LeaseId::term(claim.lease) > self.term) {
             let reason = "a coordinator of a later term leads".to_owned();
             actions.push(Action::Evict(id, reason));
             return;
         }
-        let worker = Worker { name, device, last_heard: now, leaving: false, suspect: false, lease: None };
+        let worker = Worker { name, device, last_heard: now, leaving: false, suspect: false, lease: None, job };
+        if !worker.is_for_all() {
+            self.bound.insert(id);
+        }
         self.workers.insert(id, worker);
         self.rest(id);
         // A worker has one lease.
@@ -68,8 +86,34 @@ impl Core {
     pub(super) fn rest(&mut self, id: WorkerId) {
         if self.workers.get(&id).is_some_and(|w| w.lease.is_none() && !w.leaving && !w.suspect) {
             self.idle.insert(id);
-            self.room = true;
+            (self.pending, self.room) = (true, true);
         }
+    }
+
+    /// Whether a worker works for one of the jobs that want an artifact.
+    pub(super) fn may_take(&self, worker: WorkerId, artifact: &ArtifactId) -> bool {
+        self.workers
+            .get(&worker)
+            .is_some_and(|worker| worker.is_for_all() || self.wanting(artifact).any(|job| worker.is_for(job)))
+    }
+
+    /// The workers that were for a job which has ended, and for no other that runs.
+    #[must_use]
+    pub fn only_for(&self, ended: &JobId) -> Vec<WorkerId> {
+        self.unwanted().filter(|(_, worker)| worker.is_for(ended)).map(|(id, _)| id).collect()
+    }
+
+    /// The workers that are for a job of which none runs, and what they say it is.
+    #[must_use]
+    pub fn waiting_for_a_job(&self) -> Vec<(WorkerId, String)> {
+        self.unwanted().filter_map(|(id, worker)| Some((id, worker.job.clone()?))).collect()
+    }
+
+    fn unwanted(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        let runs = |worker: &Worker| self.jobs.iter().any(|(id, job)| !job.state.ended() && worker.is_for(id));
+        let over = move |worker: &Worker| !worker.leaving && !runs(worker);
+        let bound = self.bound.iter().filter_map(|id| Some((*id, self.workers.get(id)?)));
+        bound.filter(move |(_, worker)| over(worker))
     }
 
     /// A worker takes no more leases.
@@ -87,6 +131,7 @@ impl Core {
     pub(super) fn lose(&mut self, id: WorkerId, reason: &str, actions: &mut Vec<Action>) {
         let Some(worker) = self.workers.remove(&id) else { return };
         self.idle.remove(&id);
+        self.bound.remove(&id);
         if let Some(lease) = worker.lease {
             let end = if worker.leaving { End::Returned } else { End::Lost };
             self.end_lease(lease, end, reason, actions);
@@ -97,6 +142,7 @@ impl Core {
     pub(super) fn supersede(&mut self, id: WorkerId, actions: &mut Vec<Action>) {
         if self.workers.remove(&id).is_some() {
             self.idle.remove(&id);
+            self.bound.remove(&id);
             actions.push(Action::Evict(id, "its worker has registered again".to_owned()));
         }
     }

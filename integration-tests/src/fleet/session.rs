@@ -95,6 +95,7 @@ impl Hand {
             device: "simulated".to_owned(),
             term: self.term,
             claims: claim.into_iter().collect(),
+            job: None,
         };
         line.send(FromWorker::Register(register)).await.ok()?;
         let said = ReceiverStream::new(outbox).map(pb::WorkerMessage::from);
@@ -135,7 +136,7 @@ impl Hand {
                 self.end(failed, line).await
             }
             ToWorker::Welcome(_) | ToWorker::Generation(_) | ToWorker::Regroup { .. } | ToWorker::Abort { .. } => true,
-            ToWorker::Refused(_) | ToWorker::Shutdown(_) => false,
+            ToWorker::Refused(_) | ToWorker::Shutdown(_) | ToWorker::JobEnded { .. } => false,
         }
     }
 

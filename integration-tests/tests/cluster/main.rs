@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod bound;
 mod certificates;
 mod cluster;
 mod deaths;
@@ -13,3 +14,4 @@ mod secrets;
 mod secured_job;
 mod silence;
 mod site;
+mod traces;

@@ -7,8 +7,14 @@ use std::path::Path;
 
 use crate::cluster::{Cluster, until};
 
-/// A file that names figures, and does not make any.
-const ALERTS: &str = "k8s/components/prometheus/alerts.yaml";
+/// Files that name figures, and do not make any.
+const FILES: [&str; 3] = [
+    "k8s/components/prometheus/alerts.yaml",
+    "k8s/components/prometheus/dashboard.json",
+    "k8s/components/keda/scaling.yaml",
+];
+/// Figures that this job does not have: it puts no row aside, and there is no card.
+const ELSEWHERE: [&str; 3] = ["mllm4rec_rows_put_aside", "mllm4rec_bad_rows_total", "mllm4rec_gpu_mem_free_bytes"];
 
 /// An address that was free a moment ago.
 fn free() -> SocketAddr {
@@ -56,11 +62,15 @@ fn a_cluster_tells_health_and_figures() {
         trained |= figure(&pages[1], "mllm4rec_step_seconds_count").is_some_and(|steps| steps > 0.0);
         trained && pages[0].contains(&format!("job_id=\"{job}\""))
     });
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(ALERTS)).unwrap();
-    // This job puts no row aside.
-    names.insert("mllm4rec_rows_put_aside".to_owned());
-    let unknown: Vec<String> = named(&text).into_iter().filter(|name| !names.contains(name)).collect();
-    assert!(unknown.is_empty(), "{ALERTS} names {unknown:?}, which nobody tells: {names:?}");
+    names.extend(ELSEWHERE.map(str::to_owned));
+    for file in FILES {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)).unwrap();
+        let unknown: Vec<String> = named(&text).into_iter().filter(|name| !names.contains(name)).collect();
+        assert!(
+            !named(&text).is_empty() && unknown.is_empty(),
+            "{file} names {unknown:?}, which nobody tells: {names:?}"
+        );
+    }
     // Nothing else is there, and nothing can be changed.
     assert!(is(&ask(of_coordinator, "/"), 404) && is(&ask(of_worker, "/jobs"), 404));
     drop(coordinator);

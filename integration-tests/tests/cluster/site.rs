@@ -135,6 +135,7 @@ pub(crate) async fn register(endpoint: &Endpoint) -> Result<Session, EndpointErr
         device: "cpu".into(),
         term: 0,
         claims: Vec::new(),
+        job: None,
     };
     to_coordinator.send(FromWorker::Register(register)).await.unwrap();
     let mut client = WorkersClient::new(endpoint.connect().await?);

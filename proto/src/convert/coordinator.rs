@@ -29,6 +29,12 @@ impl TryFrom<pb::CoordinatorMessage> for ToWorker {
                 Self::Abort { lease: LeaseId(a.lease), generation: GenerationId(a.generation), reason: a.reason }
             }
             M::Shutdown(s) => Self::Shutdown(s.reason),
+            M::JobEnded(e) => Self::JobEnded {
+                job: JobId(text(e.job_id, "job_id")?),
+                succeeded: e.succeeded,
+                reason: e.reason,
+                may_pass: e.may_pass,
+            },
         })
     }
 }
@@ -85,6 +91,9 @@ impl From<ToWorker> for pb::CoordinatorMessage {
                 M::Abort(pb::Abort { lease: lease.0, generation: generation.0, reason })
             }
             ToWorker::Shutdown(reason) => M::Shutdown(pb::Shutdown { reason }),
+            ToWorker::JobEnded { job, succeeded, reason, may_pass } => {
+                M::JobEnded(pb::JobEnded { job_id: job.0, succeeded, reason, may_pass })
+            }
         };
         Self { message: Some(message) }
     }

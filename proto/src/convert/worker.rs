@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Invalid, milliseconds, sorted, text};
+use super::{Invalid, milliseconds, optional, sorted, text};
 use crate::messages::{Claim, Committed, FailureClass, FromWorker, Progress, Register};
 use crate::{GenerationId, LeaseId, pb};
 
@@ -87,7 +87,7 @@ impl TryFrom<pb::Register> for Register {
     fn try_from(r: pb::Register) -> Result<Self, Invalid> {
         let claims = r.claims.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
         let (protocol, build, name, threads) = (r.protocol, r.build, r.name, r.threads);
-        Ok(Self { protocol, build, name, threads, device: r.device, term: r.term, claims })
+        Ok(Self { protocol, build, name, threads, device: r.device, term: r.term, claims, job: optional(r.job) })
     }
 }
 
@@ -108,6 +108,7 @@ impl From<Register> for pb::Register {
             device: r.device,
             term: r.term,
             claims: claims.collect(),
+            job: r.job.unwrap_or_default(),
         }
     }
 }

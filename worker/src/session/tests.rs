@@ -51,6 +51,7 @@ async fn patience_counts_the_time_of_attempts() {
         patience,
         decoder: DecoderCommand { program: "none".into(), args: Vec::new() },
         peers: None,
+        job: None,
         observer: crate::Observer::default(),
     };
     let began = Instant::now();

@@ -27,7 +27,9 @@ pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device, kept: &
     if !matches!(context.artifact.stage, Stage::Retrieve | Stage::Rank) {
         kept.forget();
     }
-    device.run(|| match context.artifact.stage {
+    // The device's threads are others than the one that was told for which lease it works.
+    let span = tracing::Span::current();
+    let work = || match context.artifact.stage {
         Stage::Prepare => prepare::run(&mut context),
         Stage::Pictures => pictures::run(&mut context),
         Stage::Caption => caption::run(&mut context, shards, device),
@@ -37,5 +39,6 @@ pub(crate) fn run(mut context: Context, shards: &[u32], device: &Device, kept: &
         Stage::TrainRanker => train_ranker::run(&mut context, device),
         Stage::Rank => rank::run(&mut context, shards, device, kept),
         Stage::Evaluate => evaluate::run(&mut context),
-    })
+    };
+    device.run(|| span.in_scope(work))
 }

@@ -102,11 +102,11 @@ impl Ranking {
             let begun = asking.begin(&questions)?;
             Ok((asked, questions, begun))
         };
-        ahead(device, asked.chunks(USERS), make, |(asked, questions, begun), waited| {
+        ahead(device, asked.chunks(USERS), make, |(asked, questions, begun), waiting| {
             cx.check()?;
             let logits = asking.logits(ranker, shared.as_ref(), &questions, &begun)?;
             rows.extend(asked.iter().zip(logits).map(|((_, row), logits)| ordering.row(row, &logits)));
-            let note = || format!("{}{:.0} % waiting for prompts", separated(fates.note()), 100.0 * waited);
+            let note = || format!("{}{:.0} % waiting for prompts", separated(fates.note()), 100.0 * waiting.share());
             cx.progress((copied + rows.len()) as u64, total, "users", note);
             Ok(())
         })?;

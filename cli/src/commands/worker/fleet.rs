@@ -18,6 +18,9 @@ use crate::signals::Signals;
 /// Time before a worker is started again that has ended by itself: its device may need a moment.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// A worker that ends so has nothing more to do, or nothing that it could do.
+const FOR_GOOD: [u8; 3] = [exit::DONE, exit::BAD_CONFIG, exit::BAD_DATA];
+
 /// What all workers of a machine share.
 pub(crate) struct Fleet {
     /// How this program was called: what the workers are told comes behind it and counts.
@@ -64,6 +67,8 @@ impl Fleet {
                         code = exit::BAD_CONFIG;
                         stop.cancel();
                     }
+                    // The job that all of them are for has ended.
+                    Some(end) if end.code() == Some(exit::BAD_DATA.into()) && code == exit::DONE => code = exit::BAD_DATA,
                     Some(_) => {}
                     None => return Ok(code),
                 },
@@ -125,7 +130,7 @@ async fn keep(mut child: Child, mut again: Command, stop: CancellationToken, end
             }
         };
         let Ok(status) = status else { return };
-        let for_good = [exit::DONE, exit::BAD_CONFIG].map(|code| Some(code.into())).contains(&status.code());
+        let for_good = FOR_GOOD.map(|code| Some(code.into())).contains(&status.code());
         if stop.is_cancelled() || for_good {
             let _ = ended.send(status).await;
             return;

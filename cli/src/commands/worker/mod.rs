@@ -53,6 +53,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         decoder: super::decoder()?,
         peers: args.peers,
         observer: observer.clone(),
+        job: args.job,
     };
     if let Some(listen) = args.observe {
         open_door(listen, Arc::new(observer.clone())).await?;

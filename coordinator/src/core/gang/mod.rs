@@ -224,9 +224,9 @@ impl Gang {
         !self.over && self.size() < self.most
     }
 
-    /// The member that is missed least: one that does not train yet, or else the last that came.
-    pub(super) fn spare(&self) -> Option<LeaseId> {
-        let staying = self.members.iter().filter(|(_, member)| !member.out);
+    /// The member that is missed least, of those that are of use elsewhere: one that does not train yet, or else the last that came.
+    pub(super) fn spare(&self, useful: impl Fn(LeaseId) -> bool) -> Option<LeaseId> {
+        let staying = self.members.iter().filter(|(lease, member)| !member.out && useful(**lease));
         staying.max_by_key(|(lease, member)| (!member.veteran, **lease)).map(|(lease, _)| *lease)
     }
 

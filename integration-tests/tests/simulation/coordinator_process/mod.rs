@@ -219,7 +219,7 @@ impl Coordinator {
             }
             let _ = inbox.send(Input::Event(Event::Left(worker)));
         });
-        let Register { name, device, mut claims, .. } = register;
+        let Register { name, device, mut claims, job, .. } = register;
         self.world.sim.log(|| format!("term {}: {worker} is {name}, claims {claims:?}", self.leadership.term()));
         for claim in &claims {
             let stages = self.world.catalogue.all_stages();
@@ -229,7 +229,7 @@ impl Coordinator {
         if self.world.broken == Some(Broken::ClaimsIgnored) {
             claims.clear();
         }
-        self.feed(Event::Joined(worker, Joiner { name, device, claims }));
+        self.feed(Event::Joined(worker, Joiner { name, device, claims, job }));
     }
 
     fn feed(&mut self, event: Event) {

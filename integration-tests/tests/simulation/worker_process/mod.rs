@@ -83,6 +83,7 @@ impl Worker {
             device: "cpu".into(),
             term: self.term,
             claims: self.work.iter().map(Work::claim).collect(),
+            job: None,
         };
         end.say(FromWorker::Register(register));
         let welcome = tokio::select! {
@@ -121,7 +122,7 @@ impl Worker {
                 }
                 word = end.hear() => match word {
                     None | Some(ToWorker::Refused(_)) => return Ended::Broken,
-                    Some(ToWorker::Shutdown(_)) => return Ended::Over,
+                    Some(ToWorker::Shutdown(_) | ToWorker::JobEnded { .. }) => return Ended::Over,
                     Some(ToWorker::Welcome(_)) => {}
                     Some(ToWorker::Generation(ref generation)) => self.tell_member(generation.lease, word),
                     Some(ToWorker::Regroup { lease, .. } | ToWorker::Abort { lease, .. }) => {

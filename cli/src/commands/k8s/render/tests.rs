@@ -1,0 +1,89 @@
+#![allow(clippy::unwrap_used)]
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    wish: Render,
+}
+
+const JOB: &str = r#"
+schema_version = 1
+name = "Films_of.2026"
+[dataset]
+format = "movielens"
+path = "/inputs/ml-latest-small"
+[ranker]
+base = "/inputs/llama"
+slices = 4
+"#;
+
+/// The manifests for a job file and options.
+fn rendered(job: &str, options: &[&str]) -> Result<Vec<Value>> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.toml");
+    std::fs::write(&file, job).unwrap();
+    let file = file.display().to_string();
+    let line = Line::try_parse_from([&["render", "--job", &file], options].concat()).unwrap();
+    Ok(serde_saphyr::from_multiple(&manifests(&line.wish)?).unwrap())
+}
+
+fn at<'a>(manifest: &'a Value, path: &str) -> &'a Value {
+    manifest.pointer(path).unwrap_or_else(|| panic!("no {path} in {manifest:#}"))
+}
+
+#[test]
+fn a_job_file_becomes_a_gang_of_its_own() {
+    let options = ["--workers", "3", "--gpus", "2", "--queue", "night", "--image", "shop/m:1", "--namespace", "recs"];
+    let [config, submit, train] = rendered(JOB, &options).unwrap().try_into().unwrap();
+    let names = [&config, &submit, &train].map(|m| at(m, "/metadata/name").as_str().unwrap().to_owned());
+    let digest = names[0].strip_prefix("job-films-of-2026-").unwrap().to_owned();
+    assert_eq!(names, ["job", "submit", "train"].map(|what| format!("{what}-films-of-2026-{digest}")));
+    let others = rendered(&JOB.replace("slices = 4", "slices = 3"), &options).unwrap();
+    assert_ne!(at(&others[0], "/metadata/name"), names[0].as_str(), "another job is another object");
+    assert!([&config, &submit, &train].iter().all(|m| at(m, "/metadata/namespace") == "recs"));
+    let sent = Job::parse("job.toml", at(&config, "/data/job.toml").as_str().unwrap(), &[]).unwrap();
+    assert_eq!((sent.name.as_str(), sent.dataset.path.as_str()), ("Films_of.2026", "/inputs/ml-latest-small"));
+    assert_eq!(at(&submit, "/spec/template/spec/volumes/0/configMap/name"), names[0].as_str());
+    assert_eq!((at(&train, "/spec/completions"), at(&train, "/spec/parallelism")), (&json!(3), &json!(3)));
+    assert_eq!(at(&train, "/spec/suspend"), true);
+    assert_eq!(at(&train, "/metadata/labels/kueue.x-k8s.io~1queue-name"), "night");
+    let worker = at(&train, "/spec/template/spec/containers/0");
+    assert_eq!(
+        (at(worker, "/image"), at(worker, "/resources/limits/nvidia.com~1gpu")),
+        (&json!("shop/m:1"), &json!("2"))
+    );
+    let args = at(worker, "/args").as_array().unwrap();
+    assert!(args.contains(&json!("--job=Films_of.2026")) && args.contains(&json!("--devices=cuda")), "{args:?}");
+}
+
+#[test]
+fn without_cards_nothing_of_them_is_asked_for() {
+    let [_, _, train] = rendered(JOB, &["--workers", "1", "--gpus", "0"]).unwrap().try_into().unwrap();
+    assert!(!train.to_string().contains("nvidia"), "{train:#}");
+    assert!(at(&train, "/spec/template/spec/containers/0/args").as_array().unwrap().contains(&json!("--devices=cpu")));
+    assert!(train.pointer("/spec/suspend").is_none());
+}
+
+#[test]
+fn what_pods_could_not_do_is_refused() {
+    let refused = |job: &str| format!("{:#}", rendered(job, &["--workers", "1"]).unwrap_err());
+    let relative = refused(&JOB.replace("/inputs/llama", "models/llama"));
+    assert!(relative.contains("ranker.base must be a path that the pods see"), "{relative}");
+    let idle = refused(&JOB.replace("[dataset]", "stages = [\"prepare\"]\n[dataset]"));
+    assert!(idle.contains("the job trains nothing"), "{idle}");
+    let nameless = refused(&JOB.replace("Films_of.2026", "__"));
+    assert!(nameless.contains("leaves no name"), "{nameless}");
+}
+
+#[test]
+fn names_are_labels() {
+    for (name, expected) in
+        [("Shop", "shop"), ("a.b_c-d", "a-b-c-d"), ("x".repeat(90).as_str(), "x".repeat(32).as_str())]
+    {
+        assert_eq!(label(name).unwrap(), expected);
+    }
+}
