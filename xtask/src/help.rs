@@ -10,7 +10,7 @@ struct Command {
     does: &'static str,
 }
 
-const COMMANDS: [Command; 10] = [
+const COMMANDS: [Command; 13] = [
     Command {
         name: "check",
         takes: "[--full]",
@@ -23,6 +23,21 @@ const COMMANDS: [Command; 10] = [
         takes: "[--seed N]",
         does: "have transformers, PEFT and bitsandbytes make rankers of another seed, compare ours with them, and have them\n\
                read what ours writes",
+    },
+    Command {
+        name: "deny",
+        takes: "",
+        does: "ask cargo-deny for licences, sources and known faults of the dependencies; it is built first where there is none",
+    },
+    Command {
+        name: "manifests",
+        takes: "",
+        does: "ask hadolint of the Dockerfile and checkov of every overlay in k8s/",
+    },
+    Command {
+        name: "image",
+        takes: "",
+        does: "do the steps of the Dockerfile to a Debian from debootstrap, and run the program in that (as root)",
     },
     Command {
         name: "sanitize",

@@ -1,14 +1,17 @@
-//! Developer commands: `cargo xtask check [--full]`, `parity`, `sanitize`, `bench`, `gpu` and `demo`.
+//! Developer commands: `cargo xtask check [--full]`, `parity`, `deny`, `manifests`, `image`, `sanitize`, `bench`, `gpu` and `demo`.
 //!
 //! They only start other programs. Everything is built with the release profile and the features of the whole workspace,
 //! so that the binary, the tests and these commands share one build.
 
 mod bench;
 mod check;
+mod deny;
 mod executed;
 mod gpu;
 mod help;
+mod image;
 mod kernels;
+mod manifests;
 mod parity;
 mod programs;
 mod python;
@@ -32,6 +35,9 @@ fn main() -> ExitCode {
         ["check"] => check::run(false),
         ["check", "--full"] => check::run(true),
         ["sanitize"] => sanitize::run(),
+        ["manifests"] => manifests::run(),
+        ["deny"] => Ok(step::summarize(&[deny::run()])),
+        ["image"] => image::run(),
         ["bench", bench @ ("retriever" | "nf4" | "captioner" | "ranker" | "gpu"), rest @ ..] => bench::run(bench, rest),
         ["parity"] => parity::run("54"),
         ["parity", "--seed", seed] => parity::run(seed),
