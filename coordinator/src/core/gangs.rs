@@ -140,7 +140,7 @@ impl Core {
             worker.is_some_and(|worker| starved.iter().any(|id| self.may_take(worker, id)))
         };
         let large = self.open_gangs().map(|(_, gang)| gang).filter(|gang| gang.size() > 1);
-        let spare = large.filter_map(|gang| Some((gang.size(), gang.spare(&useful)?)));
+        let spare = large.filter_map(|gang| Some((gang.size(), gang.spare(useful)?)));
         let Some((_, lease)) = spare.max_by_key(|(size, _)| *size) else { return };
         self.starved = Some(now);
         self.note_leaving(lease);

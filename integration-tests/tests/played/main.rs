@@ -58,7 +58,10 @@ fn a_night_on_a_cluster() {
     let users: Vec<String> = outputs.rows::<HistoryRow>(Stage::Prepare, None).into_iter().map(|h| h.user_id).collect();
     let ranked = outputs.rows::<RankingRow>(Stage::Rank, Some(Split::Test));
     assert!(ranked.iter().map(|r| &r.user_id).eq(&users), "a user is missing, twice there, or out of place");
-    assert_eq!(site.bucket.denied(), "", "somebody needs more rights than docs/policies.md gives");
+    // A client that finds no coordinator looks into the bucket, and does without where it may not.
+    for account in ["coordinator", "worker"] {
+        assert_eq!(site.bucket.denied_to(account), "", "{account} needs more rights than docs/policies.md gives");
+    }
     assert!(site.took() < Duration::from_secs(600));
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mllm4rec_integration_tests::program::terminate;
 use serde_json::Value;
 
+use crate::bucket::identity;
 use crate::manifest::{list, text};
 use crate::node::write;
 use crate::site::World;
@@ -169,7 +170,8 @@ impl Start {
             };
             variables.insert(text(&variable["name"]).to_owned(), value);
         }
-        variables.extend(self.world.identity(text(&self.spec["serviceAccountName"])));
+        let own = identity(text(&self.spec["serviceAccountName"]));
+        variables.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         variables
     }
 

@@ -25,7 +25,6 @@ const PORT: u64 = 7070;
 pub(crate) struct World {
     pub(crate) node: Node,
     pub(crate) manifests: Mutex<Manifests>,
-    identities: Box<dyn Fn(&str) -> Vec<(String, String)> + Send + Sync>,
     version: AtomicU32,
 }
 
@@ -57,11 +56,6 @@ impl World {
     pub(crate) fn claim(&self, name: &str) -> PathBuf {
         self.node.path(&format!("claims/{name}"))
     }
-
-    /// The variables of a service account.
-    pub(crate) fn identity(&self, account: &str) -> Vec<(String, String)> {
-        (self.identities)(account)
-    }
 }
 
 /// An installation and a job.
@@ -89,22 +83,7 @@ impl Site {
         let certificates = node.path("certs");
         secrets(&node, &certificates, &service);
         inputs(&node.path("claims/inputs"));
-        let known: Vec<(String, Vec<(String, String)>)> = ["coordinator", "worker", "client"]
-            .map(|account| {
-                let own = bucket.identity(account).into_iter().map(|(name, value)| (name.to_owned(), value));
-                (account.to_owned(), own.collect())
-            })
-            .into();
-        let identities = move |account: &str| {
-            let own = known.iter().find(|(name, _)| name == account);
-            own.unwrap_or_else(|| panic!("no identity {account}")).1.clone()
-        };
-        let world = Arc::new(World {
-            node,
-            manifests: Mutex::new(manifests),
-            identities: Box::new(identities),
-            version: AtomicU32::new(0),
-        });
+        let world = Arc::new(World { node, manifests: Mutex::new(manifests), version: AtomicU32::new(0) });
         world.next_version();
         let url = format!("https://{service}:{PORT}");
         let (coordinator, pool, train, submit) = (None, None, None, None);
@@ -199,14 +178,20 @@ impl Site {
         self.stage(job, "train_ranker")["members"].as_u64().unwrap()
     }
 
-    /// Shards of the ranking that are done.
+    /// Shards of the rankings that are done.
     pub(crate) fn ranked(&self, job: &str) -> u64 {
-        self.stage(job, "rank")["shards"]["done"].as_u64().unwrap()
+        self.of_rankings(job, "done")
     }
 
-    /// Shards of the ranking.
+    /// Shards of the rankings.
     pub(crate) fn shards(&self, job: &str) -> u64 {
-        self.stage(job, "rank")["shards"]["all"].as_u64().unwrap()
+        self.of_rankings(job, "all")
+    }
+
+    fn of_rankings(&self, job: &str, what: &str) -> u64 {
+        let status = self.json(&["status", job]);
+        let rankings = status["stages"].as_array().unwrap().iter().filter(|stage| stage["stage"] == "rank");
+        rankings.map(|stage| stage["shards"][what].as_u64().unwrap()).sum()
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -299,7 +284,7 @@ impl Drop for Site {
 const JOB: &str = r#"
 schema_version = 1
 name = "night"
-splits = ["test"]
+splits = ["validation", "test"]
 [dataset]
 format = "movielens"
 path = "/inputs/data"

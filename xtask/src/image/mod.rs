@@ -120,7 +120,10 @@ impl Image {
                     Some(from) => {
                         succeed(Command::new("sh").args(["-c", "cp -P \"$0\"/libnvrtc* \"$1\""]).arg(from).arg(to))
                     }
-                    None => Ok(println!("SKIPPED the libraries of CUDA: there are none here")),
+                    None => {
+                        println!("SKIPPED the libraries of CUDA: there are none here");
+                        Ok(())
+                    }
                 }
             }
             _ => bail!("COPY {text} is one that this command does not know"),
