@@ -1,6 +1,6 @@
 //! Workers that are for one job, and end with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proto::{FailureClass, JobId, JobState, JobStatus, ToWorker, WorkerId};
@@ -28,7 +28,8 @@ impl Shell {
     /// Lets those go for whose job nobody has asked for long: with the verdict of the last one that has ended here, if there is one.
     pub(crate) fn let_go_of_the_forgotten(&mut self) {
         let (now, waiting) = (self.now(), self.core.waiting_for_a_job());
-        self.waiting.retain(|worker, _| waiting.iter().any(|(known, _)| known == worker));
+        let known: BTreeSet<WorkerId> = waiting.iter().map(|(worker, _)| *worker).collect();
+        self.waiting.retain(|worker, _| known.contains(worker));
         for (worker, job) in waiting {
             let since = *self.waiting.entry(worker).or_insert(now);
             if now.saturating_sub(since) < PATIENCE {

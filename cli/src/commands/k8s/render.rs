@@ -24,7 +24,8 @@ const LONGEST: usize = 32;
 /// A ConfigMap with the job file, a Job that submits it and a Job that trains it.
 ///
 /// # Errors
-/// [`BadRequest`] for a job that trains nothing or names files of this machine, and for what Kubernetes would refuse.
+/// [`BadRequest`] for a job that trains nothing or names files of this machine. Quantities, images and names of Kubernetes are its own
+/// to refuse.
 pub(super) fn manifests(wish: &Render) -> Result<String> {
     let job = parse_job(&wish.job, &wish.sets)?;
     check(&job, wish)?;
