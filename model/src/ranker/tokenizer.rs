@@ -1,6 +1,7 @@
 //! A HF `tokenizer.json`: text to tokens and back, and titles cut to a number of tokens.
 
 mod clean;
+mod lines;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,6 +18,7 @@ use tokenizers::{Decoder, Tokenizer};
 
 use crate::{Error, Result};
 use clean::Cleaner;
+use lines::Lines;
 
 /// A tokenizer and the tokens that begin and end a text.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct RankerTokenizer {
     bos: Option<u32>,
     eos: u32,
     cleaner: Cleaner,
+    /// Where texts may be taken line by line.
+    lines: Option<Lines>,
     /// Texts that were cut already; items appear in many prompts.
     cuts: Mutex<HashMap<(usize, String), Arc<str>>>,
     /// Those of them that were not clean.
@@ -69,7 +73,8 @@ impl RankerTokenizer {
             |text: &str| [("<", ">"), ("[", "]")].iter().any(|(a, z)| text.starts_with(a) && text.ends_with(z));
         let markers = markers.into_values().filter(|token| token.special || is_mark(token.content.trim()));
         let cleaner = Cleaner::new(markers.map(|token| token.content));
-        Ok(Self { tokenizer, bos, eos, cleaner, cuts: Mutex::default(), cleaned: AtomicU64::new(0) })
+        let lines = Lines::of(&tokenizer);
+        Ok(Self { tokenizer, bos, eos, cleaner, lines, cuts: Mutex::default(), cleaned: AtomicU64::new(0) })
     }
 
     /// The token that begins a text, for models that have one.
@@ -84,11 +89,17 @@ impl RankerTokenizer {
         self.eos
     }
 
-    /// The tokens of a text, without a beginning or an end added.
+    /// The tokens of a text, without a beginning or an end added. Lines that were asked for lately are remembered, where the
+    /// tokenizer is one whose lines are tokenised alike in any text.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the tokenizer cannot take the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if let Some(lines) = &self.lines
+            && let Some(ids) = lines.encode(&self.tokenizer, text).map_err(|e| wrong("encoding", &e))?
+        {
+            return Ok(ids);
+        }
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| wrong("encoding", &e))?;
         Ok(encoding.get_ids().to_vec())
     }

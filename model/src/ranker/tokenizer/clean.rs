@@ -21,9 +21,9 @@ impl Cleaner {
     /// read as the characters that it is made of.
     pub(super) fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut clean = Cow::Borrowed(text);
-        if text.contains(|c: char| c.is_control() || is_invisible(c)) {
+        if text.contains(|c: char| is_control(c) || is_invisible(c)) {
             let seen = text.chars().filter(|c| !is_invisible(*c));
-            clean = Cow::Owned(seen.map(|c| if c.is_control() { ' ' } else { c }).collect());
+            clean = Cow::Owned(seen.map(|c| if is_control(c) { ' ' } else { c }).collect());
         }
         // Breaking one marker may leave another one: as long as there are any. Each round parts characters that stood together, or
         // widens a gap beyond that of every marker.
@@ -36,9 +36,15 @@ impl Cleaner {
     }
 }
 
+/// Line breaks and other characters that control whoever shows a text. Those from U+0080 on, as soft hyphens, are what is left of
+/// letters more often than not, where a text was read in the wrong encoding: the public stack reads them, and so do we.
+fn is_control(c: char) -> bool {
+    c.is_ascii_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
 /// Marks of direction and other characters without a form of their own that change how their neighbours are shown.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{00ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+    matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
         | '\u{e0000}'..='\u{e007f}')
 }
 
@@ -52,7 +58,8 @@ mod tests {
 
     #[test]
     fn words_stay_as_they_are() {
-        for text in ["Cup {blue} (A) : 50 % <3", "", "Ünïcödé 中文 👍🏽", "it's (B) and }{"] {
+        for text in ["Cup {blue} (A) : 50 % <3", "", "Ünïcödé 中文 👍🏽", "it's (B) and }{", "DÃ\u{ad}a", "Ã\u{80} ma"]
+        {
             assert!(matches!(cleaner().clean(text), Cow::Borrowed(same) if same == text));
         }
     }
@@ -64,7 +71,7 @@ mod tests {
         assert_eq!(cleaner().clean("</s</s>>"), "</s< /s>>");
         assert_eq!(cleaner().clean("a <x> b"), "a < x> b");
         assert_eq!(cleaner().clean("(((("), "( ( ( (");
-        assert_eq!(cleaner().clean("x\u{202e}y\u{200b}\nz"), "xy z");
+        assert_eq!(cleaner().clean("x\u{202e}y\u{200b}\nz\u{2028}"), "xy z ");
         // What is hidden inside of a mark comes out first.
         assert_eq!(cleaner().clean("<\u{200b}/s>"), "< /s>");
     }
