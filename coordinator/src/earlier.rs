@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use data::artifact::{self, ArtifactId, Digest, Spec, role, sweep};
-use data::job::{Job, ModelSection, Split, Stage};
+use data::job::{Job, ModelSection, Since, Split, Stage};
 use data::store::Store;
 
 use crate::records::{self, StageRecord};
@@ -38,13 +38,11 @@ impl Earlier {
             let named = Named { store, key: "captions.from", id };
             earlier.captions = Some(named.stage(Stage::Caption, None).await?.digest);
         }
-        if let Some(id) = &job.since {
+        if let Some(id) = job.since.as_ref().and_then(Since::job) {
             let named = Named { store, key: "since", id };
-            for stage in [Stage::Retrieve, Stage::Rank].into_iter().filter(|stage| job.runs(*stage)) {
-                for split in &job.splits {
-                    let artifact = named.stage(stage, Some(*split)).await?;
-                    earlier.since.insert((stage, *split), named.spec(&artifact).await?);
-                }
+            for (stage, split) in copied(job) {
+                let artifact = named.stage(stage, Some(split)).await?;
+                earlier.since.insert((stage, split), named.spec(&artifact).await?);
             }
         }
         Ok(earlier)
@@ -81,11 +79,23 @@ impl Earlier {
     }
 }
 
+/// The stages of a job whose rows `since` copies.
+fn copied(job: &Job) -> impl Iterator<Item = (Stage, Split)> + '_ {
+    let stages = [Stage::Retrieve, Stage::Rank].into_iter().filter(|stage| job.runs(*stage));
+    stages.flat_map(|stage| job.splits.iter().map(move |split| (stage, *split)))
+}
+
 /// Puts the id of a job in the place of its name, as long as only one job has it.
 async fn pin(store: &Store, job: &mut Job) -> Result<()> {
+    if job.since == Some(Since::Last) {
+        match last(store, job).await? {
+            Some(id) => job.name_earlier("since", &id)?,
+            None => *job = job.without_since()?,
+        }
+    }
     let mut named: Vec<(&'static str, String)> = Vec::new();
     let keys = [
-        ("since", job.since.as_deref()),
+        ("since", job.since.as_ref().and_then(Since::job)),
         ("retriever.from", job.retriever.from.job()),
         ("ranker.from", job.ranker.from.job()),
         ("captions.from", job.captions.from.job()),
@@ -109,6 +119,17 @@ async fn pin(store: &Store, job: &mut Job) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The newest job of this one's name of those that have finished what `since` copies.
+async fn last(store: &Store, job: &Job) -> Result<Option<String>> {
+    for id in records::newest_of_name(store, &job.name).await? {
+        let named = Named { store, key: "since", id: &id };
+        if named.has_finished(job).await? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// An earlier job as one key of the job file names it.
@@ -153,6 +174,18 @@ impl Named<'_> {
             return Err(self.wrong(&format!("has no stage {}, it has {}", role(stage, split), has.join(", "))));
         };
         self.finished(found.artifact(), split).await
+    }
+
+    /// Whether it has finished what is copied of it for a job.
+    async fn has_finished(&self, job: &Job) -> Result<bool> {
+        for (stage, split) in copied(job) {
+            match self.stage(stage, Some(split)).await {
+                Ok(_) => {}
+                Err(Error::Earlier { .. } | Error::Removed { .. }) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
     }
 
     async fn finished(&self, artifact: ArtifactId, split: Option<Split>) -> Result<ArtifactId> {

@@ -1,6 +1,7 @@
 //! What the store remembers of a job: its file and the artifacts of its stages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use data::artifact::{ArtifactId, Digest, Spec};
 use data::job::{Split, Stage, nearest};
@@ -135,6 +136,24 @@ pub async fn list(store: &Store) -> Result<Vec<String>> {
         files.iter().filter(|(_, file)| *file == name).map(|(job, _)| *job).collect()
     };
     Ok(having(STAGES).difference(&having(TOMBSTONE)).map(|&job| job.to_owned()).collect())
+}
+
+/// The jobs of a name that nobody has removed, the newest first, by the store's clock.
+///
+/// # Errors
+/// Those of the store.
+pub async fn newest_of_name(store: &Store, name: &str) -> Result<Vec<String>> {
+    let entries = store.list_stamped(PREFIX).await?;
+    let files = entries.iter().filter_map(|(path, stat)| Some((job_and_file(path)?, stat.modified)));
+    let files: Vec<((&str, &str), SystemTime)> = files.filter(|((job, _), _)| name_of(job) == Some(name)).collect();
+    let having = |file: &str| -> BTreeMap<&str, SystemTime> {
+        files.iter().filter(|((_, own), _)| *own == file).map(|((job, _), written)| (*job, *written)).collect()
+    };
+    let removed = having(TOMBSTONE);
+    let jobs = having(STAGES).into_iter().filter(|(job, _)| !removed.contains_key(job));
+    let mut jobs: Vec<(SystemTime, &str)> = jobs.map(|(job, written)| (written, job)).collect();
+    jobs.sort_unstable();
+    Ok(jobs.into_iter().rev().map(|(_, job)| job.to_owned()).collect())
 }
 
 /// The name in the id of a job, `<name>-<12 hex>`, with a number behind it where one of that id was removed.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use data::artifact::sweep::CHOICE;
 use data::artifact::{Done, done_records};
-use data::job::{Job, ModelSection, Split, Stage};
+use data::job::{Job, ModelSection, Since, Split, Stage};
 use data::store::Store;
 use data::tables::{MetricRow, RejectedRow, Table, read_all};
 use serde_json::{Map, Value, json};
@@ -73,7 +73,7 @@ pub async fn write(
     if let Some(sweep) = choices(&mut report) {
         report["sweep"] = sweep;
     }
-    if let Some(earlier) = &job.since {
+    if let Some(earlier) = job.since.as_ref().and_then(Since::job) {
         report["since"] = since(store, earlier, stages).await?;
     }
     report["timings"] = Value::Object(timings);

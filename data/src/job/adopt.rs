@@ -72,6 +72,16 @@ impl Job {
         Ok(())
     }
 
+    /// The same job without `since`: everybody is computed.
+    ///
+    /// # Errors
+    /// [`Error::Job`] if the rest is none.
+    pub fn without_since(&self) -> Result<Self> {
+        let mut merged = self.merged.clone();
+        merged.remove("since");
+        Self::parse("job", &merged.to_string(), &[])
+    }
+
     /// Takes the settings of a section from the job that trained its model. What this job's file says itself must be the
     /// same, but for keys that do not belong to the model: `from`, `candidates`, `base`, `micro_batch_tokens`,
     /// `permutations`, `blend`, `calibrate`, `fp8`, `fp8_agreement`. What it does not say is as in that job.

@@ -47,7 +47,7 @@ pub struct Job {
     /// The splits to retrieve, rank and evaluate.
     pub splits: Vec<Split>,
     /// The job whose rows are copied where nothing has changed since.
-    pub since: Option<String>,
+    pub since: Option<Since>,
     /// `[output]`
     pub output: Output,
     /// `[limits]`
@@ -130,7 +130,7 @@ impl Job {
             seed: root.number("seed", 42, 0..=i64::MAX as u64),
             stages: chosen,
             splits: held,
-            since: since(&mut root),
+            since: Since::read(&mut root),
             output: Output::read(root.section("output")),
             limits: Limits::read(root.section("limits")),
             dataset: Dataset::read(root.section("dataset")),
@@ -275,13 +275,33 @@ impl Job {
 }
 
 /// `since`: an earlier job.
-fn since(root: &mut Section<'_>) -> Option<String> {
-    let text: String = root.optional("since")?;
-    match earlier_job(&text) {
-        Some(job) if !job.is_empty() => Some(job.to_owned()),
-        _ => {
-            root.report("since", format!("is `{text}`, expected \"job:<id>\""));
-            None
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// That of an id or a name.
+    Job(String),
+    /// The last one of this job's own name that has finished what this one is to do, if there is one.
+    Last,
+}
+
+impl Since {
+    fn read(root: &mut Section<'_>) -> Option<Self> {
+        let text: String = root.optional("since")?;
+        match (text.as_str(), earlier_job(&text)) {
+            ("last", _) => Some(Self::Last),
+            (_, Some(job)) if !job.is_empty() => Some(Self::Job(job.to_owned())),
+            _ => {
+                root.report("since", format!("is `{text}`, expected \"job:<id>\" or \"last\""));
+                None
+            }
+        }
+    }
+
+    /// The id or name of the job, where one is named.
+    #[must_use]
+    pub fn job(&self) -> Option<&str> {
+        match self {
+            Self::Job(job) => Some(job),
+            Self::Last => None,
         }
     }
 }

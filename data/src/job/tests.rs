@@ -127,12 +127,14 @@ fn jobs_with_finished_models_train_nothing() {
     assert_eq!(job.stages, [Stage::Prepare, Stage::Caption, Stage::Retrieve, Stage::Rank, Stage::Evaluate]);
     assert_eq!(job.retriever.from, ModelFrom::Job("shop-0123456789ab".to_owned()));
     assert_eq!(job.captions.from, CaptionsFrom::Job("shop-0123456789ab".to_owned()));
-    assert_eq!(job.since.as_deref(), Some("shop-0123456789ab"));
+    assert_eq!(job.since, Some(Since::Job("shop-0123456789ab".to_owned())));
+    let last = Job::parse("job.toml", NIGHTLY, &["since=last".to_owned()]).unwrap();
+    assert_eq!((last.since.as_ref(), last.without_since().unwrap().since), (Some(&Since::Last), None));
     let sets = [r#"stages=["prepare","retrieve","train_retriever"]"#, "since=yesterday", "captions.from=job:"];
     let found = problems(NIGHTLY, &sets);
     let expected = [
         "--set: captions.from: `job:` is not one of none, table, blip2, job:<id>",
-        "--set: since: is `yesterday`, expected \"job:<id>\"",
+        "--set: since: is `yesterday`, expected \"job:<id>\" or \"last\"",
         "job.toml:12: retriever.from: names a finished model, but `train_retriever` is in `stages`: leave one of them out",
     ];
     assert_eq!(found, expected);

@@ -116,6 +116,27 @@ fn users_who_changed_are_computed_and_the_others_copied() {
     assert_eq!((retrieve.rescored, rank.rescored), (0, 0));
 }
 
+/// Whoever scores every night names no night.
+#[test]
+fn the_last_night_of_a_name_is_found() {
+    let nights = Nights::open();
+    let since = |data: &str| nights.score(data, "since = \"last\"", &[]);
+    let (same, said, _) = since("night-0");
+    assert_eq!((&same, &said["report"]["since"]["job"]), (&nights.first, &nights.first.as_str().into()));
+    let mut log = Log::of_the_shop();
+    log.users.insert("zz".to_owned(), log.users["2"].clone());
+    log.write(&nights.workshop.path("night-1"));
+    let (second, said, _) = since("night-1");
+    assert_eq!(said["report"]["since"]["job"], nights.first.as_str());
+    assert_eq!(said["report"]["since"]["rank.all"]["rescored"], 1);
+    log.users.remove("2");
+    log.write(&nights.workshop.path("night-2"));
+    let (_, said, _) = since("night-2");
+    assert_eq!(said["report"]["since"]["job"], second.as_str(), "and not the first one");
+    let (_, said, _) = nights.score("night-2", "since = \"last\"", &["name=another"]);
+    assert!(said["report"]["since"].is_null(), "the first night of a name has none before it: {said}");
+}
+
 /// What an item is called, and what its picture shows, counts for those whose prompts show it.
 #[test]
 fn items_that_changed_are_computed_for_those_who_see_them() {
