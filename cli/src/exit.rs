@@ -10,6 +10,8 @@ pub(crate) const BAD_CONFIG: u8 = 64;
 pub(crate) const BAD_DATA: u8 = 65;
 /// Something outside failed; the same call may succeed.
 pub(crate) const RETRY: u8 = 75;
+/// So a worker ends whose job may do better another time, for the process that keeps several of them: it is not started again.
+pub(crate) const JOB_MAY_PASS: u8 = 76;
 /// Interrupted from the keyboard, or the job was cancelled; the same call resumes.
 pub(crate) const INTERRUPTED: u8 = 130;
 /// Told to leave, and left in order.

@@ -35,16 +35,27 @@ impl Shell {
             if now.saturating_sub(since) < PATIENCE {
                 continue;
             }
-            let reason = format!("nobody has submitted it for {} minutes", PATIENCE.as_secs() / 60);
-            let nobody = ToWorker::JobEnded { job: JobId(job.clone()), succeeded: false, reason, may_pass: false };
+            let reason = format!("no such job has run here for {} minutes", PATIENCE.as_secs() / 60);
+            // Somebody still may submit it.
+            let nobody = ToWorker::JobEnded { job: JobId(job.clone()), succeeded: false, reason, may_pass: true };
             let word = self.ended.last_of(&job, now).map_or(nobody, |status| of_status(&status));
             info!(%worker, job, "the job that the worker is for does not run");
             self.tell(worker, word);
         }
     }
 
-    /// Tells a worker that comes back for a job which has ended meanwhile, under an earlier coordinator it may be.
+    /// Tells a worker that comes back for a job which has ended meanwhile, under an earlier coordinator it may be. Of a name nobody
+    /// can say whether its last job was the one that is meant.
     pub(crate) fn tell_of_end(&self, job: String, to: mpsc::Sender<ToWorker>) {
+        let id = JobId(job.clone());
+        if self.core.state(&id).is_some_and(|state| !state.ended()) {
+            return;
+        }
+        if let Some(status) = self.ended.status(&id, self.now()) {
+            // A channel that is new has room for its second message.
+            let _ = to.try_send(of_status(&status));
+            return;
+        }
         let store = self.store.clone();
         tokio::spawn(async move {
             match submissions::last_end(&store, &job).await {

@@ -53,7 +53,9 @@ fn add(args: &Certs, what: &str, name: &str) -> Result<()> {
     };
     folder.write(&file, &pair)?;
     let (certificate, key) = (folder.certificate(&file), folder.key(&file));
-    print(format_args!("{} and {}, valid for {} days", certificate.display(), key.display(), args.days));
+    // A coordinator is reached by these names alone.
+    let names = if what == "server" { format!(" for {}", hosts(args).join(", ")) } else { String::new() };
+    print(format_args!("{} and {}, valid{names} for {} days", certificate.display(), key.display(), args.days));
     Ok(())
 }
 

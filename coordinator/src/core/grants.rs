@@ -92,11 +92,12 @@ impl Core {
         slow.into_iter().map(|(_, id, shard)| (id.clone(), shard)).collect()
     }
 
-    /// The most shards of a lease, so that all workers end at about the same time.
+    /// The most shards of a lease, so that all workers who may take some end at about the same time.
     fn fair_share(&self, id: &ArtifactId) -> usize {
         let Some(artifact) = self.artifacts.get(id) else { return 1 };
         let pending = artifact.open().map_or(0, |s| s.pending.len());
-        let workers = self.workers.len().max(1);
+        let elsewhere = self.bound.iter().filter(|worker| !self.may_take(**worker, id)).count();
+        let workers = self.workers.len().saturating_sub(elsewhere).max(1);
         pending.div_ceil(2 * workers).clamp(1, self.policy.max_bundle)
     }
 

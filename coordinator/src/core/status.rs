@@ -8,7 +8,7 @@ use proto::{JobId, JobStatus, LeaseId, Progress, ShardCounts, StageState, StageS
 use super::Core;
 use super::artifacts::{Artifact, Phase};
 use super::gang::Gang;
-use super::jobs::WantedStage;
+use super::jobs::{Job, WantedStage};
 use super::leases::Held;
 use super::shards::Shards;
 
@@ -18,8 +18,12 @@ impl Core {
     pub fn status(&self, job: &JobId, now: Duration) -> Option<JobStatus> {
         let known = self.jobs.get(job)?;
         let stages: Vec<StageStatus> = known.stages.iter().map(|s| self.stage_status(s, now)).collect();
-        let idle = self.workers.is_empty() && !known.state.ended() && stages.iter().any(|s| s.shards.all > 0);
-        let waiting = if idle { "no worker is connected".to_owned() } else { String::new() };
+        let due = !known.state.ended() && stages.iter().any(|s| s.shards.all > 0);
+        let waiting = match (due, self.workers.is_empty()) {
+            (true, true) => "no worker is connected",
+            (true, false) if !self.has_worker_for(known) => "all workers are for other jobs (--job)",
+            _ => "",
+        };
         Some(JobStatus {
             job: job.clone(),
             state: known.state,
@@ -27,9 +31,14 @@ impl Core {
             workers: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
             reason: known.reason.clone(),
             failure: known.failure,
-            waiting,
+            waiting: waiting.to_owned(),
             age: seconds(now.saturating_sub(known.since)),
         })
+    }
+
+    /// Whether some worker may take a stage of a job, for whatever job that is.
+    fn has_worker_for(&self, job: &Job) -> bool {
+        job.stages.iter().any(|stage| self.workers.keys().any(|worker| self.may_take(*worker, &stage.artifact)))
     }
 
     /// Every worker, in the order of their registration.

@@ -31,6 +31,9 @@ pub(super) fn manifests(wish: &Render) -> Result<String> {
     check(&job, wish)?;
     // Other settings make other objects: Jobs cannot be changed, and one that has ended would pass for the new one.
     let name = format!("{}-{}", label(&job.name)?, digest(&job, wish));
+    // So is the job itself: its pods work for no other of a name that many have.
+    let sets: Vec<String> = wish.sets.iter().cloned().chain([format!("name={name}")]).collect();
+    let job = parse_job(&wish.job, &sets)?;
     let file = format!("job-{name}");
     let config = json!({
         "apiVersion": "v1",
@@ -39,7 +42,7 @@ pub(super) fn manifests(wish: &Render) -> Result<String> {
         "data": {"job.toml": job.to_toml()},
     });
     let mut text = String::new();
-    for mut manifest in [config, submitting(wish, &name, &file)?, training(wish, &name, &job.name)?] {
+    for mut manifest in [config, submitting(wish, &name, &file)?, training(wish, &name)?] {
         manifest["metadata"]["namespace"] = json!(wish.namespace);
         for key in LABELS {
             manifest["metadata"]["labels"][key] = json!("mllm4rec");
@@ -86,8 +89,7 @@ fn submitting(wish: &Render, name: &str, file: &str) -> Result<Value> {
     Ok(manifest)
 }
 
-/// `job` is its name.
-fn training(wish: &Render, name: &str, job: &str) -> Result<Value> {
+fn training(wish: &Render, name: &str) -> Result<Value> {
     let mut manifest = template(TRAIN)?;
     let own = format!("train-{name}");
     put(&mut manifest, "/metadata/name", json!(own))?;
@@ -103,7 +105,7 @@ fn training(wish: &Render, name: &str, job: &str) -> Result<Value> {
     let args =
         pod.pointer_mut("/containers/0/args").and_then(Value::as_array_mut).context("the template has no args")?;
     for arg in args.iter_mut().filter(|arg| arg.as_str().is_some_and(|arg| arg.starts_with("--job="))) {
-        *arg = json!(format!("--job={job}"));
+        *arg = json!(format!("--job={name}"));
     }
     args.push(json!(if wish.gpus > 0 { "--devices=cuda" } else { "--devices=cpu" }));
     for kind in ["requests", "limits"] {

@@ -19,7 +19,7 @@ use crate::signals::Signals;
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// A worker that ends so has nothing more to do, or nothing that it could do.
-const FOR_GOOD: [u8; 3] = [exit::DONE, exit::BAD_CONFIG, exit::BAD_DATA];
+const FOR_GOOD: [u8; 4] = [exit::DONE, exit::BAD_CONFIG, exit::BAD_DATA, exit::JOB_MAY_PASS];
 
 /// What all workers of a machine share.
 pub(crate) struct Fleet {
@@ -51,7 +51,7 @@ impl Fleet {
             tokio::spawn(keep(child, again, stop.clone(), ended));
         }
         drop(ended);
-        let mut code = exit::DONE;
+        let (mut code, mut ends_of_all) = (exit::DONE, Vec::new());
         loop {
             tokio::select! {
                 told = signals.next() => {
@@ -67,9 +67,8 @@ impl Fleet {
                         code = exit::BAD_CONFIG;
                         stop.cancel();
                     }
-                    // The job that all of them are for has ended.
-                    Some(end) if end.code() == Some(exit::BAD_DATA.into()) && code == exit::DONE => code = exit::BAD_DATA,
-                    Some(_) => {}
+                    Some(end) => ends_of_all.push(end.code()),
+                    None if code == exit::DONE => return Ok(verdict(&ends_of_all)),
                     None => return Ok(code),
                 },
             }
@@ -107,6 +106,12 @@ impl Fleet {
         }
         Ok(command)
     }
+}
+
+/// What the ends of all workers come to that ended by themselves; without any, none could be kept going.
+fn verdict(ends: &[Option<i32>]) -> u8 {
+    let ended_with = |code: &u8| ends.contains(&Some((*code).into()));
+    [exit::BAD_DATA, exit::DONE].into_iter().find(ended_with).unwrap_or(exit::RETRY)
 }
 
 /// Where others find a worker: with a port, every one listens on one of its own.
@@ -147,5 +152,19 @@ async fn keep(mut child: Child, mut again: Command, stop: CancellationToken, end
                 return;
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_saw_the_end_of_their_job_count() {
+        let [done, data, may_pass] = [exit::DONE, exit::BAD_DATA, exit::JOB_MAY_PASS].map(|code| Some(i32::from(code)));
+        assert_eq!(verdict(&[done, done]), exit::DONE);
+        assert_eq!(verdict(&[may_pass, data]), exit::BAD_DATA);
+        assert_eq!(verdict(&[may_pass, may_pass]), exit::RETRY);
+        assert_eq!(verdict(&[]), exit::RETRY);
     }
 }

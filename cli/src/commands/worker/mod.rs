@@ -66,7 +66,13 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     let ended = worker::run(move || place.open(threads), options, stop).await;
     // What a stopped task left there; nothing durable lies in it.
     let _ = std::fs::remove_dir_all(&spool);
-    ended?;
+    match ended {
+        Err(e @ worker::Error::JobEnded { may_pass: true, .. }) if args.with_parent => {
+            print_error(&e);
+            return Ok(exit::JOB_MAY_PASS);
+        }
+        ended => ended?,
+    }
     Ok(told.get().map_or(exit::DONE, |told| told.code()))
 }
 

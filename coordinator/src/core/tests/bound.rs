@@ -128,3 +128,29 @@ fn slow_shards_and_trainings_are_for_their_own_too() {
     assert_eq!(granted(&actions).artifact, training, "it joins the gang");
     assert_eq!(core.handle(joins(WorkerId(7), "other"), late), []);
 }
+
+#[test]
+fn those_who_may_not_take_a_stage_have_no_share_in_it() {
+    let bundle = |others: u64| {
+        let (mut core, _) = two_jobs(60);
+        for worker in 0..others {
+            core.handle(joins(WorkerId(10 + worker), "third"), at(1));
+        }
+        let one = granted(&core.handle(joins(OWN, "first"), at(1))).clone();
+        // Now it is known how long a shard takes.
+        granted(&does(&mut core, OWN, &one, at(2))).shards.len()
+    };
+    assert!(bundle(0) > 1);
+    assert_eq!(bundle(7), bundle(0));
+}
+
+#[test]
+fn a_job_whose_workers_are_all_for_others_says_so() {
+    let (mut core, _) = two_jobs(1);
+    let waiting = |core: &Core| core.status(&job("first-1"), at(3)).unwrap().waiting;
+    assert_eq!(waiting(&core), "no worker is connected");
+    core.handle(joins(OWN, "second"), at(1));
+    assert_eq!(waiting(&core), "all workers are for other jobs (--job)");
+    core.handle(joined(ANY), at(2));
+    assert_eq!(waiting(&core), "");
+}

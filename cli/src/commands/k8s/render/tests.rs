@@ -46,7 +46,10 @@ fn a_job_file_becomes_a_gang_of_its_own() {
     assert_ne!(at(&others[0], "/metadata/name"), names[0].as_str(), "another job is another object");
     assert!([&config, &submit, &train].iter().all(|m| at(m, "/metadata/namespace") == "recs"));
     let sent = Job::parse("job.toml", at(&config, "/data/job.toml").as_str().unwrap(), &[]).unwrap();
-    assert_eq!((sent.name.as_str(), sent.dataset.path.as_str()), ("Films_of.2026", "/inputs/ml-latest-small"));
+    assert_eq!(
+        (format!("job-{}", sent.name), sent.dataset.path.as_str()),
+        (names[0].clone(), "/inputs/ml-latest-small")
+    );
     assert_eq!(at(&submit, "/spec/template/spec/volumes/0/configMap/name"), names[0].as_str());
     assert_eq!((at(&train, "/spec/completions"), at(&train, "/spec/parallelism")), (&json!(3), &json!(3)));
     assert_eq!(at(&train, "/spec/suspend"), true);
@@ -57,7 +60,10 @@ fn a_job_file_becomes_a_gang_of_its_own() {
         (&json!("shop/m:1"), &json!("2"))
     );
     let args = at(worker, "/args").as_array().unwrap();
-    assert!(args.contains(&json!("--job=Films_of.2026")) && args.contains(&json!("--devices=cuda")), "{args:?}");
+    assert!(
+        args.contains(&json!(format!("--job={}", sent.name))) && args.contains(&json!("--devices=cuda")),
+        "{args:?}"
+    );
 }
 
 #[test]
