@@ -17,7 +17,7 @@ pub(crate) struct Rendered {
 
 /// What overlays do not use, as somebody would who needs it.
 const COMPOSED: [(&str, &str, &[&str]); 3] = [
-    ("gpu with every component", "gpu", &["ingress", "nightly", "keda", "gke-identity", "aks-identity"]),
+    ("gpu with every component", "gpu", &["ingress", "nightly", "keda", "traces", "gke-identity", "aks-identity"]),
     ("a training in a queue", "training-job", &["kueue"]),
     ("a set in a queue", "training-jobset", &["kueue"]),
 ];

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod commands;
+mod copies;
 mod kinds;
 mod network;
 mod pods;

@@ -64,6 +64,8 @@ fn every_port_is_covered_by_a_policy_and_no_other_is() {
 #[test]
 fn everybody_reaches_names_and_store_and_the_coordinator() {
     for rendered in all().unwrap_or_default() {
+        let mut configs = rendered.of_kind("ConfigMap").map(|map| &map["data"]);
+        let traced = configs.any(|data| !data["OTEL_EXPORTER_OTLP_ENDPOINT"].is_null());
         for pod in pods(rendered) {
             let out: Vec<(u64, u64)> = policies(rendered, &pod).flat_map(|p| ports(&p["spec"]["egress"])).collect();
             for port in [53, 443] {
@@ -72,6 +74,8 @@ fn everybody_reaches_names_and_store_and_the_coordinator() {
             if pod.component() != "coordinator" {
                 assert!(out.contains(&(7070, 7070)), "{}: the coordinator", pod.from);
             }
+            let collected = traced && pod.component() != "client";
+            assert_eq!(out.contains(&(4317, 4317)), collected, "{}: the collector of traces", pod.from);
         }
         // The metadata service hands out the node's identity to whoever asks, unless pods have none of their own otherwise.
         for rule in rendered.of_kind("NetworkPolicy").flat_map(|p| list(&p["spec"]["egress"])) {

@@ -2,7 +2,9 @@
 //! what it is told to. Packets vanish on the way, as behind a broken switch: nobody gets an error.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use mllm4rec_integration_tests::namespaces::{ip, laid};
 
 /// Who is where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +26,8 @@ impl Network {
     /// Lays the network, where the system lets us.
     pub(crate) fn lay() -> Option<Self> {
         let network = Self { number: std::process::id() % 200 + 20 };
-        let laid = network.routers().iter().chain(&network.lines()).try_for_each(|args| ip(args));
-        match laid {
-            Ok(()) => Some(network),
-            Err(why) => {
-                println!("SKIPPED: no network namespaces here ({why}); root and iproute2 are needed");
-                None
-            }
-        }
+        laid(network.routers().iter().chain(&network.lines()).try_for_each(|args| ip(args)))?;
+        Some(network)
     }
 
     /// The address of a host.
@@ -116,12 +112,4 @@ impl Drop for Network {
             let _ = ip(&format!("netns del {space}"));
         }
     }
-}
-
-/// Calls `ip`.
-fn ip(args: &str) -> Result<(), String> {
-    let output =
-        Command::new("ip").args(args.split(' ')).stdin(Stdio::null()).output().map_err(|e| format!("ip: {e}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("ip {args}: {complaint}")) }
 }

@@ -16,24 +16,6 @@ use crate::network::{Host, Network};
 /// The longest that anything but a partition may take.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// moto, one request after the other: it looks whether an object is there and writes it in two steps. It ends with its
-/// standard input.
-const STORE: &str = "import io, os, sys, threading, urllib.request
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-WSGIRequestHandler.timeout = 30
-app, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
-def serve(environ, start):
-    body = environ['wsgi.input'].read(int(environ.get('CONTENT_LENGTH') or 0))
-    environ['wsgi.input'] = io.BytesIO(body)
-    with one:
-        return [b''.join(app(environ, start))]
-server = make_server('0.0.0.0', 5000, serve, threaded=True)
-threading.Thread(target=server.serve_forever).start()
-urllib.request.urlopen(urllib.request.Request('http://127.0.0.1:5000/shop', method='PUT')).read()
-print('ready', flush=True)";
-
 /// A process; ended with the value.
 struct Running(Child);
 
@@ -64,7 +46,10 @@ impl Site {
         let host = site.network.address(Host::Coordinator);
         let certificates = site.workshop.path("certs").display().to_string();
         let _ = site.workshop.call(&["certs", "--out", &certificates, "--host", &host]).succeeded();
-        site.run(Host::Store, Path::new(&python), &["-c".into(), STORE.into()], true);
+        let everybody = site.file("policies.json", r#"{"test": "everything"}"#);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/bucket.py").display().to_string();
+        let bucket = [script, "0.0.0.0".to_owned(), "5000".to_owned(), everybody, site.file("denied.jsonl", "")];
+        site.run(Host::Store, Path::new(&python), &bucket, true);
         let mut lead: Vec<String> = ["coordinator", "--root", "s3://shop/run", "--listen"].map(str::to_owned).to_vec();
         lead.push(format!("{host}:7070"));
         lead.extend(site.files(&[("tls-cert", "server"), ("tls-key", "server-key"), ("client-ca", "ca")]));
@@ -161,6 +146,13 @@ impl Site {
         let mut args = vec!["--coordinator".to_owned(), url];
         args.extend(self.files(&[("tls-ca", "ca"), ("tls-cert", role), ("tls-key", &key)]));
         args
+    }
+
+    /// Writes a file and says where it is.
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.workshop.path(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
     }
 
     fn files(&self, files: &[(&str, &str)]) -> Vec<String> {

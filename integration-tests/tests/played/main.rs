@@ -65,6 +65,19 @@ fn a_night_on_a_cluster() {
     assert!(site.took() < Duration::from_secs(600));
 }
 
+/// Pods of a job that somebody cancels fail what made them, and are not replaced: the same again would end the same.
+#[test]
+fn a_cancelled_training_is_not_tried_again() {
+    let Some(mut site) = Site::start() else { return };
+    site.apply_base(1);
+    let job = site.apply_job(2);
+    site.until("the gang trains", |site| site.members(&job) >= 2);
+    let [train, submit] = site.cancel(&job);
+    assert!(train.ends_with("has ended with 65"), "{train}");
+    assert!(submit.ends_with("has ended with 130"), "{submit}");
+    assert_eq!((site.train().replaced(), site.submit().replaced()), (0, 0));
+}
+
 /// What is asked of the bucket beyond a role's policy is refused, so that the test above shows something.
 #[test]
 fn policies_are_policies() {

@@ -1,8 +1,9 @@
 //! A node: a bridge with an address for every pod and service, and what lies on its disks.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use mllm4rec_integration_tests::namespaces::{ip, laid};
 
 /// The network and the folder of a node; gone at the end of the test, with everything in them.
 pub(crate) struct Node {
@@ -21,16 +22,12 @@ impl Node {
         let number = (std::process::id() + NODES.fetch_add(1, Ordering::Relaxed)) % 100 + 100;
         let node = Self { number, pods: AtomicU32::new(0), folder: tempfile::tempdir().unwrap() };
         let bridge = node.bridge();
-        let laid = ip(&format!("link add {bridge} type bridge"))
-            .and_then(|()| ip(&format!("addr add {} dev {bridge}", node.address(0, 1) + "/16")))
-            .and_then(|()| ip(&format!("link set {bridge} up")));
-        match laid {
-            Ok(()) => Some(node),
-            Err(why) => {
-                println!("SKIPPED: no network namespaces here ({why}); root and iproute2 are needed");
-                None
-            }
-        }
+        laid(
+            ip(&format!("link add {bridge} type bridge"))
+                .and_then(|()| ip(&format!("addr add {} dev {bridge}", node.address(0, 1) + "/16")))
+                .and_then(|()| ip(&format!("link set {bridge} up"))),
+        )?;
+        Some(node)
     }
 
     /// A folder on its disk that is not there yet; whoever may enter it may read it.
@@ -86,12 +83,4 @@ impl Drop for Node {
 pub(crate) fn write(path: &Path, text: &[u8]) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
-}
-
-/// Calls `ip`.
-fn ip(args: &str) -> Result<(), String> {
-    let output =
-        Command::new("ip").args(args.split(' ')).stdin(Stdio::null()).output().map_err(|e| format!("ip: {e}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("ip {args}: {complaint}")) }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mllm4rec_integration_tests::outputs::JobOutputs;
@@ -58,6 +58,9 @@ impl World {
     }
 }
 
+/// Two installations would be slow together.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// An installation and a job.
 pub(crate) struct Site {
     started: Instant,
@@ -69,11 +72,13 @@ pub(crate) struct Site {
     pool: Option<Deployment>,
     train: Option<Job>,
     submit: Option<Job>,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Site {
     /// Prepares everything, where the system, `kubectl` and moto let us.
     pub(crate) fn start() -> Option<Self> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let node = Node::lay()?;
         let bucket = Bucket::start(&node)?;
         let service = node.service_address(2);
@@ -87,7 +92,18 @@ impl Site {
         world.next_version();
         let url = format!("https://{service}:{PORT}");
         let (coordinator, pool, train, submit) = (None, None, None, None);
-        Some(Self { started: Instant::now(), world, bucket, url, certificates, coordinator, pool, train, submit })
+        Some(Self {
+            started: Instant::now(),
+            world,
+            bucket,
+            url,
+            certificates,
+            coordinator,
+            pool,
+            train,
+            submit,
+            _alone: alone,
+        })
     }
 
     /// Applies the base, with so many workers in the pool.
@@ -158,6 +174,24 @@ impl Site {
                 return;
             }
             assert!(started.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Cancels a job, and waits until what was made for it has failed. Returns why that was, of training and client.
+    pub(crate) fn cancel(&mut self, job: &str) -> [String; 2] {
+        let _ = self.json(&["cancel", job, "--reason", "enough"]);
+        let started = Instant::now();
+        loop {
+            let jobs = [&mut self.train, &mut self.submit].map(|job| job.as_mut().unwrap());
+            let failed = jobs.map(|job| {
+                job.reconcile();
+                job.ended().then(|| job.outcome.clone().unwrap().expect_err("a cancelled job has succeeded"))
+            });
+            if let [Some(train), Some(submit)] = failed {
+                return [train, submit];
+            }
+            assert!(started.elapsed() < PATIENCE, "not after {PATIENCE:?}: {job} is cancelled\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(100));
         }
     }
