@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::step::{Step, cargo, summarize};
-use crate::{executed, kernels, python, stores};
+use crate::{deny, executed, kernels, python, stores};
 
 /// Rounds that `--full` adds of the tests that start processes.
 const MORE_ROUNDS: usize = 3;
@@ -27,6 +27,7 @@ pub(crate) fn run(full: bool) -> Result<bool> {
     ended.push(Step::cargo("format", &["fmt", "--all", "--check"]).run());
     let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
     ended.push(Step::cargo("clippy", &clippy).run());
+    ended.push(deny::run());
     ended.push(Step::cargo("build", &["build", "--release", "--workspace"]).run());
     ended.push(means.tests("tests", &["--no-fail-fast"]).run());
     ended.push(means.tests("on a device", &["--test", "parity"]).on_a_device().run());

@@ -26,7 +26,7 @@ pub(crate) fn run() -> Ended {
         command.args(args).current_dir(crate::root());
         Step { name: NAME, command }
     };
-    let ended = step(&["--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]).run();
+    let ended = step(&["--log-level", "error", "check", "bans", "licenses", "sources"]).run();
     let fetched =
         Command::new(&program).args(["--log-level", "off", "fetch", "db"]).current_dir(crate::root()).status();
     if !fetched.is_ok_and(|status| status.success()) {
