@@ -13,8 +13,8 @@ fn texts_encode_and_cut_alike() {
         let text = case["text"].as_str().unwrap();
         let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
         assert_eq!(tokenizer.encode(text).unwrap(), ids, "{text:?}");
-        // Of what an item says, tabs and line breaks become blanks before it is cut: they are the template's.
-        let cut = !text.contains(|c: char| c.is_ascii_control());
+        // Of what an item says, tabs, line breaks and marks of the tokenizer are taken before it is cut: they are the template's.
+        let cut = !text.contains(|c: char| c.is_ascii_control()) && !text.contains("</s>");
         for (limit, wanted) in case["truncated"].as_object().unwrap().iter().filter(|_| cut) {
             let found = tokenizer.cut(text, limit.parse().unwrap()).unwrap();
             assert_eq!(&*found, wanted.as_str().unwrap(), "{text:?} cut at {limit}");
