@@ -311,8 +311,7 @@ pub(crate) struct Worker {
     #[arg(long, value_name = "HOST[:PORT]", value_parser = peers)]
     pub(crate) peers: Option<String>,
     /// Work for this job alone, by its id or its name, and end with it: with 0 if it succeeded, with 75 if it may succeed later, else with
-    /// 65. Where no such job runs for ten minutes, the last one that has ended under this coordinator
-    /// counts; 75 if there is none.
+    /// 65. Where no such job runs for ten minutes, the last one that has ended under this coordinator counts; 75 if there is none.
     #[arg(long, value_name = "JOB", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) job: Option<String>,
     /// A port for health and figures: /livez, /readyz and /metrics, without TLS and without a login; of several workers each takes

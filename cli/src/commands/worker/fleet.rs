@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_who_saw_the_end_of_their_job_count() {
+    fn the_ends_of_all_come_to_one_code() {
         let [done, data, may_pass] = [exit::DONE, exit::BAD_DATA, exit::JOB_MAY_PASS].map(|code| Some(i32::from(code)));
         assert_eq!(verdict(&[done, done]), exit::DONE);
         assert_eq!(verdict(&[may_pass, data]), exit::BAD_DATA);
