@@ -23,7 +23,9 @@ impl Node {
         let node = Self { number, pods: AtomicU32::new(0), folder: tempfile::tempdir().unwrap() };
         let bridge = node.bridge();
         laid(
-            ip(&format!("link add {bridge} type bridge"))
+            // With an address of its own. A bridge without has the lowest of its pods', and whoever knew that of before is
+            // cut off from it for half a minute.
+            ip(&format!("link add {bridge} address 02:00:00:00:00:01 type bridge"))
                 .and_then(|()| ip(&format!("addr add {} dev {bridge}", node.address(0, 1) + "/16")))
                 .and_then(|()| ip(&format!("link set {bridge} up"))),
         )?;
