@@ -130,12 +130,7 @@ pub async fn job_toml(store: &Store, job: &str) -> Result<String> {
 /// # Errors
 /// Those of the store.
 pub async fn list(store: &Store) -> Result<Vec<String>> {
-    let entries = store.list(PREFIX).await?;
-    let files: Vec<(&str, &str)> = entries.iter().filter_map(|e| job_and_file(&e.path)).collect();
-    let having = |name: &str| -> BTreeSet<&str> {
-        files.iter().filter(|(_, file)| *file == name).map(|(job, _)| *job).collect()
-    };
-    Ok(having(STAGES).difference(&having(TOMBSTONE)).map(|&job| job.to_owned()).collect())
+    Ok(written(store).await?.into_keys().collect())
 }
 
 /// The jobs of a name that nobody has removed, the newest first, by the store's clock.
@@ -143,17 +138,23 @@ pub async fn list(store: &Store) -> Result<Vec<String>> {
 /// # Errors
 /// Those of the store.
 pub async fn newest_of_name(store: &Store, name: &str) -> Result<Vec<String>> {
+    let mut jobs: Vec<(String, SystemTime)> = written(store).await?.into_iter().collect();
+    jobs.retain(|(job, _)| name_of(job) == Some(name));
+    jobs.sort_unstable_by(|(job, at), (other, then)| (then, other).cmp(&(at, job)));
+    Ok(jobs.into_iter().map(|(job, _)| job).collect())
+}
+
+/// The jobs that nobody has removed, and when each was written down.
+async fn written(store: &Store) -> Result<BTreeMap<String, SystemTime>> {
     let entries = store.list_stamped(PREFIX).await?;
-    let files = entries.iter().filter_map(|(path, stat)| Some((job_and_file(path)?, stat.modified)));
-    let files: Vec<((&str, &str), SystemTime)> = files.filter(|((job, _), _)| name_of(job) == Some(name)).collect();
-    let having = |file: &str| -> BTreeMap<&str, SystemTime> {
-        files.iter().filter(|((_, own), _)| *own == file).map(|((job, _), written)| (*job, *written)).collect()
-    };
-    let removed = having(TOMBSTONE);
-    let jobs = having(STAGES).into_iter().filter(|(job, _)| !removed.contains_key(job));
-    let mut jobs: Vec<(SystemTime, &str)> = jobs.map(|(job, written)| (written, job)).collect();
-    jobs.sort_unstable();
-    Ok(jobs.into_iter().rev().map(|(_, job)| job.to_owned()).collect())
+    let files: Vec<(&str, &str, SystemTime)> = entries
+        .iter()
+        .filter_map(|(path, stat)| job_and_file(path).map(|(job, file)| (job, file, stat.modified)))
+        .collect();
+    let having = |name: &'static str| files.iter().filter(move |(_, file, _)| *file == name);
+    let removed: BTreeSet<&str> = having(TOMBSTONE).map(|(job, ..)| *job).collect();
+    let live = having(STAGES).filter(|(job, ..)| !removed.contains(job));
+    Ok(live.map(|(job, _, at)| ((*job).to_owned(), *at)).collect())
 }
 
 /// The name in the id of a job, `<name>-<12 hex>`, with a number behind it where one of that id was removed.
