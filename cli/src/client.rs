@@ -36,6 +36,11 @@ impl Client {
         Ok(Self { jobs: JobsClient::new(connection).max_decoding_message_size(LARGEST), endpoint })
     }
 
+    /// Where the coordinator is.
+    pub(crate) fn url(&self) -> &str {
+        &self.endpoint.url
+    }
+
     /// Hands over a job.
     pub(crate) async fn submit(&mut self, job_toml: String) -> Result<pb::SubmitReply> {
         let mut jobs = self.jobs.clone();

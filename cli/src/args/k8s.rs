@@ -19,6 +19,11 @@ pub(crate) enum K8sAction {
     Render(Render),
 }
 
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("it must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// `mllm4rec k8s render`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Render {
@@ -43,6 +48,12 @@ pub(crate) struct Render {
     /// A queue of Kueue in which the pods wait until all of them can run.
     #[arg(long, value_name = "NAME")]
     pub(crate) queue: Option<String>,
+    /// A Secret whose keys become variables of the pods that train, such as the keys of a bucket; may be given again.
+    #[arg(long = "secret", value_name = "NAME")]
+    pub(crate) secrets: Vec<String>,
+    /// A label of the pods that train, such as a cloud wants for their identity; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) labels: Vec<(String, String)>,
     /// The image of the workers.
     #[arg(long, default_value = concat!("registry.example/mllm4rec:", env!("CARGO_PKG_VERSION")))]
     pub(crate) image: String,

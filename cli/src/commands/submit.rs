@@ -30,7 +30,13 @@ pub(crate) async fn run(args: Submit) -> Result<u8> {
     let here = std::env::current_dir().context("cannot tell where this command runs")?;
     let toml = absolute(&job, &here)?;
     let mut client = Client::connect(&args.reach).await?;
-    let submitted = client.submit(toml).await?;
+    let submitted = match client.submit(toml).await {
+        Err(refused) if names_local(&refused, &job)? => {
+            let url = client.url();
+            return Err(refused.context(format!("the coordinator at {url} reads the paths of a job where it runs")));
+        }
+        submitted => submitted?,
+    };
     let (id, complete) = (submitted.job_id, submitted.complete);
     if args.wait {
         return follow::to_the_end(&args.reach, &id, args.json).await;
@@ -62,14 +68,27 @@ fn absolute(job: &Job, here: &Path) -> Result<String> {
     Ok(table.to_string())
 }
 
-/// The keys of a job that name files by where somebody stands.
-pub(crate) fn relative_paths(job: &Job) -> Result<Vec<String>> {
+/// A key of a job and the path or URL that it names.
+pub(crate) struct NamedPath {
+    pub(crate) key: String,
+    pub(crate) path: String,
+}
+
+/// The files that a job names.
+pub(crate) fn paths(job: &Job) -> Result<Vec<NamedPath>> {
     let table: toml::Table = job.to_toml().parse().context("a checked job is no TOML")?;
-    let named = PATHS.iter().filter(|(section, key)| {
-        let path = table.get(*section).and_then(|s| s.get(*key)).and_then(toml::Value::as_str);
-        path.is_some_and(|path| names_file(path) && relative(path).is_some())
+    let named = PATHS.iter().filter_map(|(section, key)| {
+        let path = table.get(*section)?.get(*key)?.as_str()?;
+        let is_file = !path.is_empty() && names_file(path);
+        is_file.then(|| NamedPath { key: format!("{section}.{key}"), path: path.to_owned() })
     });
-    Ok(named.map(|(section, key)| format!("{section}.{key}")).collect())
+    Ok(named.collect())
+}
+
+/// Whether an error tells of a file that this machine may well have.
+fn names_local(error: &anyhow::Error, job: &Job) -> Result<bool> {
+    let words = format!("{error:#}");
+    Ok(paths(job)?.iter().any(|named| !named.path.contains("://") && words.contains(&named.path)))
 }
 
 /// Whether it is a path or URL, and not where else models may come from.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use data::artifact::Digest;
 use data::job::{Job, Stage};
@@ -16,6 +18,8 @@ use crate::terminal::print_error;
 /// The pod that submits, and the pods that train: the repository's own, so that both are read, tested and played as one.
 const SUBMIT: &str = include_str!("../../../../k8s/overlays/training-job/submit.yaml");
 const TRAIN: &str = include_str!("../../../../k8s/overlays/training-job/train.yaml");
+/// Where the pods' volume of inputs is mounted.
+const INPUTS: &str = "/inputs";
 /// What kustomize puts on everything there.
 const LABELS: [&str; 2] = ["app.kubernetes.io/name", "app.kubernetes.io/part-of"];
 /// The longest name of a Job whose pods, with their index and five letters behind it, have names that are labels.
@@ -67,10 +71,18 @@ fn check(job: &Job, wish: &Render) -> Result<()> {
         let what = "the job trains nothing: submit it, and the pool of workers does it";
         return Err(BadRequest(format!("{}: {what}", wish.job.display())).into());
     }
-    let paths = submit::relative_paths(job)?;
-    if !paths.is_empty() {
-        let what = format!("{} must be a path that the pods see, such as /inputs/…, or a URL", paths.join(" and "));
+    let paths = submit::paths(job)?;
+    let relative: Vec<&str> =
+        paths.iter().filter(|p| submit::relative(&p.path).is_some()).map(|p| p.key.as_str()).collect();
+    if !relative.is_empty() {
+        let what = format!("{} must be a path that the pods see, such as /inputs/…, or a URL", relative.join(" and "));
         return Err(BadRequest(format!("{}: {what}", wish.job.display())).into());
+    }
+    for path in paths.iter().filter(|p| !p.path.contains("://") && !Path::new(&p.path).starts_with(INPUTS)) {
+        let submit::NamedPath { key, path } = path;
+        print_error(format_args!(
+            "note: {key} = {path} is not below {INPUTS}, the pods' volume: their images must have it"
+        ));
     }
     if u64::from(wish.workers) * u64::from(wish.gpus.max(1)) > u64::from(most) {
         let keys = "retriever.slices and ranker.slices";
@@ -100,7 +112,19 @@ fn training(wish: &Render, name: &str) -> Result<Value> {
         manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = json!(queue);
         manifest["spec"]["suspend"] = json!(true);
     }
+    for (key, value) in &wish.labels {
+        let labels = manifest.pointer_mut("/spec/template/metadata/labels").context("the template has no labels")?;
+        if labels.get(key).is_some() || LABELS.contains(&key.as_str()) {
+            return Err(
+                BadRequest(format!("--label {key}: the pods have it, and network policies know them by it")).into()
+            );
+        }
+        labels[key] = json!(value);
+    }
     let pod = manifest.pointer_mut("/spec/template/spec").context("the template has no pod")?;
+    let variables = pod.pointer_mut("/containers/0/envFrom").and_then(Value::as_array_mut);
+    let secrets = wish.secrets.iter().map(|name| json!({"secretRef": {"name": name}}));
+    variables.context("the template has no envFrom")?.extend(secrets);
     put(pod, "/containers/0/image", json!(wish.image))?;
     let args =
         pod.pointer_mut("/containers/0/args").and_then(Value::as_array_mut).context("the template has no args")?;
@@ -131,8 +155,10 @@ fn put(manifest: &mut Value, at: &str, value: Value) -> Result<()> {
 
 /// Tells one rendering from another.
 fn digest(job: &Job, wish: &Render) -> String {
-    let Render { sets: _, workers, gpus, memory, cpu, queue, image, client_image, namespace, job: _ } = wish;
-    let options = json!([job.to_toml(), workers, gpus, memory, cpu, queue, image, client_image, namespace]);
+    let Render { sets: _, workers, gpus, memory, cpu, queue, secrets, labels, image, client_image, namespace, job: _ } =
+        wish;
+    let options =
+        json!([job.to_toml(), workers, gpus, memory, cpu, queue, secrets, labels, image, client_image, namespace]);
     Digest::of_json(&options).short()[..6].to_owned()
 }
 

@@ -75,6 +75,19 @@ fn without_cards_nothing_of_them_is_asked_for() {
 }
 
 #[test]
+fn keys_of_a_bucket_and_labels_of_an_identity_reach_the_pods_that_train() {
+    let options = ["--workers", "1", "--secret", "bucket", "--secret", "proxy", "--label", "cloud.example/use=true"];
+    let [_, submit, train] = rendered(JOB, &options).unwrap().try_into().unwrap();
+    let variables = at(&train, "/spec/template/spec/containers/0/envFrom");
+    assert_eq!(at(variables, "/0/configMapRef/name"), "mllm4rec");
+    assert_eq!([at(variables, "/1/secretRef/name"), at(variables, "/2/secretRef/name")], ["bucket", "proxy"]);
+    assert_eq!(at(&train, "/spec/template/metadata/labels/cloud.example~1use"), "true");
+    assert!(!submit.to_string().contains("secretRef") && !submit.to_string().contains("cloud.example"), "{submit:#}");
+    let taken = rendered(JOB, &["--workers", "1", "--label", "app.kubernetes.io/component=x"]).unwrap_err();
+    assert!(taken.to_string().contains("network policies"), "{taken}");
+}
+
+#[test]
 fn what_pods_could_not_do_is_refused() {
     let refused = |job: &str| format!("{:#}", rendered(job, &["--workers", "1"]).unwrap_err());
     let relative = refused(&JOB.replace("/inputs/llama", "models/llama"));
