@@ -75,6 +75,6 @@ fn of_status(ended: &JobStatus) -> ToWorker {
 }
 
 fn of_record(job: String, ended: Ended) -> ToWorker {
-    let succeeded = ended.state == "succeeded";
+    let succeeded = ended.state == JobState::Succeeded.name();
     ToWorker::JobEnded { job: JobId(job), succeeded, reason: ended.reason, may_pass: ended.may_pass }
 }

@@ -4,6 +4,7 @@ use data::artifact::sweep;
 use data::job::{Job, Stage};
 use data::store::Store;
 use futures::FutureExt;
+use observe::figures;
 use proto::{FailureClass, JobId, JobState, JobStatus};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -37,6 +38,7 @@ impl Shell {
                     warn!(job, error = %e, "cannot take up a job");
                     let ended = Ended::of(JobState::Failed, &e.to_string(), Some(e.class()));
                     submissions::end(&self.store, &job, round, &ended).await?;
+                    figures().job_ended(JobState::Failed.name());
                 }
             }
         }
@@ -199,6 +201,7 @@ impl Shell {
         let Some((known, mut status)) = self.jobs.remove(id).zip(self.core.status(id, now)) else { return };
         known.amend(&mut status);
         known.status.send_replace(status.clone());
+        figures().job_ended(status.state.name());
         self.core.forget(id);
         self.stages.retain(|stage, _| self.core.knows(stage));
         self.quarantines.forget(|stage| self.core.knows(stage));

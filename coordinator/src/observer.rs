@@ -144,7 +144,7 @@ fn stages(registry: &mut Registry, jobs: &[JobStatus]) {
     let states: Family<OfState, Gauge> = Family::default();
     for state in [JobState::Running, JobState::Succeeded, JobState::Failed, JobState::Cancelled] {
         let here = jobs.iter().filter(|job| job.state == state).count();
-        states.get_or_create(&OfState { state: word(state) }).set(i64::try_from(here).unwrap_or(i64::MAX));
+        states.get_or_create(&OfState { state: state.name() }).set(i64::try_from(here).unwrap_or(i64::MAX));
     }
     registry.register("jobs", "Jobs of this coordinator by state", states);
 
@@ -174,15 +174,6 @@ fn stages(registry: &mut Registry, jobs: &[JobStatus]) {
     let help = "How long the lease that has committed nothing for the longest time has done so";
     registry.register_with_unit("lease_age", help, Unit::Seconds, ages);
     registry.register("rows_put_aside", "Rows that were put aside", aside);
-}
-
-fn word(state: JobState) -> &'static str {
-    match state {
-        JobState::Running => "running",
-        JobState::Succeeded => "succeeded",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
-    }
 }
 
 /// The stage as reports name it.

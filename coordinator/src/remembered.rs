@@ -28,8 +28,8 @@ pub async fn remembered(store: &Store, id: &str) -> Result<JobStatus> {
     let reason = ended.as_ref().map(|e| e.reason.clone()).unwrap_or_default();
     let failed = |may_pass| if may_pass { FailureClass::Retry } else { FailureClass::Fatal };
     let (state, failure) = match &ended {
-        Some(ended) if ended.state == "succeeded" => (JobState::Succeeded, None),
-        Some(ended) if ended.state == "cancelled" => (JobState::Cancelled, None),
+        Some(ended) if ended.state == JobState::Succeeded.name() => (JobState::Succeeded, None),
+        Some(ended) if ended.state == JobState::Cancelled.name() => (JobState::Cancelled, None),
         Some(ended) => (JobState::Failed, Some(failed(ended.may_pass))),
         // A run on one machine leaves no word of its end but the tables.
         None if done => (JobState::Succeeded, None),

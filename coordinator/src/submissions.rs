@@ -109,12 +109,12 @@ impl Ended {
     /// What a status says of a job that has ended.
     #[must_use]
     pub fn of(state: JobState, reason: &str, failure: Option<FailureClass>) -> Self {
-        let state = match state {
-            JobState::Succeeded => "succeeded",
-            JobState::Cancelled => "cancelled",
-            JobState::Failed | JobState::Running => "failed",
-        };
-        Self { state: state.to_owned(), reason: reason.to_owned(), may_pass: failure == Some(FailureClass::Retry) }
+        let state = if state.ended() { state } else { JobState::Failed };
+        Self {
+            state: state.name().to_owned(),
+            reason: reason.to_owned(),
+            may_pass: failure == Some(FailureClass::Retry),
+        }
     }
 }
 

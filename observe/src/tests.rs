@@ -43,6 +43,17 @@ async fn ask(address: SocketAddr, request: &str) -> String {
     answer
 }
 
+#[test]
+fn a_certificate_that_cannot_be_read_has_no_end() {
+    let file = std::env::temp_dir().join(format!("mllm4rec-observe-{}.pem", std::process::id()));
+    assert_eq!(certificate::end(&file), None);
+    for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(certificate::end(&file), None, "{text}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
 #[tokio::test]
 async fn a_door_tells_health_and_figures_and_nothing_else() {
     let process = Arc::new(Process::default());
@@ -59,6 +70,7 @@ async fn a_door_tells_health_and_figures_and_nothing_else() {
     figures().rows_put_aside("no number", 3);
     figures().step_seconds.observe(0.5);
     let page = asked("GET /metrics").await;
+    assert!(!page.contains("certificate"), "{page}");
     for line in [
         "mllm4rec_store_requests_total{op=\"write\",code=\"ok\"} 1",
         "mllm4rec_bad_rows_total{reason=\"no number\"} 3",

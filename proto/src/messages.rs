@@ -225,6 +225,17 @@ impl JobState {
     pub fn ended(self) -> bool {
         self != Self::Running
     }
+
+    /// Its name, the same in records, in figures and to people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// Where a stage stands.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::args::Cancel;
 use crate::client::Client;
 use crate::terminal::print;
-use crate::{exit, status, target};
+use crate::{exit, target};
 
 /// Cancels a job and waits until that is written down. One that has ended stays as it ended.
 pub(crate) async fn run(args: Cancel) -> Result<u8> {
@@ -21,9 +21,9 @@ pub(crate) async fn run(args: Cancel) -> Result<u8> {
         }
         None => end(&mut client, &job, &args.reason).await?,
     };
-    let state = status::state_name(ended.state);
+    let state = ended.state.name();
     if args.json {
-        print(format_args!("{:#}", json!({"job": job, "state": state, "before": status::state_name(before.state)})));
+        print(format_args!("{:#}", json!({"job": job, "state": state, "before": before.state.name()})));
     } else if before.state.ended() {
         print(format_args!("{job} had ended before: {state}"));
     } else if ended.state == JobState::Cancelled {

@@ -78,7 +78,7 @@ async fn listed(info: &Info, statuses: Vec<JobStatus>) -> Vec<Listed> {
 
 impl Listed {
     fn state(&self) -> &'static str {
-        if self.removed { "removed" } else { status::state_name(self.status.state) }
+        if self.removed { "removed" } else { self.status.state.name() }
     }
 
     fn json(&self) -> Value {

@@ -3,7 +3,7 @@
 use proto::{FailureClass, JobState, JobStatus, StageStatus};
 use serde_json::{Value, json};
 
-use super::{at_work, eta, percent, settled, stage_name, stage_state_name, stages_done, state_name};
+use super::{at_work, eta, percent, settled, stage_name, stage_state_name, stages_done};
 
 /// The whole status of a job.
 pub(crate) fn job(status: &JobStatus) -> Value {
@@ -19,7 +19,7 @@ pub(crate) fn summary(status: &JobStatus) -> Value {
     let at = at_work(status);
     json!({
         "job": status.job.0,
-        "state": state_name(status.state),
+        "state": status.state.name(),
         "reason": status.reason,
         "may_pass": may_pass,
         "waiting": status.waiting,

@@ -10,16 +10,6 @@ use proto::{JobState, JobStatus, StageState, StageStatus};
 pub(crate) use json::{job, summary};
 pub(crate) use text::{aside_by_report, aside_by_status, page, put_aside, speed};
 
-/// The name of a state, the same everywhere.
-pub(crate) fn state_name(state: JobState) -> &'static str {
-    match state {
-        JobState::Running => "running",
-        JobState::Succeeded => "succeeded",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
-    }
-}
-
 /// The name of a stage's state. In a job that has ended nothing runs, whatever it was at.
 pub(crate) fn stage_state_name(job: JobState, stage: &StageStatus) -> &'static str {
     match stage.state {

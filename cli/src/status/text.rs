@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use proto::{JobState, JobStatus, StageState, StageStatus};
 use serde_json::Value;
 
-use super::{eta, percent, settled, stage_name, stage_state_name, stages_done, state_name};
+use super::{eta, percent, settled, stage_name, stage_state_name, stages_done};
 use crate::progress::{clock, grouped};
 
 /// Characters of a note in a table.
@@ -20,14 +20,14 @@ pub(crate) fn page(status: &JobStatus) -> String {
     let mut text = format!(
         "{}: {}, {} of {} stages done, {} worker{}, submitted {} ago\n",
         status.job,
-        state_name(status.state),
+        status.state.name(),
         stages_done(status),
         status.stages.len(),
         status.workers,
         if status.workers == 1 { "" } else { "s" },
         clock(status.age)
     );
-    for (what, words) in [("waiting", &status.waiting), (state_name(status.state), &status.reason)] {
+    for (what, words) in [("waiting", &status.waiting), (status.state.name(), &status.reason)] {
         if !words.is_empty() {
             let _ = writeln!(text, "{what}: {words}");
         }

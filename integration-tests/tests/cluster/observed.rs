@@ -13,16 +13,19 @@ const FILES: [&str; 3] = [
     "k8s/components/prometheus/dashboard.json",
     "k8s/components/keda/scaling.yaml",
 ];
-/// Figures that this job does not have: it puts no row aside, and there is no card.
-const ELSEWHERE: [&str; 3] = ["mllm4rec_rows_put_aside", "mllm4rec_bad_rows_total", "mllm4rec_gpu_mem_free_bytes"];
+/// Figures that this job does not have: it puts no row aside, there is no card, and nobody shows a certificate (`secured_job` has one).
+const ELSEWHERE: [&str; 4] =
+    ["mllm4rec_rows_put_aside", "mllm4rec_bad_rows_total", "mllm4rec_gpu_mem_free_bytes", CERTIFICATE];
+/// The figure of the end of a certificate.
+pub(crate) const CERTIFICATE: &str = "mllm4rec_certificate_expiration_timestamp_seconds";
 
 /// An address that was free a moment ago.
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The answer to a question, or nothing while nobody listens.
-fn ask(address: SocketAddr, path: &str) -> String {
+pub(crate) fn ask(address: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     let Ok(mut stream) = TcpStream::connect(address) else { return answer };
     write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
@@ -35,7 +38,7 @@ fn is(answer: &str, status: u16) -> bool {
 }
 
 /// The value of a figure without labels, or with these.
-fn figure(page: &str, name: &str) -> Option<f64> {
+pub(crate) fn figure(page: &str, name: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
@@ -73,6 +76,14 @@ fn a_cluster_tells_health_and_figures() {
     }
     // Nothing else is there, and nothing can be changed.
     assert!(is(&ask(of_coordinator, "/"), 404) && is(&ask(of_worker, "/jobs"), 404));
+    let ended = |page: &str, state: &str| figure(page, &format!("mllm4rec_jobs_ended_total{{state=\"{state}\"}}"));
+    let _ = cluster.call(&["cancel", &job]);
+    until("the end of the job is counted", || {
+        let page = ask(of_coordinator, "/metrics");
+        assert_eq!(ended(&page, "failed"), Some(0.0), "{page}");
+        // It may have been faster than we are.
+        ["cancelled", "succeeded"].iter().any(|state| ended(&page, state) == Some(1.0))
+    });
     drop(coordinator);
     until("the worker has no coordinator", || ask(of_worker, "/readyz").ends_with("no coordinator\n"));
     assert!(is(&ask(of_worker, "/readyz"), 503));

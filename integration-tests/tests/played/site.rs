@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The service's port.
 const PORT: u64 = 7070;
 
+/// What a process that shows a certificate tells of it.
+const CERTIFICATE: &str = "mllm4rec_certificate_expiration_timestamp_seconds";
+
 /// What pods find.
 pub(crate) struct World {
     pub(crate) node: Node,
@@ -285,7 +288,13 @@ impl Site {
         let deployments = [&self.coordinator, &self.pool].into_iter().flatten().flat_map(Deployment::all);
         let jobs = [&self.train, &self.submit].into_iter().flatten().flat_map(Job::all);
         for pod in deployments.chain(jobs) {
-            for text in [pod.log(), pod.page().unwrap_or_default()] {
+            let page = pod.page();
+            assert!(
+                page.as_ref().is_none_or(|page| page.contains(CERTIFICATE)),
+                "{} does not tell when its certificate ends",
+                pod.name
+            );
+            for text in [pod.log(), page.unwrap_or_default()] {
                 assert!(!secrets.iter().any(|secret| text.contains(secret.as_str())), "{} tells a secret", pod.name);
             }
         }

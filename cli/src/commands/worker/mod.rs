@@ -43,8 +43,10 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     }
     let observer = worker::Observer::default();
     let (place, threads) = (devices.place(0), args.threads.unwrap_or(cores));
+    let coordinator = args.reach.endpoint()?;
+    let certificate = coordinator.cert.clone();
     let options = worker::Options {
-        coordinator: args.reach.endpoint()?,
+        coordinator,
         name: args.name.unwrap_or_else(name),
         device: place.to_string(),
         threads,
@@ -56,7 +58,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         job: args.job,
     };
     if let Some(listen) = args.observe {
-        open_door(listen, Arc::new(observer.clone())).await?;
+        open_door(listen, Arc::new(observer.clone()), certificate).await?;
     }
     let leaving = stop.clone();
     tokio::spawn(async move {
