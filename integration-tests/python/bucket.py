@@ -1,17 +1,20 @@
 """A bucket of S3 that obeys policies: moto, one request after the other (it looks whether an object is there and writes it in two
 steps), behind an evaluator of the identity policies that it is given.
 
-Usage: python bucket.py ADDRESS PORT POLICIES DENIED; POLICIES is a JSON object {access key: policy}, where a policy may be
-"everything" and a key without one may do nothing; DENIED is a file that gets a line for every refusal. Prints `ready`, ends with its standard input.
+Usage: python bucket.py ADDRESS PORT POLICIES DENIED [BRAKE]; POLICIES is a JSON object {access key: policy}, where a policy may be
+"everything" and a key without one may do nothing; DENIED is a file that gets a line for every refusal. While the file BRAKE
+is there, rankings are written slowly, and the more slowly the more there are. Prints `ready`, ends with its standard input.
 """
 
 import fnmatch
 import io
+import itertools
 import json
 import os
 import re
 import sys
 import threading
+import time
 import urllib.parse
 import urllib.request
 
@@ -78,12 +81,13 @@ def requests_of(environ, body):
 
 
 def main():
-    address, port, policies, denied = sys.argv[1:]
+    address, port, policies, denied, *brake = sys.argv[1:]
     with open(policies) as file:
         policies = json.load(file)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     WSGIRequestHandler.timeout = 30
     app, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
+    rankings = itertools.count()
 
     def serve(environ, start):
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -96,6 +100,9 @@ def main():
                 file.write(json.dumps({"who": credential.group(1) if credential else "nobody", **refused[0]}) + "\n")
             start("403 Forbidden", [("content-type", "application/xml"), ("content-length", str(len(REFUSAL)))])
             return [REFUSAL]
+        is_ranking = environ["REQUEST_METHOD"] == "PUT" and "/tables/rankings/" in environ["PATH_INFO"]
+        if is_ranking and any(map(os.path.exists, brake)):
+            time.sleep(2 + next(rankings) / 20)
         with one:
             return [b"".join(app(environ, start))]
 

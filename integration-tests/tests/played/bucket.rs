@@ -23,6 +23,7 @@ pub(crate) struct Bucket {
     server: Child,
     address: String,
     denied: PathBuf,
+    brake: PathBuf,
 }
 
 impl Bucket {
@@ -33,16 +34,27 @@ impl Bucket {
             return None;
         };
         let (address, denied, file) = (node.service_address(1), node.path("denied.jsonl"), node.path("policies.json"));
+        let brake = node.path("brake");
         std::fs::write(&file, policies().to_string()).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/bucket.py");
         let mut command = Command::new(python);
-        command.arg(script).args([&address, PORT]).args([&file, &denied]);
+        command.arg(script).args([&address, PORT]).args([&file, &denied, &brake]);
         let log = std::fs::File::create(node.path("bucket.log")).unwrap();
         let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "{}", std::fs::read_to_string(node.path("bucket.log")).unwrap());
-        Some(Self { server, address, denied })
+        Some(Self { server, address, denied, brake })
+    }
+
+    /// From now on rankings are written slowly, so that a job lasts however fast this machine is.
+    pub(crate) fn brake(&self) {
+        std::fs::write(&self.brake, "").unwrap();
+    }
+
+    /// And no longer.
+    pub(crate) fn release(&self) {
+        std::fs::remove_file(&self.brake).unwrap();
     }
 
     /// What every pod is told of it.

@@ -351,7 +351,7 @@ batch_size = 8
 warmup_steps = 2
 max_steps = 40
 validate_every = 20
-permutations = 24
+permutations = 4
 "#;
 
 /// The base with this bucket for the one that people name.
