@@ -74,8 +74,8 @@ pub(super) fn identity(scheme: &str) -> &'static str {
              `gcloud auth application-default login`"
         }
         "az" | "adl" | "azure" | "abfs" | "abfss" => {
-            "set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID, \
-             AZURE_TENANT_ID and AZURE_CLIENT_SECRET"
+            "set AZURE_STORAGE_ACCOUNT_NAME, and one of AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or \
+             AZURE_CLIENT_ID and AZURE_TENANT_ID with AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE"
         }
         _ => {
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL where \
