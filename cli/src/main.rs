@@ -12,6 +12,7 @@ mod exit;
 mod follow;
 mod lock;
 mod logging;
+mod named_files;
 mod observed;
 mod progress;
 mod signals;

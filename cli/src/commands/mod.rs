@@ -34,6 +34,8 @@ use data::job::{CaptionsFrom, Job, ModelSection, Stage};
 use data::store::Store;
 use serde_json::Value;
 
+use crate::named_files::relative;
+
 /// Reads a job file with its overrides and the prompt template that it names, and checks what it needs of this machine.
 pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Result<Job> {
     let mut sets = sets.to_vec();
@@ -52,12 +54,12 @@ pub(crate) fn read_job(config: &Path, sets: &[String], root: Option<&str>) -> Re
 /// what is here is checked here, and of the rest the coordinator will tell.
 pub(crate) fn read_job_for_others(config: &Path, sets: &[String]) -> Result<Job> {
     let job = parse_job(config, sets)?;
-    let here = |path: &str| submit::relative(path).is_some() || Path::new(path).exists();
+    let here = |path: &str| relative(path).is_some() || Path::new(path).exists();
     if here(&job.dataset.path) {
         data::prepare::input_files(&job.dataset)?;
     }
     let table = &job.captions.table;
-    let named = submit::relative(table).unwrap_or_else(|| table.into());
+    let named = relative(table).unwrap_or_else(|| table.into());
     if job.captions.from == CaptionsFrom::Table && here(table) && !named.is_file() {
         return Err(crate::exit::BadRequest(format!("captions.table: there is no file {table}")).into());
     }

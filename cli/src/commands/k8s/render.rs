@@ -11,8 +11,9 @@ use data::job::{Job, Stage};
 use serde_json::{Value, json};
 
 use crate::args::Render;
-use crate::commands::{parse_job, submit};
+use crate::commands::parse_job;
 use crate::exit::BadRequest;
+use crate::named_files::{NamedFile, named_files};
 use crate::terminal::print_error;
 
 /// The pod that submits, and the pods that train: the repository's own, so that both are read, tested and played as one.
@@ -71,24 +72,29 @@ fn check(job: &Job, wish: &Render) -> Result<()> {
         let what = "the job trains nothing: submit it, and the pool of workers does it";
         return Err(BadRequest(format!("{}: {what}", wish.job.display())).into());
     }
-    let paths = submit::paths(job)?;
-    let relative: Vec<&str> =
-        paths.iter().filter(|p| submit::relative(&p.path).is_some()).map(|p| p.key.as_str()).collect();
+    let files = named_files(job)?;
+    let relative = files.iter().filter(|file| file.local().is_some_and(Path::is_relative));
+    let relative: Vec<&str> = relative.map(|file| file.key.as_str()).collect();
     if !relative.is_empty() {
         let what = format!("{} must be a path that the pods see, such as /inputs/…, or a URL", relative.join(" and "));
         return Err(BadRequest(format!("{}: {what}", wish.job.display())).into());
     }
-    for path in paths.iter().filter(|p| !p.path.contains("://") && !Path::new(&p.path).starts_with(INPUTS)) {
-        let submit::NamedPath { key, path } = path;
-        print_error(format_args!(
-            "note: {key} = {path} is not below {INPUTS}, the pods' volume: their images must have it"
-        ));
-    }
+    files.iter().filter_map(out_of_sight).for_each(|what| print_error(format_args!("note: {what}")));
     if u64::from(wish.workers) * u64::from(wish.gpus.max(1)) > u64::from(most) {
         let keys = "retriever.slices and ranker.slices";
         print_error(format_args!("note: {most} workers at most train together, as {keys} say: the others will idle"));
     }
     Ok(())
+}
+
+/// What is to be said of a file that the pods' volume does not have.
+fn out_of_sight(file: &NamedFile) -> Option<String> {
+    let (path, setting) = (file.local()?, file.setting());
+    match file.is_written {
+        true => Some(format!("{setting}: the coordinator writes it, whose pod keeps nothing: name a URL")),
+        false if path.starts_with(INPUTS) => None,
+        false => Some(format!("{setting} is not below {INPUTS}: the images of coordinator and workers must have it")),
+    }
 }
 
 fn submitting(wish: &Render, name: &str, file: &str) -> Result<Value> {
@@ -112,15 +118,7 @@ fn training(wish: &Render, name: &str) -> Result<Value> {
         manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = json!(queue);
         manifest["spec"]["suspend"] = json!(true);
     }
-    for (key, value) in &wish.labels {
-        let labels = manifest.pointer_mut("/spec/template/metadata/labels").context("the template has no labels")?;
-        if labels.get(key).is_some() || LABELS.contains(&key.as_str()) {
-            return Err(
-                BadRequest(format!("--label {key}: the pods have it, and network policies know them by it")).into()
-            );
-        }
-        labels[key] = json!(value);
-    }
+    put_labels(&mut manifest, &wish.labels)?;
     let pod = manifest.pointer_mut("/spec/template/spec").context("the template has no pod")?;
     let variables = pod.pointer_mut("/containers/0/envFrom").and_then(Value::as_array_mut);
     let secrets = wish.secrets.iter().map(|name| json!({"secretRef": {"name": name}}));
@@ -141,6 +139,19 @@ fn training(wish: &Render, name: &str) -> Result<Value> {
         pod["tolerations"] = json!([{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]);
     }
     Ok(manifest)
+}
+
+/// Adds labels to the pods of a template, which have some that others go by.
+fn put_labels(manifest: &mut Value, more: &[(String, String)]) -> Result<()> {
+    let labels = manifest.pointer_mut("/spec/template/metadata/labels").context("the template has no labels")?;
+    for (key, value) in more {
+        if labels.get(key).is_some() || LABELS.contains(&key.as_str()) {
+            let what = format!("--label {key}: the pods have one of that name, be it by another --label");
+            return Err(BadRequest(what).into());
+        }
+        labels[key] = json!(value);
+    }
+    Ok(())
 }
 
 fn template(text: &str) -> Result<Value> {

@@ -83,8 +83,25 @@ fn keys_of_a_bucket_and_labels_of_an_identity_reach_the_pods_that_train() {
     assert_eq!([at(variables, "/1/secretRef/name"), at(variables, "/2/secretRef/name")], ["bucket", "proxy"]);
     assert_eq!(at(&train, "/spec/template/metadata/labels/cloud.example~1use"), "true");
     assert!(!submit.to_string().contains("secretRef") && !submit.to_string().contains("cloud.example"), "{submit:#}");
-    let taken = rendered(JOB, &["--workers", "1", "--label", "app.kubernetes.io/component=x"]).unwrap_err();
-    assert!(taken.to_string().contains("network policies"), "{taken}");
+    for taken in ["app.kubernetes.io/component=x", "app.kubernetes.io/name=x", "cloud.example/use=false"] {
+        let refused = rendered(JOB, &[&options[..], &["--label", taken]].concat()).unwrap_err();
+        assert!(refused.to_string().contains("the pods have one of that name"), "{refused}");
+    }
+}
+
+#[test]
+fn files_that_the_pods_do_not_see_are_named() {
+    let said = |path: &str, is_written| {
+        out_of_sight(&NamedFile { key: "dataset.path".to_owned(), path: path.to_owned(), is_written })
+    };
+    for seen in ["/inputs/log.csv", "file:///inputs/log.csv", "s3://bucket/log.csv"] {
+        assert_eq!(said(seen, false), None);
+    }
+    for unseen in ["/data/log.csv", "file:///data/log.csv"] {
+        assert!(said(unseen, false).unwrap().contains(&format!("dataset.path = {unseen} is not below /inputs")));
+    }
+    assert!(said("/inputs/rankings", true).unwrap().contains("name a URL"));
+    assert_eq!(said("s3://bucket/rankings", true), None);
 }
 
 #[test]
