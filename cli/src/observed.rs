@@ -1,7 +1,6 @@
 //! The port on which this process is watched.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
@@ -12,13 +11,8 @@ use tracing::info;
 
 use crate::exit::BadRequest;
 
-/// Opens the port, for as long as this process lives: it tells of its end, too, and of that of the certificate that it shows to others.
-pub(crate) async fn open_door(
-    listen: SocketAddr,
-    watched: Arc<dyn Watched>,
-    certificate: Option<PathBuf>,
-) -> Result<()> {
-    certificate.into_iter().for_each(|file| figures().certificate(file));
+/// Opens the port, for as long as this process lives: it tells of its end, too.
+pub(crate) async fn open_door(listen: SocketAddr, watched: Arc<dyn Watched>) -> Result<()> {
     let door = Door::open(listen, watched, CancellationToken::new()).await;
     let door = door.map_err(|e| BadRequest(format!("--observe: cannot listen on {listen}: {e}")))?;
     info!(address = %door.address(), "health and figures: /livez, /readyz, /metrics");

@@ -96,7 +96,7 @@ impl Coordinator {
         info!(term, %address, root = store.url(), "leading");
         let stop = CancellationToken::new();
         let (inbox, inputs) = mpsc::channel(1024);
-        let observer = Observer::new(inbox.clone());
+        let observer = Observer::new(inbox.clone(), door.certificate());
         let mut shell = Shell::new(store, options, leadership, inbox.clone());
         shell.take_up().await?;
         let server = tokio::spawn(rpc::serve(listener, door, inbox, stop.clone()));

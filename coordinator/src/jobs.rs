@@ -4,7 +4,6 @@ use data::artifact::sweep;
 use data::job::{Job, Stage};
 use data::store::Store;
 use futures::FutureExt;
-use observe::figures;
 use proto::{FailureClass, JobId, JobState, JobStatus};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -15,7 +14,7 @@ use crate::opening::{admitted, patiently, planned, recorded};
 use crate::plan::PlannedStage;
 use crate::shell::{KnownJob, Shell};
 use crate::submissions::{self, Active, Ended, Round};
-use crate::{Error, Result, admission, publish, records, removal, report};
+use crate::{Error, Result, admission, observer, publish, records, removal, report};
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +37,7 @@ impl Shell {
                     warn!(job, error = %e, "cannot take up a job");
                     let ended = Ended::of(JobState::Failed, &e.to_string(), Some(e.class()));
                     submissions::end(&self.store, &job, round, &ended).await?;
-                    figures().job_ended(JobState::Failed.name());
+                    observer::job_ended(JobState::Failed);
                 }
             }
         }
@@ -176,16 +175,19 @@ impl Shell {
     /// Puts the end of a job into the store, where it is kept, and its journal; then it may be shown.
     fn end(&mut self, id: &JobId) {
         let round = self.jobs.get(id).and_then(|known| known.round);
-        let ended = self.core.status(id, self.now()).map(|s| Ended::of(s.state, &s.reason, s.failure));
+        let ended = self.core.status(id, self.now()).map(|s| (s.state, Ended::of(s.state, &s.reason, s.failure)));
         let written = self.writer.write(self.journal.take(Some(id)));
         let (store, inbox, id) = (self.store.clone(), self.inbox.clone(), id.clone());
         tokio::spawn(async move {
             written.await;
             let mut noted = None;
-            if let Some((round, ended)) = round.zip(ended) {
+            if let Some((round, (state, ended))) = round.zip(ended) {
                 let end = || submissions::end(&store, &id.0, round, &ended).boxed();
                 match patiently("note the end of a job", end).await {
-                    Ok(()) => noted = Some(round),
+                    Ok(()) => {
+                        noted = Some(round);
+                        observer::job_ended(state);
+                    }
                     Err(e) => {
                         error!(job = %id, error = %e, "cannot note the end of a job: the next coordinator takes it up again");
                     }
@@ -201,7 +203,6 @@ impl Shell {
         let Some((known, mut status)) = self.jobs.remove(id).zip(self.core.status(id, now)) else { return };
         known.amend(&mut status);
         known.status.send_replace(status.clone());
-        figures().job_ended(status.state.name());
         self.core.forget(id);
         self.stages.retain(|stage, _| self.core.knows(stage));
         self.quarantines.forget(|stage| self.core.knows(stage));

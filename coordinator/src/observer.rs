@@ -1,16 +1,19 @@
 //! What a coordinator tells those who watch it: that its loop turns, that it leads, and figures of its jobs.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use observe::{Watched, figures};
+use observe::{Watched, certificate, figures};
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use proto::{Info, JobState, JobStatus, StageStatus, WorkerStatus};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access::ShownCertificate;
 use crate::inbox::Input;
 
 /// A loop that does not answer for so long hangs: a step of it takes milliseconds.
@@ -22,11 +25,12 @@ const ANSWER: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Observer {
     inbox: mpsc::Sender<Input>,
+    certificate: ShownCertificate,
 }
 
 impl Observer {
-    pub(crate) fn new(inbox: mpsc::Sender<Input>) -> Self {
-        Self { inbox }
+    pub(crate) fn new(inbox: mpsc::Sender<Input>, certificate: ShownCertificate) -> Self {
+        Self { inbox, certificate }
     }
 
     async fn ask<T>(&self, what: impl FnOnce(oneshot::Sender<T>) -> Input, within: Duration) -> Result<T, String> {
@@ -58,7 +62,7 @@ impl Watched for Observer {
         let told =
             async { Ok::<_, String>((self.ask(Input::Info, ANSWER).await?, self.ask(Input::List, ANSWER).await?)) };
         // A loop that hangs has no figures, rather than those of an empty coordinator.
-        page(told.await.ok().as_ref())
+        page(told.await.ok().as_ref(), self.certificate.end())
     }
 }
 
@@ -80,9 +84,25 @@ struct OfState {
     state: &'static str,
 }
 
+/// Jobs that have ended under this coordinator, by state; those are there from the start, as a count that begins with one has not grown.
+static ENDED: LazyLock<Family<OfState, Counter>> = LazyLock::new(|| {
+    let ended = Family::default();
+    for state in [JobState::Succeeded, JobState::Failed, JobState::Cancelled] {
+        drop(ended.get_or_create(&OfState { state: state.name() }));
+    }
+    ended
+});
+
+/// Counts a job whose end is in the store.
+pub(crate) fn job_ended(state: JobState) {
+    ENDED.get_or_create(&OfState { state: state.name() }).inc();
+}
+
 /// The figures as Prometheus reads them.
-fn page(told: Option<&(Info, Vec<JobStatus>)>) -> String {
+fn page(told: Option<&(Info, Vec<JobStatus>)>, certificate_end: Option<i64>) -> String {
     figures().page("coordinator", env!("CARGO_PKG_VERSION"), |registry| {
+        certificate::tell(registry, certificate_end);
+        registry.register("jobs_ended", "Jobs that have ended under this coordinator", ENDED.clone());
         let Some((info, jobs)) = told else { return };
         let term: Gauge = Gauge::default();
         term.set(i64::try_from(info.term).unwrap_or(i64::MAX));
@@ -227,7 +247,8 @@ mod tests {
 
     #[test]
     fn stages_that_wait_and_stages_that_are_done_are_told_of() {
-        let page_of = |stages| page(Some(&(Info { term: 3, ..Info::default() }, vec![job(stages)])));
+        let page_of =
+            |stages| page(Some(&(Info { term: 3, ..Info::default() }, vec![job(stages)])), Some(1_800_000_000));
         // Nobody has begun: that shards wait for workers is what an operator wants to hear of.
         let waiting = page_of(vec![stage(StageState::Waiting, 0)]);
         let done = page_of(vec![stage(StageState::Done, 8)]);
@@ -235,6 +256,8 @@ mod tests {
         for (page, line) in [
             (&waiting, format!("mllm4rec_shards_pending{labels} 8")),
             (&waiting, "mllm4rec_leader_epoch 3".to_owned()),
+            (&waiting, "mllm4rec_certificate_expiration_timestamp_seconds 1800000000".to_owned()),
+            (&waiting, "mllm4rec_jobs_ended_total{state=\"failed\"} ".to_owned()),
             (&done, format!("mllm4rec_shards_pending{labels} 0")),
             (&done, format!("mllm4rec_shards_failed{labels} 1")),
             (&done, format!("mllm4rec_rows_done{labels} 6")),
@@ -250,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn a_loop_that_hangs_is_not_an_empty_coordinator() {
         let (inbox, _unread) = mpsc::channel(8);
-        let observer = Observer::new(inbox);
+        let observer = Observer::new(inbox, ShownCertificate::NONE);
         assert!(observer.ready().await.unwrap_err().contains("has not answered for 2 s"));
         let page = observer.figures().await;
         assert!(page.contains("mllm4rec_build_info") && !page.contains("leader_epoch"), "{page}");

@@ -1,12 +1,15 @@
-//! When the certificate of this process ends.
+//! When the certificate ends that a process shows to others.
 
 use std::path::Path;
 
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
 use x509_parser::pem::Pem;
 
 /// The end of a PEM file's chain, in seconds since 1970: that of whichever certificate ends first. None where the file cannot be read
-/// or has no certificate. The file is read each time, as whoever shows the certificate does for each connection.
-pub(crate) fn end(file: &Path) -> Option<i64> {
+/// or has no certificate.
+#[must_use]
+pub fn end(file: &Path) -> Option<i64> {
     let text = std::fs::read(file).ok()?;
     let ends = Pem::iter_from_buffer(&text).filter_map(|pem| {
         let pem = pem.ok()?;
@@ -14,4 +17,13 @@ pub(crate) fn end(file: &Path) -> Option<i64> {
         Some(certificate.validity().not_after.timestamp())
     });
     ends.min()
+}
+
+/// Tells the end of the certificate that a process shows, if it shows one.
+pub fn tell(registry: &mut Registry, end: Option<i64>) {
+    let Some(end) = end else { return };
+    let gauge: Gauge = Gauge::default();
+    gauge.set(end);
+    let help = "When the certificate ends that this process shows to others";
+    registry.register_with_unit("certificate_expiration_timestamp", help, Unit::Seconds, gauge);
 }

@@ -1,8 +1,7 @@
 //! Counters and times of this process.
 
-use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, OnceLock};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -12,8 +11,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-
-use crate::certificate;
 
 /// A kind of call to the object store and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -30,22 +27,11 @@ struct Reason {
     reason: String,
 }
 
-/// How a job has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct End {
-    state: &'static str,
-}
-
-/// The ends that a job can have.
-const ENDS: [&str; 3] = ["succeeded", "failed", "cancelled"];
-
 /// What a process counts, from its start on. The names are those that `/metrics` shows, behind `mllm4rec_`.
 #[derive(Debug)]
 pub struct Figures {
     store_requests: Family<StoreCall, Counter>,
     bad_rows: Family<Reason, Counter>,
-    jobs_ended: Family<End, Counter>,
-    certificate: OnceLock<PathBuf>,
     /// Seconds in which the parts and the done record of a shard are written.
     pub commit_seconds: Histogram,
     /// The last step of the training at work.
@@ -75,8 +61,6 @@ impl Figures {
         Self {
             store_requests: Family::default(),
             bad_rows: Family::default(),
-            jobs_ended: Family::default(),
-            certificate: OnceLock::new(),
             commit_seconds: seconds(0.01),
             step: Gauge::default(),
             step_seconds: seconds(0.01),
@@ -103,45 +87,20 @@ impl Figures {
         self.bad_rows.get_or_create(&Reason { reason: reason.to_owned() }).inc_by(rows);
     }
 
-    /// Counts a job that has ended: `succeeded`, `failed` or `cancelled`.
-    pub fn job_ended(&self, state: &'static str) {
-        self.jobs_ended.get_or_create(&End { state }).inc();
-    }
-
-    /// Names the file of the certificate that this process shows to others, so that its end is told. The first one counts.
-    pub fn certificate(&self, file: PathBuf) {
-        let _ = self.certificate.set(file);
-    }
-
     /// All of them and what `more` adds, as Prometheus reads them (OpenMetrics 1.0).
     #[must_use]
     pub fn page(&self, role: &'static str, build: &'static str, more: impl FnOnce(&mut Registry)) -> String {
         let mut registry = Registry::with_prefix("mllm4rec");
         registry.register("build", "What this process is", Info::new([("version", build), ("role", role)]));
         registry.register("store_requests", "Calls to the object store", self.store_requests.clone());
-        match role {
-            "worker" => self.of_a_worker(&mut registry),
-            _ => self.of_a_coordinator(&mut registry),
-        }
-        if let Some(end) = self.certificate.get().and_then(|file| certificate::end(file)) {
-            let gauge: Gauge = Gauge::default();
-            gauge.set(end);
-            let help = "When the certificate of this process ends";
-            registry.register_with_unit("certificate_expiration_timestamp", help, Unit::Seconds, gauge);
+        if role == "worker" {
+            self.of_a_worker(&mut registry);
         }
         more(&mut registry);
         let mut page = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut page, &registry);
         page
-    }
-
-    fn of_a_coordinator(&self, registry: &mut Registry) {
-        // A count that begins with one would not have grown.
-        for state in ENDS {
-            drop(self.jobs_ended.get_or_create(&End { state }));
-        }
-        registry.register("jobs_ended", "Jobs that have ended under this coordinator", self.jobs_ended.clone());
     }
 
     fn of_a_worker(&self, registry: &mut Registry) {

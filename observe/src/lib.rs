@@ -4,7 +4,7 @@
 //! without TLS and without a login, because that is how orchestrators ask: nothing that is told there names a user or an item,
 //! holds a secret or changes anything.
 
-mod certificate;
+pub mod certificate;
 mod door;
 mod figures;
 #[cfg(test)]

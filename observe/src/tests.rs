@@ -44,12 +44,25 @@ async fn ask(address: SocketAddr, request: &str) -> String {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_read_has_no_end() {
+fn a_chain_ends_with_the_first_of_its_certificates() {
     let file = std::env::temp_dir().join(format!("mllm4rec-observe-{}.pem", std::process::id()));
     assert_eq!(certificate::end(&file), None);
-    for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        std::fs::write(&file, text).unwrap();
-        assert_eq!(certificate::end(&file), None, "{text}");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let until = |year| {
+        let mut params = rcgen::CertificateParams::new(vec!["host".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.self_signed(&key).unwrap().pem()
+    };
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
+    for (pem, end) in [
+        (String::new(), None),
+        ("no certificate".to_owned(), None),
+        (damaged, None),
+        (until(2031), Some(1_924_992_000)),
+        (key.serialize_pem() + &until(2040) + &until(2031) + &until(2035), Some(1_924_992_000)),
+    ] {
+        std::fs::write(&file, &pem).unwrap();
+        assert_eq!(certificate::end(&file), end, "{pem}");
     }
     std::fs::remove_file(&file).unwrap();
 }

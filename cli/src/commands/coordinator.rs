@@ -24,7 +24,7 @@ pub(crate) async fn run(args: Args) -> Result<u8> {
     let _lock = RootLock::take(&store)?;
     let watched = Arc::new(Lifetime::default());
     if let Some(listen) = args.observe {
-        open_door(listen, watched.clone(), args.listening.tls_cert.clone()).await?;
+        open_door(listen, watched.clone()).await?;
     }
     let coordinator = tokio::select! {
         started = Coordinator::start(store.clone(), options) => started?,

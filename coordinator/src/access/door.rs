@@ -1,5 +1,6 @@
 //! Where connections come in.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::fresh::Fresh;
 use super::guard::Guard;
 use super::refusals::Refusals;
+use super::tls::ServerTls;
 use super::tokens::Tokens;
 use super::{AccessError, AccessFiles, tls};
 
@@ -31,8 +32,29 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The door of a coordinator: what is asked of a connection, and of every request on it.
 pub(crate) struct Door {
-    tls: Option<Arc<Fresh<ServerConfig>>>,
+    tls: Option<Arc<Fresh<ServerTls>>>,
     guard: Guard,
+}
+
+/// The certificate that a door shows, if it shows one.
+#[derive(Clone)]
+pub(crate) struct ShownCertificate(Option<Arc<Fresh<ServerTls>>>);
+
+impl ShownCertificate {
+    /// For a door that shows none.
+    #[cfg(test)]
+    pub(crate) const NONE: Self = Self(None);
+
+    /// When it ends, in seconds since 1970. Files that cannot be used are not shown, whatever they say.
+    pub(crate) fn end(&self) -> Option<i64> {
+        self.0.as_ref()?.latest().end
+    }
+}
+
+impl fmt::Debug for ShownCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ShownCertificate").field(&self.end()).finish()
+    }
 }
 
 impl Door {
@@ -45,7 +67,7 @@ impl Door {
     pub(crate) fn guarded(files: &AccessFiles) -> Result<Self, AccessError> {
         let watched = vec![files.tls_cert.clone(), files.tls_key.clone(), files.client_ca.clone()];
         let own = files.clone();
-        let tls = Fresh::new(watched, move || tls::server_config(&own))?;
+        let tls = Fresh::new(watched, move || tls::server(&own))?;
         let tokens = files.tokens.clone().map(|file| Fresh::new(vec![file.clone()], move || Tokens::read(&file)));
         Ok(Self { tls: Some(Arc::new(tls)), guard: Guard::Roles { tokens: tokens.transpose()?.map(Arc::new) } })
     }
@@ -53,6 +75,11 @@ impl Door {
     /// The layer that looks at every request.
     pub(crate) fn guard(&self) -> Guard {
         self.guard.clone()
+    }
+
+    /// What it shows to whoever connects.
+    pub(crate) fn certificate(&self) -> ShownCertificate {
+        ShownCertificate(self.tls.clone())
     }
 
     /// Connections that have passed, until `stop`.
@@ -69,7 +96,7 @@ impl Door {
 
 async fn receive(
     listener: TcpListener,
-    tls: Option<Arc<Fresh<ServerConfig>>>,
+    tls: Option<Arc<Fresh<ServerTls>>>,
     passed: mpsc::Sender<io::Result<Connection>>,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
@@ -95,7 +122,8 @@ async fn receive(
             continue;
         };
         let Ok(place) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (acceptor, passed, refusals) = (TlsAcceptor::from(tls.latest()), passed.clone(), Arc::clone(&refusals));
+        let (acceptor, passed, refusals) =
+            (TlsAcceptor::from(Arc::clone(&tls.latest().config)), passed.clone(), Arc::clone(&refusals));
         tokio::spawn(async move {
             if let Some(connection) = shake_hands(&acceptor, stream, address, &refusals).await {
                 let _ = passed.send(Ok(connection)).await;

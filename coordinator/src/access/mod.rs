@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use caller::{Caller, check_name};
 pub use certificate::uri_of;
-pub(crate) use door::Door;
+pub(crate) use door::{Door, ShownCertificate};
 pub use error::AccessError;
 pub use roles::Role;
 

@@ -13,8 +13,20 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::{AccessError, AccessFiles};
 
-/// Reads the files. Where people may use tokens a client need not have a certificate.
-pub(crate) fn server_config(files: &AccessFiles) -> Result<ServerConfig, AccessError> {
+/// What a coordinator needs to take connections in.
+pub(crate) struct ServerTls {
+    pub(crate) config: Arc<ServerConfig>,
+    /// When the certificate ends, in seconds since 1970.
+    pub(crate) end: Option<i64>,
+}
+
+/// Reads the files.
+pub(crate) fn server(files: &AccessFiles) -> Result<ServerTls, AccessError> {
+    Ok(ServerTls { config: Arc::new(server_config(files)?), end: observe::certificate::end(&files.tls_cert) })
+}
+
+/// Where people may use tokens a client need not have a certificate.
+fn server_config(files: &AccessFiles) -> Result<ServerConfig, AccessError> {
     let chain = certificates(&files.tls_cert)?;
     let key = PrivateKeyDer::from_pem_file(&files.tls_key)
         .map_err(|e| AccessError::file(&files.tls_key, format!("there is no private key in it ({e})")))?;

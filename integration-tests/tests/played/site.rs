@@ -121,6 +121,13 @@ impl Site {
         self.until("coordinator and workers are ready", |site| {
             site.coordinator.as_ref().unwrap().ready() == 1 && site.pool().ready() == workers
         });
+        for pod in [&self.coordinator, &self.pool].into_iter().flatten().flat_map(Deployment::all) {
+            assert!(
+                pod.page().is_some_and(|page| page.contains(CERTIFICATE)),
+                "{} tells no end of its certificate",
+                pod.name
+            );
+        }
     }
 
     /// Applies what `k8s render` writes for the job of this test. Returns the job's id.
@@ -288,13 +295,7 @@ impl Site {
         let deployments = [&self.coordinator, &self.pool].into_iter().flatten().flat_map(Deployment::all);
         let jobs = [&self.train, &self.submit].into_iter().flatten().flat_map(Job::all);
         for pod in deployments.chain(jobs) {
-            let page = pod.page();
-            assert!(
-                page.as_ref().is_none_or(|page| page.contains(CERTIFICATE)),
-                "{} does not tell when its certificate ends",
-                pod.name
-            );
-            for text in [pod.log(), page.unwrap_or_default()] {
+            for text in [pod.log(), pod.page().unwrap_or_default()] {
                 assert!(!secrets.iter().any(|secret| text.contains(secret.as_str())), "{} tells a secret", pod.name);
             }
         }

@@ -41,10 +41,9 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
     if args.with_parent {
         watch_parent(stop.clone());
     }
-    let observer = worker::Observer::default();
-    let (place, threads) = (devices.place(0), args.threads.unwrap_or(cores));
     let coordinator = args.reach.endpoint()?;
-    let certificate = coordinator.cert.clone();
+    let observer = worker::Observer::of_certificate(coordinator.cert.clone());
+    let (place, threads) = (devices.place(0), args.threads.unwrap_or(cores));
     let options = worker::Options {
         coordinator,
         name: args.name.unwrap_or_else(name),
@@ -58,7 +57,7 @@ pub(crate) async fn run(args: Worker) -> Result<u8> {
         job: args.job,
     };
     if let Some(listen) = args.observe {
-        open_door(listen, Arc::new(observer.clone()), certificate).await?;
+        open_door(listen, Arc::new(observer.clone())).await?;
     }
     let leaving = stop.clone();
     tokio::spawn(async move {
