@@ -111,6 +111,11 @@ impl Artifact {
         }
     }
 
+    /// Whether its shards are being found out.
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening)
+    }
+
     /// Whether its shards are not known yet.
     pub(super) fn is_unopened(&self) -> bool {
         matches!(self.phase, Phase::Waiting | Phase::Opening)

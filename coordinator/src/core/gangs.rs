@@ -92,9 +92,13 @@ impl Core {
         }
     }
 
-    /// Nothing waits for a worker: those who idle join trainings, that with the fewest members first.
+    /// Nothing waits for a worker, and nothing will in a moment: those who idle join trainings, that with the fewest members first.
     pub(super) fn join_gangs(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if now < self.hold_until || self.pending || !self.room || self.idle.is_empty() {
+            return;
+        }
+        // Trials of a sweep open one after the other: the second worker is for the second trial.
+        if self.artifacts.values().any(Artifact::is_opening) {
             return;
         }
         while let Some((worker, id)) = self.next_to_join(now) {

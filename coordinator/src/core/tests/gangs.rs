@@ -353,6 +353,18 @@ fn trainings_side_by_side_share_the_workers() {
 }
 
 #[test]
+fn nobody_joins_a_training_while_another_opens() {
+    let (mut core, first) = training(8);
+    let second = submitted(&mut core, "b", 8);
+    assert_eq!(granted(&core.handle(named(1), at(1))).artifact, first);
+    assert_eq!(core.handle(named(2), at(1)), [], "there is work for it in a moment");
+    let opened = core.handle(Event::Opened { artifact: second.clone(), rows: vec![0], done: vec![] }, at(1));
+    assert_eq!(granted(&opened).artifact, second);
+    core.handle(named(3), at(2));
+    assert_eq!(core.workers().iter().filter(|w| w.job == Some(job("a"))).count(), 2, "nothing opens any more");
+}
+
+#[test]
 fn what_waits_gets_a_member_of_the_largest_gang_and_the_gang_keeps_the_last() {
     let (mut core, _, leases, _) = together(3);
     let map = artifact(Stage::Rank, "m");
